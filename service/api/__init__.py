@@ -1,0 +1,1 @@
+"""HTTP, and the only room with an event loop."""

@@ -1,0 +1,76 @@
+"""Put the app together: engine, routes, errors, documentation, door."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import torch
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.types import ASGIApp
+
+from service import __version__
+from service.api import describe, problems
+from service.api.door import Door
+from service.api.metrics import Metrics
+from service.api.routes import ROUTERS
+from service.engine import Capacity, Engine
+from service.engine.engine import MIB
+from service.settings import Settings, SettingsError
+
+SUMMARY = "Low-rank adapters on any linear layer: create, train and run them over HTTP."
+TAGS = [
+    {"name": "models", "description": "LoRA layers: a frozen base and a trainable change of low rank."},
+    {"name": "training", "description": "Jobs that train a model in a process of their own."},
+    {"name": "forward", "description": "Run a model on tensors, as JSON or binary."},
+    {"name": "jobs", "description": "Per-epoch losses, live events, cancelling."},
+    {"name": "system", "description": "Health, limits, metrics, and what errors mean."},
+]
+
+
+def create_engine(settings: Settings) -> Engine:
+    """The engine that the settings describe, not started yet.
+
+    Raises:
+        SettingsError: for a device that is not there.
+    """
+    cuda = torch.cuda.is_available()
+    if settings.device == "cuda" and not cuda:
+        raise SettingsError("LORA_DEVICE is 'cuda', and torch finds no CUDA device here; use auto or cpu")
+    capacity = Capacity(
+        memory_bytes=settings.memory_mib * MIB,
+        layer_bytes=settings.layer_mib * MIB,
+        train_bytes=settings.train_mib * MIB,
+        forward_bytes=settings.binary_body_mib * MIB,
+        max_models=settings.max_models,
+        queue_max=settings.queue_max,
+        keep_jobs=settings.keep_jobs,
+        workers=settings.workers,
+        worker_threads=settings.worker_threads,
+    )
+    return Engine(capacity, "cuda" if cuda and settings.device != "cpu" else "cpu")
+
+
+def create_app(settings: Settings, engine: Engine) -> ASGIApp:
+    """The whole service as an ASGI app, which starts and closes the engine with its lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with engine:
+            yield
+
+    app = FastAPIOffline(
+        title="lora-service",
+        version=__version__,
+        summary=SUMMARY,
+        openapi_tags=TAGS,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    metrics = Metrics(engine)
+    app.state.engine, app.state.settings, app.state.metrics, app.state.streams = engine, settings, metrics, 0
+    problems.install(app)
+    describe.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    return Door(app, metrics)

@@ -1,0 +1,45 @@
+"""What routes are given: the engine, the settings, and a place for work that would hold up the event loop."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Path
+from starlette.requests import Request
+
+from service.engine import Engine
+from service.ids import JOB_ID, MODEL_ID
+from service.settings import Settings, usable_cores
+
+# Work up to this much is done faster on the spot than a thread can be asked: bytes parsed, or multiplications / 64.
+SPOT = 32_768
+
+T = TypeVar("T")
+
+
+def engine_of(request: Request) -> Engine:
+    """The engine behind the app."""
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def settings_of(request: Request) -> Settings:
+    """The settings of the process."""
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+EngineOf = Annotated[Engine, Depends(engine_of)]
+SettingsOf = Annotated[Settings, Depends(settings_of)]
+ModelIdPath = Annotated[str, Path(pattern=MODEL_ID, description="the model's id")]
+JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="the job's id")]
+
+_threads = ThreadPoolExecutor(max_workers=max(2, usable_cores()), thread_name_prefix="lora-api")
+
+
+async def off_loop(cost: int, work: Callable[[], T]) -> T:
+    """The work's result: done on the spot when it costs little, else in a thread."""
+    if cost <= SPOT:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_threads, work)

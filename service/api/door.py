@@ -1,0 +1,61 @@
+"""The first thing a request meets and the last its answer passes: an id, the time it took, a last resort."""
+
+import logging
+import re
+import secrets
+import time
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.metrics import Metrics
+
+REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+
+log = logging.getLogger(__name__)
+
+
+class Door:
+    """Pure ASGI around the whole app."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def pass_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, pass_on)
+        except ClientDisconnect:
+            status = 499  # as nginx counts a client that left before it was answered
+        except Exception:  # the app has answered with a problem already
+            log.exception("request %s broke", request_id)
+        finally:
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self.metrics.answered(route, _method(scope), status, time.perf_counter() - started)
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own id where it is short and plain, else a new one."""
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return given.decode() if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _method(scope: Scope) -> str:
+    """The method as a metric may name it: whatever a client makes up counts as one."""
+    method: str = scope["method"]
+    return method if method in {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"} else "other"

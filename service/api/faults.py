@@ -1,0 +1,83 @@
+"""What pydantic finds wrong, in sentences that teach."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.bounds import out_of_bounds, refusal, shown
+from service.errors import Fault, NonFinite, Validation
+
+BOUNDS = {
+    "greater_than_equal": "ge",
+    "greater_than": "gt",
+    "less_than_equal": "le",
+    "less_than": "lt",
+}
+EXPECTED = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
+MAX_FAULTS = 20
+
+
+def from_pydantic(found: Iterable[Mapping[str, Any]], fields: Sequence[str] = ()) -> Validation:
+    """One error of ours for all that pydantic found; its kind is that of the first fault.
+
+    Args:
+        found: what `ValidationError.errors()` lists.
+        fields: names to suggest where an unknown one looks misspelt.
+    """
+    faults: list[Fault] = []
+    kind: type[Validation] | None = None
+    for fault in found:
+        each_kind, detail = _sentence(fault, fields)
+        kind = kind or each_kind
+        faults.append(Fault(_pointer(fault["loc"]), detail))
+        if len(faults) == MAX_FAULTS:
+            break
+    return (kind or Validation)(faults[0].detail, *faults)
+
+
+def field_names(schema: type[BaseModel]) -> list[str]:
+    """The fields of a body and of the bodies within it."""
+    definitions = schema.model_json_schema().get("$defs", {}).values()
+    nested = [name for definition in definitions for name in definition.get("properties", {})]
+    return [*schema.model_fields, *nested]
+
+
+def _sentence(fault: Mapping[str, Any], fields: Sequence[str]) -> tuple[type[Validation], str]:
+    name = str(fault["loc"][-1]) if fault["loc"] else "the body"
+    given, kind, context = fault["input"], fault["type"], fault.get("ctx", {})
+    if kind in BOUNDS:
+        rule = BOUNDS[kind]
+        return refusal(name, rule), out_of_bounds(name, given, rule, context[rule])
+    if kind == "finite_number":
+        return NonFinite, f"{name} is {given}; it must be a finite number"
+    if kind == "missing":
+        return Validation, f"{name} is required"
+    if kind == "extra_forbidden":
+        similar = get_close_matches(name, fields, n=1)
+        hint = f"; did you mean {similar[0]}?" if similar else f"; the fields are {', '.join(fields)}"
+        return Validation, f"{name[:60]} is not a field of this request{hint}"
+    if kind in EXPECTED:
+        return Validation, f"{name} is {shown(given)}; it must be {EXPECTED[kind]}"
+    if "expected" in context:
+        return Validation, f"{name} is {shown(given)}; it must be {context['expected']}"
+    if kind == "union_tag_invalid":
+        return Validation, f"kind is {shown(context['tag'])}; it must be one of {context['expected_tags']}"
+    if kind == "union_tag_not_found":
+        return Validation, "kind is required: random, teacher, digits or inline"
+    return Validation, f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+
+
+def _pointer(loc: Sequence[str | int]) -> str:
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in loc)

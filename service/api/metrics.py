@@ -1,0 +1,60 @@
+"""What `/metrics` shows: requests are counted at the door, all else is read from the rooms when it is asked for."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from service import __version__
+from service.engine import Engine
+from service.jobs.state import State
+
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+
+
+class Metrics(Collector):
+    """The service in numbers, for Prometheus. No label names a model, so their number does not grow with use."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.registry = CollectorRegistry()
+        self._engine = engine
+        self._requests = Histogram(
+            "lora_http_request_duration_seconds",
+            "Time from a request's headers to the end of its answer.",
+            ["route", "method", "status"],
+            registry=self.registry,
+            buckets=BUCKETS,
+        )
+        self.registry.register(self)
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request that was answered."""
+        self._requests.labels(route, method, str(status)).observe(seconds)
+
+    def collect(self) -> Iterator[Metric]:
+        """The rooms' own counts as they are now."""
+        engine = self._engine
+        states = Counter(str(job.state) for job in engine.ledger.all())
+        jobs = GaugeMetricFamily("lora_jobs", "Jobs remembered, by state.", labels=["state"])
+        for state in State:
+            jobs.add_metric([str(state)], states[str(state)])
+        yield jobs
+        build = GaugeMetricFamily("lora_build_info", "The version that runs.", labels=["version", "device"])
+        build.add_metric([__version__, engine.device], 1)
+        yield build
+        for name, text, value in (
+            ("lora_models", "Models held.", len(engine.registry)),
+            ("lora_bases", "Bases held.", engine.registry.bases),
+            ("lora_memory_bytes", "Tensors held: models, bases and the rows of jobs.", engine.budget.used),
+            ("lora_job_queue_depth", "Jobs that wait for a worker.", len(engine.queue)),
+            ("lora_workers_ready", "Training processes that are up.", engine.workers.ready),
+        ):
+            yield GaugeMetricFamily(name, text, value=value)
+        for name, text, value in (
+            ("lora_forwards", "Forward passes answered.", engine.forwards),
+            ("lora_forward_rows", "Rows in them.", engine.forward_rows),
+            ("lora_worker_restarts", "Training processes that died and were replaced.", engine.workers.restarts),
+        ):
+            yield CounterMetricFamily(name, text, value=value)

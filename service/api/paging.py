@@ -1,0 +1,55 @@
+"""Lists in pages: a cursor says after which item of which list, under which filters, the next page begins."""
+
+import base64
+from collections.abc import Sequence
+from typing import Annotated, Protocol, TypeVar
+
+import orjson
+from fastapi import Query
+
+from service.errors import BadCursor
+
+MAX_PAGE = 200
+
+LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE, description="how many at most")]
+CursorQuery = Annotated[str | None, Query(max_length=512, description="next_cursor of the page before")]
+
+
+class Item(Protocol):
+    """What has an id that sorts by creation."""
+
+    @property
+    def id(self) -> str: ...
+
+
+I = TypeVar("I", bound=Item)  # noqa: E741
+
+
+def page(items: Sequence[I], of: Sequence[str | None], limit: int, cursor: str | None) -> tuple[list[I], str | None]:
+    """The items after the cursor, and the cursor to those after them.
+
+    Args:
+        items: the whole list, sorted by id.
+        of: what the list is: its name and its filters.
+
+    Raises:
+        BadCursor: for a cursor that this list did not give.
+    """
+    after = "" if cursor is None else _read(cursor, of)
+    rest = [item for item in items if item.id > after]
+    some = rest[:limit]
+    return some, _write(some[-1].id, of) if len(rest) > limit else None
+
+
+def _write(after: str, of: Sequence[str | None]) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps([after, *of])).decode()
+
+
+def _read(cursor: str, of: Sequence[str | None]) -> str:
+    try:
+        after, *rest = orjson.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
+        if rest == list(of) and isinstance(after, str):
+            return after
+    except (ValueError, TypeError):
+        pass
+    raise BadCursor("the cursor is not one that this list gave; start over without it")

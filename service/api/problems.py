@@ -1,0 +1,114 @@
+"""Every error as `application/problem+json` (RFC 9457): the one place where errors meet HTTP."""
+
+from collections.abc import Iterator, Mapping
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from service import errors
+from service.api.faults import from_pydantic
+from service.errors import ServiceError
+
+MEDIA_TYPE = "application/problem+json"
+MAX_FAULTS = 20
+MAX_TEXT = 300
+RETRY_AFTER_SECONDS = 1
+
+STATUS: dict[type[ServiceError], int] = {
+    errors.Unreadable: 400,
+    errors.NotFound: 404,
+    errors.MethodNotAllowed: 405,
+    errors.NotAcceptable: 406,
+    errors.Conflict: 409,
+    errors.TooLarge: 413,
+    errors.UriTooLong: 414,
+    errors.UnsupportedMediaType: 415,
+    errors.UnsupportedEncoding: 415,
+    errors.Validation: 422,
+    errors.HeadersTooLarge: 431,
+    errors.InternalError: 500,
+    errors.TemporaryReducedCapacity: 503,
+    errors.Draining: 503,
+}
+
+
+def status_of(error: type[ServiceError]) -> int:
+    """The status of an error, or of the nearest of its ancestors that has one."""
+    return next((STATUS[cls] for cls in error.__mro__ if cls in STATUS), 500)
+
+
+def kinds(of: type[ServiceError] = ServiceError) -> Iterator[type[ServiceError]]:
+    """Every kind of error there is, by walking the family tree."""
+    for kind in of.__subclasses__():
+        yield kind
+        yield from kinds(kind)
+
+
+def body_of(error: ServiceError, instance: str, request_id: str) -> bytes:
+    """The problem as JSON; at most 20 faults, and no text longer than it needs to be."""
+    detail = _short(error.detail)
+    return orjson.dumps(
+        {
+            **error.facts,
+            "type": f"/problems/{error.slug()}",
+            "title": error.title(),
+            "status": status_of(type(error)),
+            "detail": detail,
+            "instance": _short(instance),
+            "request_id": request_id,
+            "retryable": error.retryable,
+            "errors": [
+                {"pointer": _short(fault.pointer), "detail": _short(fault.detail)}
+                for fault in error.faults[:MAX_FAULTS]
+            ],
+            "error": detail,
+        }
+    )
+
+
+def response(error: ServiceError, request: Request, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer to a request that failed."""
+    extra = dict(headers or {})
+    if error.retryable:
+        extra["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if isinstance(error, errors.UnsupportedMediaType):
+        extra["Accept"] = str(error.facts.get("accept", ""))
+    if isinstance(error, errors.TooLarge):
+        extra["Connection"] = "close"  # the rest of the body stays unread
+    content = body_of(error, request.url.path, request.state.request_id)
+    return Response(content, status_of(type(error)), extra, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app a problem, the framework's own included."""
+
+    @app.exception_handler(ServiceError)
+    async def ours(request: Request, error: ServiceError) -> Response:
+        return response(error, request)
+
+    @app.exception_handler(RequestValidationError)
+    async def parameters(request: Request, error: RequestValidationError) -> Response:
+        found = error.errors()
+        if any(fault["loc"][0] == "path" for fault in found):
+            return response(errors.NotFound(f"there is nothing at {request.url.path[:100]}"), request)
+        return response(from_pydantic([{**fault, "loc": fault["loc"][1:]} for fault in found]), request)
+
+    @app.exception_handler(HTTPException)
+    async def framework(request: Request, error: HTTPException) -> Response:
+        path, method = request.url.path[:100], request.method[:20]
+        known: dict[int, ServiceError] = {
+            404: errors.NotFound(f"there is nothing at {path}; /docs lists what there is"),
+            405: errors.MethodNotAllowed(f"{path} does not know the method {method}"),
+        }
+        return response(known.get(error.status_code) or errors.Unreadable(str(error.detail)), request, error.headers)
+
+    @app.exception_handler(Exception)
+    async def bug(request: Request, error: Exception) -> Response:
+        return response(errors.InternalError("something broke inside the service; the log holds the trace"), request)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"

@@ -1,0 +1,23 @@
+"""Answers: a schema as JSON, and the headers that go with it."""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.codecs.json import JSON
+from service.schemas import JobPage, ModelPage
+
+
+def reply(body: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """The body as JSON."""
+    return Response(body.model_dump_json(), status, headers, JSON.media_type)
+
+
+def listed(request: Request, body: ModelPage | JobPage) -> Response:
+    """A page of a list, with a Link (RFC 8288) to the next one."""
+    if body.next_cursor is None:
+        return reply(body)
+    following = request.url.include_query_params(cursor=body.next_cursor)
+    return reply(body, headers={"Link": f'<{following.path}?{following.query}>; rel="next"'})

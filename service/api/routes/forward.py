@@ -1,0 +1,58 @@
+"""Run models on posted tensors."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api import describe
+from service.api.bodies import codec_in, codec_out, read
+from service.api.deps import EngineOf, ModelIdPath, SettingsOf, off_loop
+from service.codecs.codec import Answer, Codec
+from service.codecs.json import JSON, MAX_ELEMENTS
+from service.errors import Fault, LimitExceeded
+from service.schemas import ForwardRequest, ForwardResponse
+
+router = APIRouter(tags=["forward"])
+
+EXAMPLES = {"one row of a 4 to n layer": {"inputs": [0.1, 0.2, 0.3, 0.4]}, "two rows": {"inputs": [[1, 0], [0, 1]]}}
+
+
+@router.post(
+    "/models/{model_id}/forward",
+    operation_id="forward",
+    summary="Run a model on inputs",
+    response_model=ForwardResponse,
+    responses={
+        200: {
+            "description": "The outputs, in the type that Accept asks for; the request's own by default",
+            "content": {name: {"schema": {"type": "string", "format": "binary"}} for name in describe.BINARY},
+        },
+        **describe.problems(400, 404, 406, 413, 415, 422),
+    },
+    openapi_extra=describe.body(ForwardRequest, EXAMPLES, binary=True),
+)
+async def forward(model_id: ModelIdPath, request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
+    """y = x Wᵀ + b + scaling·(x Aᵀ) Bᵀ for inputs of shape (…, in_features), by one published version.
+
+    Tensors come and go as JSON, npy, safetensors (`inputs`, `outputs`) or bare little-endian float32.
+    """
+    spec = engine.registry.get(model_id).spec
+    reader = codec_in(request)
+    writer = codec_out(request, reader)
+    body = await read(request, settings.json_body_mib if reader is JSON else settings.binary_body_mib)
+
+    def work() -> tuple[Answer, bytes]:
+        answer = engine.forward(model_id, reader.decode(body, spec.in_features))
+        must_be_writable(answer, writer)
+        return answer, writer.encode(answer)
+
+    cost = len(body) * max(1, spec.out_features // 256)
+    answer, content = await off_loop(cost, work)
+    return Response(content, headers={"X-Model-Version": str(answer.model_version)}, media_type=writer.media_type)
+
+
+def must_be_writable(answer: Answer, writer: Codec) -> None:
+    """Raise LimitExceeded for outputs that JSON would blow up beyond reason."""
+    if writer is JSON and answer.outputs.size > MAX_ELEMENTS:
+        detail = f"the outputs have {answer.outputs.size} numbers; JSON carries at most {MAX_ELEMENTS}"
+        raise LimitExceeded(f"{detail}, so ask for a binary type in Accept", Fault("/inputs", detail))

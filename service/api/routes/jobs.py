@@ -1,0 +1,175 @@
+"""Follow, cancel and forget training jobs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import schemas
+from service.api import describe, sse
+from service.api.bodies import accepted
+from service.api.deps import EngineOf, JobIdPath, SettingsOf
+from service.api.paging import CursorQuery, LimitQuery, page
+from service.api.replies import listed, reply
+from service.api.streams import stream
+from service.codecs.json import JSON
+from service.ids import MODEL_ID
+from service.jobs import events
+from service.jobs.state import State
+
+router = APIRouter(tags=["jobs"])
+
+CSV = "text/csv"
+
+AfterQuery = Annotated[str | None, Query(max_length=20, description="only events with a higher number")]
+LastEventId = Annotated[str | None, Header(max_length=20, description="as EventSource sends it when it reconnects")]
+
+
+@router.get(
+    "/jobs",
+    operation_id="list_jobs",
+    summary="List jobs, oldest first",
+    response_model=schemas.JobPage,
+    responses=describe.problems(400, 422),
+)
+async def list_jobs(
+    request: Request,
+    engine: EngineOf,
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
+    model_id: Annotated[str | None, Query(pattern=MODEL_ID, description="only those of this model")] = None,
+    state: Annotated[State | None, Query(description="only those in this state")] = None,
+) -> Response:
+    """A page of jobs; those of deleted models are among them."""
+    jobs = [job for job in engine.ledger.all() if model_id in (None, job.model_id) and state in (None, job.state)]
+    some, following = page(jobs, ["jobs", model_id, state], limit, cursor)
+    return listed(request, schemas.JobPage(items=[schemas.Job.of(job) for job in some], next_cursor=following))
+
+
+@router.get(
+    "/jobs/{job_id}",
+    operation_id="get_job",
+    summary="One job, with the losses so far",
+    response_model=schemas.Job,
+    responses=describe.problems(404),
+)
+async def get_job(job_id: JobIdPath, engine: EngineOf) -> Response:
+    """The job as it is now."""
+    return reply(schemas.Job.of(engine.ledger.get(job_id)))
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    operation_id="cancel_job",
+    summary="Cancel a job",
+    response_model=schemas.Job,
+    responses=describe.problems(404),
+)
+async def cancel_job(job_id: JobIdPath, engine: EngineOf) -> Response:
+    """The worker stops after the step it is at; the model keeps its version. A job that has ended stays as it is."""
+    return reply(schemas.Job.of(engine.cancel(job_id)))
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    operation_id="delete_job",
+    summary="Forget a job that has ended",
+    status_code=204,
+    responses=describe.problems(404, 409),
+)
+async def delete_job(job_id: JobIdPath, engine: EngineOf) -> Response:
+    """The model it trained stays."""
+    engine.delete_job(job_id)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/jobs/{job_id}/losses.csv",
+    operation_id="get_losses_csv",
+    summary="The losses as CSV",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "A header, then one line per finished epoch",
+            "content": {CSV: {"example": "epoch,loss\n"}},
+        },
+        **describe.problems(404),
+    },
+)
+async def get_losses_csv(job_id: JobIdPath, engine: EngineOf) -> Response:
+    """Columns `epoch` and `loss`."""
+    losses = engine.ledger.get(job_id).losses
+    lines = (f"{epoch},{loss!r}\n" for epoch, loss in enumerate(losses, start=1))
+    headers = {"Content-Disposition": f'attachment; filename="{job_id}.csv"'}
+    return Response("epoch,loss\n" + "".join(lines), headers=headers, media_type=CSV)
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    operation_id="get_job_events",
+    summary="What happens to a job, live",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Events `state`, `epoch` and `done`, numbered from 1 without gap; the same list as JSON",
+            "content": {
+                sse.MEDIA_TYPE: {"schema": {"type": "string"}},
+                JSON.media_type: {"schema": schemas.EventPage.model_json_schema()},
+            },
+        },
+        204: {"description": "The job has ended and the client has seen all its events"},
+        **describe.problems(404, 406, 503),
+    },
+)
+async def get_job_events(
+    job_id: JobIdPath,
+    request: Request,
+    engine: EngineOf,
+    settings: SettingsOf,
+    after: AfterQuery = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """Server-Sent Events from the first on, or from the one after `Last-Event-ID` or `?after=`."""
+    job = engine.ledger.get(job_id)
+    seen = number(last_event_id if last_event_id is not None else after)
+    if accepted(request, [sse.MEDIA_TYPE, JSON.media_type]) == JSON.media_type:
+        items = [schemas.Event(id=e.number, event=e.kind, data=e.data) for e in events.since(job, seen)]
+        return reply(schemas.EventPage(items=items))
+    if job.state.terminal and seen == events.count(job):
+        return Response(status_code=204)  # EventSource stops asking
+    if seen > events.count(job):
+        seen = 0
+    return stream(request, settings.sse_streams, sse.of_job(engine, job_id, seen))
+
+
+@router.get(
+    "/events",
+    operation_id="get_events",
+    summary="What happens to all jobs, live",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The events of all jobs, with `job_id`, `model_id` and the event's `number` in its job",
+            "content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}},
+        },
+        **describe.problems(406, 503),
+    },
+)
+async def get_events(
+    request: Request,
+    engine: EngineOf,
+    settings: SettingsOf,
+    after: AfterQuery = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """One stream for a whole page: from now on, or from `Last-Event-ID` as far back as is remembered."""
+    accepted(request, [sse.MEDIA_TYPE])
+    place = last_event_id if last_event_id is not None else after
+    seen = engine.ledger.place if place is None else min(number(place), engine.ledger.place)
+    return stream(request, settings.sse_streams, sse.of_all(engine, seen))
+
+
+def number(text: str | None) -> int:
+    """The number of an event; whatever is none stands for the beginning."""
+    return int(text) if text is not None and text.isascii() and text.isdecimal() else 0

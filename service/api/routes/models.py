@@ -1,0 +1,148 @@
+"""Create, read, change and delete models; take their weights."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import schemas
+from service.api import describe
+from service.api.bodies import accepted, read_json
+from service.api.deps import EngineOf, ModelIdPath, SettingsOf, off_loop
+from service.api.paging import CursorQuery, LimitQuery, page
+from service.api.replies import listed, reply
+from service.codecs import safetensors
+from service.codecs.safetensors import SAFETENSORS
+from service.errors import Fault, Validation
+from service.lora.spec import FLOAT32_BYTES
+from service.schemas import CreateModelRequest, UpdateModelRequest
+
+router = APIRouter(tags=["models"])
+
+EXAMPLES = {
+    "64 to 10, rank 4": {"in_features": 64, "out_features": 10, "rank": 4},
+    "everything set": {
+        "in_features": 64,
+        "out_features": 10,
+        "rank": 8,
+        "alpha": 16,
+        "use_rslora": True,
+        "init": "kaiming",
+        "dropout": 0.1,
+        "train_bias": True,
+        "seed": 42,
+        "name": "digits",
+        "metadata": {"owner": "me"},
+    },
+}
+
+
+@router.post(
+    "/models",
+    operation_id="create_model",
+    summary="Create a LoRA layer",
+    status_code=201,
+    response_model=schemas.Model,
+    responses=describe.problems(400, 404, 409, 413, 415, 422, 503),
+    openapi_extra=describe.body(CreateModelRequest, EXAMPLES),
+)
+async def create_model(request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
+    """A frozen linear layer with a trainable low-rank adapter: y = x Wᵀ + b + scaling·(x Aᵀ) Bᵀ."""
+    asked = await read_json(request, CreateModelRequest, settings.json_body_mib)
+    given = asked.model_dump(exclude_unset=True)
+    must_have_sizes(asked)
+    numbers = (asked.in_features or 1) * (asked.out_features or 1)
+    model = await off_loop(FLOAT32_BYTES * numbers, lambda: engine.create(**given))
+    return reply(schemas.Model.of(model), 201, {"Location": f"/models/{model.id}"})
+
+
+@router.get(
+    "/models",
+    operation_id="list_models",
+    summary="List models, oldest first",
+    response_model=schemas.ModelPage,
+    responses=describe.problems(400, 422),
+)
+async def list_models(
+    request: Request,
+    engine: EngineOf,
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
+    name: Annotated[str | None, Query(max_length=256, description="only those of this name")] = None,
+) -> Response:
+    """A page of models."""
+    models = [model for model in engine.registry.all() if name in (None, model.name)]
+    some, following = page(models, ["models", name], limit, cursor)
+    items = [schemas.Model.of(model) for model in some]
+    return listed(request, schemas.ModelPage(items=items, next_cursor=following))
+
+
+@router.get(
+    "/models/{model_id}",
+    operation_id="get_model",
+    summary="One model",
+    response_model=schemas.Model,
+    responses=describe.problems(404),
+)
+async def get_model(model_id: ModelIdPath, engine: EngineOf) -> Response:
+    """The model as it is now: its settings, version and parameter counts."""
+    return reply(schemas.Model.of(engine.registry.get(model_id)))
+
+
+@router.patch(
+    "/models/{model_id}",
+    operation_id="update_model",
+    summary="Change a model's name or metadata",
+    response_model=schemas.Model,
+    responses=describe.problems(400, 404, 413, 415, 422),
+    openapi_extra=describe.body(UpdateModelRequest, {"rename": {"name": "my adapter", "metadata": {"team": "a"}}}),
+)
+async def update_model(model_id: ModelIdPath, request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
+    """Only the fields sent are changed; `metadata` is replaced as a whole."""
+    asked = await read_json(request, UpdateModelRequest, settings.json_body_mib)
+    return reply(schemas.Model.of(engine.update(model_id, **asked.model_dump(exclude_unset=True))))
+
+
+@router.delete(
+    "/models/{model_id}",
+    operation_id="delete_model",
+    summary="Delete a model",
+    status_code=204,
+    responses=describe.problems(404, 409, 422),
+)
+async def delete_model(
+    model_id: ModelIdPath,
+    engine: EngineOf,
+    force: Annotated[bool, Query(description="cancel its jobs first")] = False,
+) -> Response:
+    """Its jobs stay readable. While one is active this is a 409, unless `force` is set."""
+    engine.delete(model_id, force=force)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/models/{model_id}/weights",
+    operation_id="get_weights",
+    summary="All tensors of a model, as safetensors",
+    response_class=Response,
+    responses={
+        200: describe.binary("base.weight, base.bias, lora_A.weight, lora_B.weight, bias", SAFETENSORS.media_type),
+        **describe.problems(404, 406),
+    },
+)
+async def get_weights(model_id: ModelIdPath, request: Request, engine: EngineOf) -> Response:
+    """float32, under the names PEFT uses; `bias` is the adapter's own copy, where it trains one."""
+    media_type = accepted(request, [SAFETENSORS.media_type, "application/octet-stream"])
+    model, tensors = engine.weights(model_id)
+    size = model.nbytes + model.base.nbytes
+    body = await off_loop(size, lambda: safetensors.dump(tensors, {"model_id": model.id, "format": "pt"}))
+    return Response(body, media_type=media_type, headers={"X-Model-Version": str(model.version)})
+
+
+def must_have_sizes(asked: CreateModelRequest) -> None:
+    """Raise Validation unless the sizes are given, or a base that has them."""
+    missing = [name for name in ("in_features", "out_features") if getattr(asked, name) is None]
+    if missing and asked.base_id is None:
+        detail = f"{' and '.join(missing)} required, or a base_id"
+        raise Validation(detail, *(Fault(f"/{name}", f"{name} is required") for name in missing))

@@ -1,0 +1,136 @@
+"""Health, limits, metrics, and what an error means."""
+
+from html import escape
+
+import orjson
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from service import schemas
+from service.api import describe
+from service.api.deps import EngineOf, SettingsOf
+from service.api.paging import MAX_PAGE
+from service.api.problems import MAX_FAULTS, kinds, status_of
+from service.api.replies import reply
+from service.api.server import MAX_HEAD_BYTES, MAX_URL_BYTES
+from service.codecs.codec import MAX_DIMENSIONS
+from service.codecs.json import JSON, MAX_DEPTH, MAX_ELEMENTS
+from service.errors import NotFound
+from service.lora.spec import MAX_FEATURES, MAX_RANK
+from service.settings import PREFIX, Settings
+from service.training.plan import MAX_EPOCHS, MAX_SAMPLES
+
+router = APIRouter(tags=["system"])
+
+FIXED = {
+    "features": (MAX_FEATURES, "features", "in_features and out_features of a layer"),
+    "rank": (MAX_RANK, "rank", "rank of an adapter, which is also at most min(in_features, out_features)"),
+    "epochs": (MAX_EPOCHS, "epochs", "epochs of a job"),
+    "samples": (MAX_SAMPLES, "rows", "rows of generated data"),
+    "json_depth": (MAX_DEPTH, "levels", "nesting of JSON"),
+    "json_elements": (MAX_ELEMENTS, "numbers", "numbers of a tensor in JSON"),
+    "tensor_dimensions": (MAX_DIMENSIONS, "dimensions", "dimensions of a tensor"),
+    "page_items": (MAX_PAGE, "items", "items of one page of a list"),
+    "errors_listed": (MAX_FAULTS, "errors", "faults listed in one problem"),
+    "header_bytes": (MAX_HEAD_BYTES, "bytes", "request line and headers"),
+    "url_bytes": (MAX_URL_BYTES, "bytes", "URL of a request"),
+}
+
+
+@router.get("/livez", operation_id="livez", summary="Whether the process answers", response_class=Response)
+async def livez() -> Response:
+    """200 as long as the event loop turns."""
+    return _health({"status": "ok"}, 200)
+
+
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    summary="Whether the service takes work",
+    response_class=Response,
+    responses={503: {"description": "It is shutting down, or no worker process can be started"}},
+)
+async def readyz(request: Request, engine: EngineOf) -> Response:
+    """200 or 503; with `?verbose` each check by name."""
+    checks = {
+        "draining": "shutting down" if engine.draining else "ok",
+        "workers": "none can be started" if engine.workers.failing else "ok",
+    }
+    ready = set(checks.values()) == {"ok"}
+    body: dict[str, object] = {"status": "ready" if ready else "not ready"}
+    if "verbose" in request.query_params:
+        body |= {"checks": checks, "workers": {"ready": engine.workers.ready, "of": len(engine.workers)}}
+    return _health(body, 200 if ready else 503)
+
+
+@router.get(
+    "/limits", operation_id="get_limits", summary="Every limit in force, with its unit", response_model=schemas.Limits
+)
+async def get_limits(settings: SettingsOf) -> Response:
+    """What a request may ask for, and which setting moves it."""
+    return reply(schemas.Limits(durable=False, limits={**_settable(settings), **_fixed()}))
+
+
+@router.get(
+    "/metrics",
+    operation_id="get_metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}, "description": "The text format of Prometheus"}},
+)
+async def get_metrics(request: Request) -> Response:
+    """Requests, models, jobs, memory and workers in numbers."""
+    return Response(generate_latest(request.app.state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get(
+    "/problems/{slug}",
+    operation_id="get_problem",
+    summary="What an error means",
+    response_class=HTMLResponse,
+    responses={200: {"content": {"text/html": {}}, "description": "A short page"}, **describe.problems(404)},
+)
+async def get_problem(slug: str) -> Response:
+    """The page that the `type` of a problem points to."""
+    kind = next((kind for kind in kinds() if kind.slug() == slug), None)
+    if kind is None:
+        raise NotFound(f"there is no problem called {slug[:60]}")
+    _, _, advice = (kind.__doc__ or "").partition("\n")
+    title = escape(kind.title())
+    return HTMLResponse(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<h1>{title}</h1><p>Status {status_of(kind)}, <code>{slug}</code></p><p>{escape(' '.join(advice.split()))}</p>"
+    )
+
+
+@router.get("/", include_in_schema=False)
+async def front() -> Response:
+    """The way to the interactive documentation."""
+    return RedirectResponse("/docs")
+
+
+def _health(body: dict[str, object], status: int) -> Response:
+    return Response(orjson.dumps(body), status, {"Cache-Control": "no-store"}, JSON.media_type)
+
+
+def _settable(settings: Settings) -> dict[str, schemas.Limit]:
+    """The settings that have a unit."""
+    return {
+        name: schemas.Limit(
+            value=getattr(settings, name),
+            unit=str(field.json_schema_extra["unit"]),
+            description=str(field.description),
+            setting=f"{PREFIX}{name}".upper(),
+        )
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.json_schema_extra, dict)
+    }
+
+
+def _fixed() -> dict[str, schemas.Limit]:
+    return {
+        name: schemas.Limit(value=value, unit=unit, description=description, setting=None)
+        for name, (value, unit, description) in FIXED.items()
+    }

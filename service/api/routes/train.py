@@ -1,0 +1,70 @@
+"""Launch training jobs."""
+
+import re
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import schemas
+from service.api import describe, sse
+from service.api.bodies import read_json
+from service.api.deps import EngineOf, ModelIdPath, SettingsOf
+from service.api.replies import reply
+from service.schemas import TrainRequest
+
+router = APIRouter(tags=["training"])
+
+MAX_WAIT_SECONDS = 60
+WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?", re.IGNORECASE)
+
+EXAMPLES = {
+    "all defaults": {},
+    "handwritten digits": {
+        "epochs": 30,
+        "batch_size": 64,
+        "loss": "cross_entropy",
+        "data": {"kind": "digits"},
+    },
+    "something learnable": {
+        "epochs": 200,
+        "optimizer": "adamw",
+        "data": {"kind": "teacher", "teacher_rank": 2, "noise": 0.1, "seed": 1},
+    },
+}
+
+
+@router.post(
+    "/models/{model_id}/train",
+    operation_id="train_model",
+    summary="Train a model",
+    status_code=202,
+    response_model=schemas.Job,
+    responses={
+        200: {"model": schemas.Job, "description": "The job has ended within the time of `Prefer: wait=SECONDS`"},
+        **describe.problems(400, 404, 409, 413, 415, 422, 503),
+    },
+    openapi_extra=describe.body(TrainRequest, EXAMPLES, required=False),
+)
+async def train_model(model_id: ModelIdPath, request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
+    """Accept a job that trains a private copy and publishes it as the model's next version when it succeeds.
+
+    With `Prefer: wait=SECONDS` (at most 60) the answer comes when the job has ended, or the time is up.
+    """
+    asked = await read_json(request, TrainRequest, settings.json_body_mib, optional=True)
+    job = engine.train(model_id, asked.plan(), asked.rows())
+    headers = {"Location": f"/jobs/{job.id}"}
+    wait = wait_seconds(request)
+    if wait is not None:
+        headers["Preference-Applied"] = f"wait={wait}"
+        await sse.until_ended(engine, job.id, wait)
+        job = engine.ledger.get(job.id)
+    if job.state.terminal:
+        return reply(schemas.Job.of(job), 200, headers)
+    return reply(schemas.Job.of(job), 202, {**headers, "Retry-After": "1"})
+
+
+def wait_seconds(request: Request) -> int | None:
+    """The seconds of `Prefer: wait` (RFC 7240), at most 60; None without one."""
+    found = WAIT.search(",".join(request.headers.getlist("prefer")))
+    return min(int(found[1]), MAX_WAIT_SECONDS) if found else None

@@ -1,0 +1,112 @@
+"""uvicorn, with bounds on what a request's head may take and an end that is clean."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+MAX_HEAD_BYTES = 16 * 1024
+MAX_URL_BYTES = 8 * 1024
+
+
+class HeadTooLarge(Exception):
+    """Stops the parser; the status says which part was too large."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, which by itself would keep a head of any size in memory."""
+
+    _in_head = True
+    _head_bytes = 0
+    _refusal = 400
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(431)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > MAX_URL_BYTES:
+            self._stop(414)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._stop(431)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._in_head = False
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn answers to a request it cannot read, with the status that fits."""
+        if self._refusal == 400:
+            super().send_400_response(msg)
+        else:
+            self._refuse(self._refusal)
+
+    def _stop(self, status: int) -> None:
+        self._refusal = status
+        raise HeadTooLarge(status)
+
+    def _refuse(self, status: int) -> None:
+        self.transport.write(STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n")
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """A server that says when it listens, tells the app when it is about to end, and ends with status 0."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[str], None], leaving: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+        self._leaving = leaving
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: finish what is under way. Second: leave at once."""
+        if self.should_exit:
+            self.force_exit = True
+        self._leaving()
+        super().handle_exit(sig, frame)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()  # else uvicorn raises them again, and a clean end looks like a crash
+
+
+def config(app: object, host: str, port: int, grace_seconds: int) -> uvicorn.Config:
+    """uvicorn's settings for this service."""
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        host=host,
+        port=port,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=grace_seconds,
+    )

@@ -1,0 +1,205 @@
+"""`lora demo`: the main job once, over real HTTP, for someone who wants to see it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from service.cli.serve import READY
+from service.client import Client, Problem
+from service.training import digits
+
+RANKS = (1, 2, 4, 8)
+PLAN: dict[str, Any] = {
+    "epochs": 30,
+    "batch_size": 64,
+    "optimizer": "adam",
+    "lr": 0.01,
+    "loss": "cross_entropy",
+    "data": {"kind": "digits", "split": "train"},
+    "seed": 0,
+}
+STOP_SECONDS = 30
+SHADES = " ░▒▓█"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A digit reader before and after its training."""
+
+    rank: int
+    model: dict[str, Any]
+    job: dict[str, Any]
+    accuracy_before: float
+    accuracy_after: float
+
+
+def demo(*, keep: bool) -> int:
+    """Run the three parts against a service of its own; the exit status."""
+    console = Console(highlight=False)
+    try:
+        with service(keep=keep) as url, Client(url) as client:
+            first_run(client, console)
+            readers = read_digits(client, console)
+            one_digit(client, console, readers[-1])
+            goodbye(console, url, readers[-1].model["id"], keep=keep)
+    except (Problem, httpx.HTTPError, RuntimeError) as error:
+        print(f"lora: {error}", file=sys.stderr)
+        return 5
+    return 0
+
+
+@contextmanager
+def service(*, keep: bool) -> Iterator[str]:
+    """The URL of a service that is started for this, and stopped again unless `keep`."""
+    command = [sys.executable, "-m", "service", "serve", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=keep)
+    try:
+        yield _url(process)
+    except BaseException:
+        keep = False
+        raise
+    finally:
+        if not keep:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _url(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(READY):
+            return line.removeprefix(READY).strip()
+    raise RuntimeError(f"the service ended with status {process.wait()} before it was ready")
+
+
+def first_run(client: Client, console: Console) -> None:
+    """A 64→10 layer of rank 4 on random data, A and B both N(0, 1): ten epochs of Adam."""
+    console.rule("A LoRA layer, trained on random data")
+    model = client.create(in_features=64, out_features=10, rank=4, init="normal", seed=42, name="first run")
+    console.print(f"Trainable parameters: {model['parameters']['trainable']}")
+    console.print(f"Total parameters: {model['parameters']['total']}")
+    job = client.train(model["id"], seed=42)
+    for kind, event in client.events(job["id"]):
+        if kind == "epoch":
+            console.print(f"Epoch {event['epoch']}/{event['epochs']}, Loss: {event['loss']:.4f}")
+    must_succeed(client.job(job["id"]))
+
+
+def read_digits(client: Client, console: Console) -> list[Reader]:
+    """Adapters of rank 1, 2, 4 and 8 on one frozen random layer learn to read handwritten digits."""
+    console.rule("Handwritten digits: what each rank can learn")
+    x, y = digits.load("test")
+
+    def accuracy(model_id: str) -> float:
+        return float((client.forward(model_id, x).argmax(axis=1) == y).mean())
+
+    models = [client.create(in_features=64, out_features=10, rank=RANKS[0], seed=0, name="digits, rank 1")]
+    for rank in RANKS[1:]:
+        models.append(client.create(base_id=models[0]["base_id"], rank=rank, seed=0, name=f"digits, rank {rank}"))
+    before = [accuracy(model["id"]) for model in models]
+    jobs = follow(client, console, [client.train(model["id"], **PLAN) for model in models])
+    readers = [
+        Reader(rank, client.model(model["id"]), job, was, accuracy(model["id"]))
+        for rank, model, job, was in zip(RANKS, models, jobs, before, strict=True)
+    ]
+    console.print(as_table(readers))
+    return readers
+
+
+def follow(client: Client, console: Console, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Show a progress bar for each job until all have ended; the jobs as they are then."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress, ThreadPoolExecutor(len(jobs)) as threads:
+
+        def show(job: dict[str, Any], bar: TaskID) -> None:
+            for kind, event in client.events(job["id"]):
+                if kind == "epoch":
+                    progress.update(bar, completed=event["epoch"], loss=f"{event['loss']:.4f}")
+
+        bars = [
+            progress.add_task(f"rank {rank}", total=job["epochs"], loss="-")
+            for rank, job in zip(RANKS, jobs, strict=True)
+        ]
+        list(threads.map(show, jobs, bars))
+    return [must_succeed(client.job(job["id"])) for job in jobs]
+
+
+def as_table(readers: list[Reader]) -> Table:
+    """Rank, parameters, losses and held-out accuracy of each reader."""
+    table = Table(title=f"{digits.ROWS['train']} digits to learn from, {digits.ROWS['test']} held out")
+    for heading in ("rank", "trainable", "of all", "first loss", "last loss", "accuracy before", "after"):
+        table.add_column(heading, justify="right")
+    for reader in readers:
+        parameters = reader.model["parameters"]
+        table.add_row(
+            str(reader.rank),
+            str(parameters["trainable"]),
+            f"{parameters['trainable_percent']:.2f} %",
+            f"{reader.job['losses'][0]:.4f}",
+            f"{reader.job['losses'][-1]:.4f}",
+            f"{reader.accuracy_before:.1%}",
+            f"{reader.accuracy_after:.1%}",
+        )
+    return table
+
+
+def one_digit(client: Client, console: Console, reader: Reader) -> None:
+    """Show one held-out digit and what the adapter says it is."""
+    console.rule("One digit, sent to /forward")
+    x, y = digits.load("test")
+    scores = client.forward(reader.model["id"], x[0])
+    console.print(picture(x[0]))
+    shares = np.exp(scores - scores.max())
+    answer = int(scores.argmax())
+    share = shares[answer] / shares.sum()
+    console.print(f"The rank-{reader.rank} adapter reads a {answer} ({share:.0%} sure). It is a {y[0]}.")
+
+
+def picture(x: NDArray[np.float32]) -> str:
+    """Eight by eight grey values from 0 to 1 as text; each is two characters wide, since characters are tall."""
+    levels = np.rint(x.reshape(8, 8) * (len(SHADES) - 1)).astype(int)
+    return "\n".join("".join(SHADES[level] * 2 for level in row) for row in levels)
+
+
+def goodbye(console: Console, url: str, model_id: str, *, keep: bool) -> None:
+    """Where to go on."""
+    console.rule("Go on from here")
+    if not keep:
+        url = "http://127.0.0.1:8000"
+        console.print("This service ends now. `lora serve` starts one that stays; then there are")
+    for path, what in (("/docs", "try every call"), ("/metrics", "the service in numbers"), ("/limits", "its limits")):
+        console.print(f"  {url}{path}  {what}", soft_wrap=True)
+    if keep:
+        body = '{"inputs": [' + ", ".join(["0.5"] * digits.FEATURES) + "]}"
+        path = f"/models/{model_id}/forward"
+    else:
+        body, path = '{"in_features": 64, "out_features": 10}', "/models"
+    console.print(f"curl {url}{path} -H 'Content-Type: application/json' -d '{body}'", soft_wrap=True)
+
+
+def must_succeed(job: dict[str, Any]) -> dict[str, Any]:
+    """The job, which has succeeded."""
+    if job["state"] != "succeeded":
+        raise RuntimeError(f"job {job['id']} {job['state']}: {job['detail'] or job['reason']}")
+    return job

@@ -1,0 +1,18 @@
+"""The time, twice: the wall clock for people, the monotonic one for durations."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+
+@dataclass(frozen=True)
+class Instant:
+    """A moment: UTC on the wall clock, and seconds on a clock that never jumps."""
+
+    wall: datetime
+    seconds: float
+
+
+def instant() -> Instant:
+    """This moment."""
+    return Instant(datetime.now(UTC), time.monotonic())

@@ -1,0 +1,68 @@
+"""What every format of a tensor can do, and the checks that all of them share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import Fault, LimitExceeded, NonFinite, ShapeMismatch
+
+Array = NDArray[np.float32]
+
+MAX_DIMENSIONS = 8
+FLOATS = ("<f4", "<f8", "<f2")
+FLOATS_IN_WORDS = "little-endian float32, float64 or float16"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The outputs of a forward, and the model and version that made them."""
+
+    outputs: Array
+    model_id: str
+    model_version: int
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One format, both ways.
+
+    `decode(body, in_features)` gives a finite float32 array whose last dimension is in_features;
+    `encode(answer)` gives the bytes of an answer.
+    """
+
+    media_type: str
+    decode: Callable[[bytes | bytearray, int], Array]
+    encode: Callable[[Answer], bytes]
+
+
+def fits(x: NDArray[np.generic], in_features: int) -> Array:
+    """The array as finite float32 of shape (…, in_features).
+
+    Raises:
+        ShapeMismatch, LimitExceeded, NonFinite: with what was expected and what came.
+    """
+    if x.ndim > MAX_DIMENSIONS:
+        raise LimitExceeded(f"inputs has {x.ndim} dimensions; it may have at most {MAX_DIMENSIONS}", _INPUTS)
+    if x.ndim == 0 or x.shape[-1] != in_features:
+        raise ShapeMismatch(
+            f"inputs has shape {list(x.shape)}; its last dimension must be in_features = {in_features}", _INPUTS
+        )
+    return finite(x, "inputs")
+
+
+def finite(x: NDArray[np.generic], name: str) -> Array:
+    """The array as float32, native and contiguous; NonFinite names the first number that is not finite."""
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(x, dtype=np.float32)
+    if array.size and not np.isfinite(array).all():
+        index = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+        where = "".join(f"[{i}]" for i in index)
+        pointer = f"/{name}" + "".join(f"/{i}" for i in index)
+        detail = f"{name}{where} is {x[tuple(index)]}; every number must be finite as float32"
+        raise NonFinite(detail, Fault(pointer, detail))
+    return array
+
+
+_INPUTS = Fault("/inputs", "the shape does not fit the model")

@@ -1,0 +1,198 @@
+"""JSON: strict text to Python values, nested numbers to arrays, and arrays back to text."""
+
+import re
+from itertools import chain
+from typing import Any
+
+import jiter
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from service.bounds import shown
+from service.codecs.codec import MAX_DIMENSIONS, Answer, Array, Codec, finite, fits
+from service.errors import DuplicateKey, Fault, LimitExceeded, MalformedJson, ShapeMismatch, TooDeep, Validation
+
+MAX_DEPTH = 100
+MAX_ELEMENTS = 2**20
+
+# A string, also one that never ends: brackets within it do not nest.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+\\?"?', re.DOTALL)
+_STEPS = np.zeros(256, dtype=np.int8)
+_STEPS[list(b"[{")] = 1
+_STEPS[list(b"]}")] = -1
+_WHERE = re.compile(r" at line (\d+) column (\d+)$")
+
+
+def parse(body: bytes | bytearray) -> Any:
+    """The value that the text stands for; numbers like NaN and 1e400 pass, since who reads them names the field.
+
+    Raises:
+        TooDeep, MalformedJson, DuplicateKey
+    """
+    body = bytes(body)
+    _check_depth(body)
+    try:
+        return jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=True)
+    except ValueError as error:
+        raise _unreadable(body, str(error)) from None
+
+
+def _check_depth(body: bytes) -> None:
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
+    text = np.frombuffer(_STRING.sub(b"", body), dtype=np.uint8)
+    depth = int(np.cumsum(_STEPS[text], dtype=np.int32).max(initial=0))
+    if depth > MAX_DEPTH:
+        raise TooDeep(f"the JSON is nested {depth} deep; at most {MAX_DEPTH} levels are read", limit=MAX_DEPTH)
+
+
+def _unreadable(body: bytes, message: str) -> Validation | MalformedJson:
+    """The error for what jiter says, with its line and column as a byte offset."""
+    at = _WHERE.search(message)
+    line, column = (int(at[1]), int(at[2])) if at else (1, 0)
+    offset = sum(map(len, body.splitlines(keepends=True)[: line - 1])) + max(column - 1, 0)
+    cause = _WHERE.sub("", message)[:200]
+    if "duplicate key" in cause:
+        return DuplicateKey(f"{cause[0].lower()}{cause[1:]} before byte {offset}", Fault("", cause))
+    return MalformedJson(f"{cause} at byte {offset} (line {line}, column {column})", byte=offset)
+
+
+def numbers(value: Any, name: str) -> Array:
+    """Nested lists of numbers as a float32 array.
+
+    Raises:
+        ShapeMismatch: for rows of different lengths, with the first that differs.
+        Validation: for anything that is not a number, with its place.
+        NonFinite, LimitExceeded
+    """
+    shape = _shape(value, name)
+    items: list[Any] = [value]
+    for depth, length in enumerate(shape):
+        _check_lengths(items, length, name, shape[:depth])
+        items = list(chain.from_iterable(items))
+        if len(items) > MAX_ELEMENTS:
+            raise LimitExceeded(
+                f"{name} has more than {MAX_ELEMENTS} elements; send larger tensors in a binary format",
+                Fault(f"/{name}", f"at most {MAX_ELEMENTS} elements"),
+                limit=MAX_ELEMENTS,
+            )
+    _check_types(items, name, shape)
+    try:
+        flat = np.array(items, dtype=np.float64)
+    except OverflowError:  # an integer beyond float64
+        flat = np.array([float(str(item)) for item in items])
+    return finite(flat.reshape(shape), name)
+
+
+def classes(value: list[Any], name: str) -> NDArray[np.int64]:
+    """A flat list of integers as an int64 array; range is for whoever knows the number of classes."""
+    for i, item in enumerate(value):
+        if type(item) is not int or not -(2**63) <= item < 2**63:
+            detail = f"{name}[{i}] is {shown(item)}; a class is an integer"
+            raise Validation(detail, Fault(f"/{name}/{i}", detail))
+    return np.array(value, dtype=np.int64)
+
+
+def _shape(value: Any, name: str) -> tuple[int, ...]:
+    """The lengths along the first element of each level."""
+    shape: list[int] = []
+    while isinstance(value, list):
+        shape.append(len(value))
+        if len(shape) > MAX_DIMENSIONS:
+            raise LimitExceeded(
+                f"{name} has more than {MAX_DIMENSIONS} dimensions",
+                Fault(f"/{name}", f"at most {MAX_DIMENSIONS} dimensions"),
+                limit=MAX_DIMENSIONS,
+            )
+        if not value:
+            break
+        value = value[0]
+    if not shape:
+        detail = f"{name} is {shown(value)}; it must be a list of numbers, or lists of such"
+        raise Validation(detail, Fault(f"/{name}", detail))
+    return tuple(shape)
+
+
+def _check_lengths(items: list[Any], length: int, name: str, above: tuple[int, ...]) -> None:
+    for i, item in enumerate(items):
+        if type(item) is not list or len(item) != length:
+            got = f"{len(item)} long" if isinstance(item, list) else shown(item)
+            index = _index(i, above)
+            raise ShapeMismatch(
+                f"{name}{_brackets(index)} is {got}; the first of its kind is a list of {length}",
+                Fault(_pointer(name, index), f"expected a list of {length}"),
+            )
+
+
+def _check_types(items: list[Any], name: str, shape: tuple[int, ...]) -> None:
+    if set(map(type, items)) <= {float, int}:
+        return
+    i, item = next((i, item) for i, item in enumerate(items) if type(item) not in (float, int))
+    index = _index(i, shape)
+    detail = f"{name}{_brackets(index)} is {shown(item)}; it must be a number"
+    kind = ShapeMismatch if isinstance(item, list) else Validation
+    raise kind(detail, Fault(_pointer(name, index), detail))
+
+
+def _index(i: int, shape: tuple[int, ...]) -> list[int]:
+    return [int(k) for k in np.unravel_index(i, shape)] if shape else []
+
+
+def _brackets(index: list[int]) -> str:
+    return "".join(f"[{k}]" for k in index)
+
+
+def _pointer(name: str, index: list[int]) -> str:
+    return f"/{name}" + "".join(f"/{k}" for k in index)
+
+
+def decode(body: bytes | bytearray, in_features: int) -> Array:
+    """The tensor of `{"inputs": T}`."""
+    value = parse(body)
+    if not isinstance(value, dict) or set(value) != {"inputs"}:
+        raise _not_inputs(value)
+    inputs = value["inputs"]
+    return fits(numbers(inputs, "inputs"), in_features)
+
+
+def _not_inputs(value: Any) -> Validation:
+    if not isinstance(value, dict):
+        detail = f'the body is {shown(value)}; it must be an object like {{"inputs": [[0.1, 0.2]]}}'
+        return Validation(detail, Fault("", detail))
+    if "inputs" not in value:
+        return Validation("inputs is missing", Fault("/inputs", "inputs is required"))
+    extra = next(key for key in value if key != "inputs")[:60]
+    detail = f"{extra!r} is not a field of this request; its only field is inputs"
+    return Validation(detail, Fault(f"/{extra}", detail))
+
+
+def encode(answer: Answer) -> bytes:
+    """`{"outputs", "shape", "model_id", "model_version"}`; float32 numbers read back exactly."""
+    y = answer.outputs
+    finite_outputs = bool(np.isfinite(y).all())
+    return dumps(
+        {
+            "outputs": np.ascontiguousarray(y) if finite_outputs else _worded(y.tolist()),
+            "shape": y.shape,
+            "model_id": answer.model_id,
+            "model_version": answer.model_version,
+        }
+    )
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON, arrays included."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _worded(value: Any) -> Any:
+    """Nested numbers with NaN and infinities as words, as proto3's JSON has them: JSON itself has none."""
+    if isinstance(value, list):
+        return [_worded(item) for item in value]
+    if value != value:
+        return "NaN"
+    return {float("inf"): "Infinity", float("-inf"): "-Infinity"}.get(value, value)
+
+
+JSON = Codec("application/json", decode, encode)

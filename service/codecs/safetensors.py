@@ -1,0 +1,60 @@
+"""Hugging Face's tensor files: names to arrays, with a header that is checked before any of it is believed."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_numpy
+from safetensors.numpy import save
+
+from service.codecs.codec import FLOATS, FLOATS_IN_WORDS, Answer, Array, Codec, fits
+from service.errors import BadSafetensors, Fault
+
+MAX_HEADER_BYTES = 2**20
+
+Tensors = dict[str, NDArray[np.generic]]
+
+
+def load(body: bytes | bytearray, names: Collection[str] | None = None) -> Tensors:
+    """The tensors of a file; exactly these names, where some are given.
+
+    Raises:
+        BadSafetensors: for a file that the library refuses, other names, or dtypes that are not float.
+    """
+    header_bytes = int.from_bytes(body[:8], "little")
+    if header_bytes > MAX_HEADER_BYTES:
+        raise _bad(f"the header claims {header_bytes} bytes; at most {MAX_HEADER_BYTES} are read")
+    try:
+        tensors: Tensors = load_numpy(bytes(body))
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise _bad(f"the file cannot be read: {str(error)[:120]}") from None
+    if names is not None and set(tensors) != set(names):
+        found = ", ".join(sorted(tensors))[:120] or "nothing"
+        raise _bad(f"the file holds {found}; it must hold exactly {', '.join(names)}")
+    for name, tensor in tensors.items():
+        if tensor.dtype.str not in FLOATS:
+            raise _bad(f"{name} is {tensor.dtype}; it must be {FLOATS_IN_WORDS}")
+    return tensors
+
+
+def dump(tensors: Mapping[str, NDArray[np.generic]], metadata: dict[str, str] | None = None) -> bytes:
+    """The file of these tensors."""
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, metadata)
+
+
+def _bad(detail: str) -> BadSafetensors:
+    return BadSafetensors(detail, Fault("", detail))
+
+
+def decode(body: bytes | bytearray, in_features: int) -> Array:
+    """The tensor `inputs`."""
+    return fits(load(body, ["inputs"])["inputs"], in_features)
+
+
+def encode(answer: Answer) -> bytes:
+    """The tensor `outputs`."""
+    return dump({"outputs": answer.outputs}, {"model_id": answer.model_id})
+
+
+SAFETENSORS = Codec("application/x-safetensors", decode, encode)

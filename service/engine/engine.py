@@ -1,0 +1,268 @@
+"""The engine: owns what is remembered, the queue and the workers. One method for each verb of the product."""
+
+import secrets
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from service.clock import instant
+from service.codecs.codec import Answer, Array
+from service.codecs.message import pack
+from service.engine.run import Arrays, Run
+from service.errors import Draining, Fault, JobActive, LimitExceeded, ModelBusy
+from service.ids import Mint
+from service.jobs.job import Job
+from service.jobs.ledger import Ledger
+from service.jobs.queue import Queue
+from service.jobs.state import State
+from service.jobs.workers import Workers
+from service.lora import init
+from service.lora.spec import FLOAT32_BYTES, Spec
+from service.models.budget import Budget
+from service.models.model import Base, Model
+from service.models.registry import Registry
+from service.training.plan import Plan, check_rows, fitted
+
+MIB = 2**20
+SEEDS = 2**32  # drawn seeds are short enough to be typed again
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How much the engine may hold and do at a time; sizes in bytes."""
+
+    memory_bytes: int = 4_096 * MIB
+    layer_bytes: int = 1_024 * MIB
+    train_bytes: int = 1_024 * MIB
+    forward_bytes: int = 64 * MIB
+    max_models: int = 10_000
+    queue_max: int = 1_024
+    keep_jobs: int = 10_000
+    workers: int = 1
+    worker_threads: int = 1
+
+
+class Engine:
+    """LoRA models that are created, trained and run. Works without HTTP and without an event loop.
+
+    `start` brings up the worker processes that train, and `close` ends them; used in a `with` it does both. All
+    that is not training works without them.
+    """
+
+    def __init__(self, capacity: Capacity | None = None, device: str = "cpu") -> None:
+        self.capacity = capacity or Capacity()
+        self.device = device
+        self.budget = Budget(self.capacity.memory_bytes)
+        self.registry = Registry(self.capacity.max_models, self.budget)
+        self.ledger = Ledger(self.capacity.keep_jobs)
+        self.queue: Queue[Run] = Queue(self.capacity.queue_max)
+        command = [sys.executable, "-m", "service.worker", device, str(self.capacity.worker_threads)]
+        self.workers = Workers(command, self.capacity.workers, self.queue)
+        self.draining = False
+        self.forwards = self.forward_rows = 0
+        self._lock = threading.Lock()  # between taking in a job and deleting its model
+        self._new_model, self._new_job = Mint("mdl"), Mint("job")
+
+    def __enter__(self) -> "Engine":
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the worker processes; returns before they are ready."""
+        self.workers.start()
+
+    def drain(self) -> None:
+        """Take no more training, and let whoever follows a job know."""
+        self.draining = True
+        self.ledger.ring()
+
+    def close(self) -> None:
+        """End the workers; a job that has not ended fails as `interrupted`."""
+        self.drain()
+        for job in self.ledger.all():
+            self._end(job.id, State.FAILED, "interrupted", "the service was shut down before the job had ended")
+        self.workers.stop()
+
+    def create(
+        self,
+        *,
+        base_id: str | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> Model:
+        """A new model on a fresh base, or on the one named; `settings` are those of `Spec`.
+
+        Raises:
+            Validation, LimitExceeded, BaseNotFound, CapacityExhausted
+        """
+        base = None if base_id is None else self.registry.base(base_id)
+        spec = Spec(**settings) if base is None else base.spec(settings)
+        seed = secrets.randbelow(SEEDS) if seed is None else seed
+        needed = spec.adapter_bytes + (spec.base_bytes if base is None else 0)
+        self._must_fit(needed)
+        self.registry.must_have_room()
+        with self.budget.held(needed):
+            if base is None:
+                base = Base.of(*(self._placed(tensor) for tensor in init.frozen(spec, seed)))
+            A, B = (self._placed(tensor) for tensor in init.start(spec, seed))
+        own = {"own_bias": base.bias.clone()} if spec.train_bias and base.bias is not None else {}
+        at = instant().wall
+        return self.registry.add(
+            Model(
+                id=self._new_model(),
+                spec=spec,
+                seed=seed,
+                base=base,
+                adapter={"A": A, "B": B, **own},
+                created_at=at,
+                updated_at=at,
+                name=name,
+                metadata=dict(metadata or {}),
+            )
+        )
+
+    def update(self, model_id: str, **notes: Any) -> Model:
+        """The model under another `name` or with other `metadata`.
+
+        Raises:
+            ModelNotFound
+        """
+        return self.registry.swap(model_id, lambda model: model.noted(instant().wall, **notes))
+
+    def delete(self, model_id: str, *, force: bool = False) -> None:
+        """Forget a model; its jobs stay readable.
+
+        Raises:
+            ModelNotFound
+            ModelBusy: while a job is active, unless `force`, which cancels it.
+        """
+        with self._lock:
+            self.registry.get(model_id)
+            active = self.ledger.active(model_id)
+            if active and not force:
+                raise ModelBusy(
+                    f"job {active[0].id} is {active[0].state} on model {model_id}; "
+                    "cancel it first, or delete the model with ?force=true"
+                )
+            for job in active:
+                self.cancel(job.id)
+            self.registry.remove(model_id)
+
+    def weights(self, model_id: str) -> tuple[Model, Arrays]:
+        """The model, and all its tensors under the names of PEFT.
+
+        Raises:
+            ModelNotFound
+        """
+        model = self.registry.get(model_id)
+        named = {
+            "base.weight": model.base.weight,
+            "base.bias": model.base.bias,
+            "lora_A.weight": model.adapter["A"],
+            "lora_B.weight": model.adapter["B"],
+            "bias": model.adapter.get("own_bias"),
+        }
+        return model, {name: tensor.cpu().numpy() for name, tensor in named.items() if tensor is not None}
+
+    def forward(self, model_id: str, x: Array) -> Answer:
+        """The model's outputs (…, out) for inputs (…, in), all from one published version.
+
+        Raises:
+            ModelNotFound
+            LimitExceeded: when the outputs would be too large.
+        """
+        model = self.registry.get(model_id)
+        rows = x.size // model.spec.in_features
+        needed = FLOAT32_BYTES * rows * model.spec.out_features
+        if needed > self.capacity.forward_bytes:
+            detail = (
+                f"the outputs of {rows} rows take {needed} bytes; at most {self.capacity.forward_bytes} are allowed"
+            )
+            raise LimitExceeded(
+                f"{detail}, so send fewer rows at a time",
+                Fault("/inputs", detail),
+                bytes_needed=needed,
+                bytes_allowed=self.capacity.forward_bytes,
+            )
+        with torch.inference_mode():
+            y: Array = model.layer(self._placed(torch.from_numpy(x))).cpu().numpy()
+        self.forwards += 1
+        self.forward_rows += rows
+        return Answer(y, model.id, model.version)
+
+    def train(self, model_id: str, plan: Plan, rows: Arrays | None = None) -> Job:
+        """Queue a training run; `rows` are the x and y of inline data.
+
+        Raises:
+            ModelNotFound, Validation, ShapeMismatch, LimitExceeded, CapacityExhausted
+            TemporaryReducedCapacity: when the queue is full.
+            Draining: when the service is shutting down.
+        """
+        rows = rows or {}
+        spec = self.registry.get(model_id).spec
+        plan = fitted(plan, spec, secrets.randbelow(SEEDS), self.capacity.train_bytes)
+        check_rows(rows, plan, spec)
+        with self._lock:
+            if self.draining:
+                raise Draining("the service is shutting down and takes no more training")
+            self.registry.get(model_id)
+            self.queue.must_have_room()
+            job = Job(id=self._new_job(), model_id=model_id, epochs=plan.epochs, plan=plan, created_at=instant().wall)
+            run = Run(job.id, model_id, rows, self.registry, self.ledger, self._run_ended)
+            self.budget.take(run.nbytes)
+            self.ledger.add(job)
+            self.queue.put(run)  # has room: only this method puts, and one at a time
+            return job
+
+    def cancel(self, job_id: str) -> Job:
+        """The job, cancelled unless it had ended; its worker stops after the step it is at.
+
+        Raises:
+            JobNotFound
+        """
+        job = self._end(job_id, State.CANCELLED)
+        self.workers.tell(job_id, pack({"do": "cancel", "job": job_id}))
+        return job
+
+    def delete_job(self, job_id: str) -> None:
+        """Forget a job that has ended.
+
+        Raises:
+            JobNotFound, JobActive
+        """
+        job = self.ledger.get(job_id)
+        if not job.state.terminal:
+            raise JobActive(f"job {job_id} is {job.state}; cancel it first")
+        self.ledger.remove(job_id)
+
+    def _end(self, job_id: str, state: State, reason: str | None = None, detail: str | None = None) -> Job:
+        """The job in a terminal state, unless it had ended before."""
+        job = self.ledger.swap(job_id, lambda job: job.moved(state, instant(), reason, detail=detail))
+        waiting = self.queue.drop(job_id)
+        if waiting is not None:
+            self.budget.give(waiting.nbytes)
+        return job
+
+    def _run_ended(self, run: Run) -> None:
+        self.queue.done(run)
+        self.budget.give(run.nbytes)
+
+    def _must_fit(self, needed: int) -> None:
+        allowed = self.capacity.layer_bytes
+        if needed > allowed:
+            detail = f"the layer needs {needed} bytes; at most {allowed} are allowed (LORA_LAYER_MIB)"
+            raise LimitExceeded(detail, Fault("/in_features", detail), bytes_needed=needed, bytes_allowed=allowed)
+
+    def _placed(self, tensor: Tensor | None) -> Any:
+        """The tensor where the engine computes."""
+        return None if tensor is None else tensor.to(self.device)

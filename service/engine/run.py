@@ -1,0 +1,94 @@
+"""One training job between the engine and the worker that has it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.clock import instant
+from service.codecs.message import pack, unpack
+from service.jobs.job import Job
+from service.jobs.ledger import Ledger
+from service.jobs.state import State
+from service.models.registry import Registry
+from service.training.plan import as_dict
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Run:
+    """What a worker is told of a job, and what becomes of the worker's answers.
+
+    The key of a run is its model: the runs of one model follow one another, each from the version it finds.
+    """
+
+    def __init__(
+        self, job_id: str, key: str, rows: Arrays, registry: Registry, ledger: Ledger, ended: Callable[["Run"], None]
+    ) -> None:
+        self.job_id = job_id
+        self.key = key
+        self._rows = rows
+        self._registry = registry
+        self._ledger = ledger
+        self._ended = ended
+
+    @property
+    def nbytes(self) -> int:
+        """What the rows take while the job waits or runs."""
+        return sum(array.nbytes for array in self._rows.values())
+
+    def begin(self) -> bytes | None:
+        """Mark the job as running; the message with its plan, layer and rows. None when it has ended meanwhile."""
+        job = self._ledger.swap(self.job_id, lambda job: job.moved(State.RUNNING, instant()))
+        if job.state is not State.RUNNING:
+            return None
+        model = self._registry.get(self.key)
+        tensors = {"weight": model.base.weight, **model.adapter}
+        if model.base.bias is not None:
+            tensors["bias"] = model.base.bias
+        header = {
+            "do": "train",
+            "job": self.job_id,
+            "plan": as_dict(job.plan),
+            "scaling": model.spec.scaling,
+            "dropout": model.spec.dropout,
+        }
+        return pack(header, {**{name: tensor.cpu().numpy() for name, tensor in tensors.items()}, **self._rows})
+
+    def heard(self, message: bytes) -> bool:
+        """Take in what the worker says; True when that was its last word on this job."""
+        said, arrays = unpack(message)
+        if said["say"] == "losses":
+            self._ledger.swap(self.job_id, lambda job: job.progressed(said["losses"]))
+            return False
+        if said["say"] == "succeeded":
+            self._ledger.swap(self.job_id, lambda job: self._published(job, said["loss"], arrays))
+        elif said["say"] == "failed":
+            self._fail(said["reason"], said["detail"])
+        return True
+
+    def lost(self, exit_code: int) -> None:
+        """The worker died under the job."""
+        how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with status {exit_code}"
+        self._fail("worker-died", f"the process that trained {how}; the model keeps the version it had")
+
+    def ended(self) -> None:
+        """No worker holds the job any longer."""
+        self._ended(self)
+
+    def _fail(self, reason: str, detail: str) -> None:
+        self._ledger.swap(self.job_id, lambda job: job.moved(State.FAILED, instant(), reason, detail=detail))
+
+    def _published(self, job: Job, loss: float, arrays: Arrays) -> Job:
+        """The job as succeeded, once its weights are the model's next version."""
+        at = instant()
+
+        def next_version(model: Any) -> Any:
+            device = model.base.weight.device
+            adapter = {name: torch.from_numpy(np.array(array)).to(device) for name, array in arrays.items()}
+            return model.published(at.wall, adapter, loss)
+
+        version = self._registry.swap(self.key, next_version).version
+        return job.moved(State.SUCCEEDED, at, model_version=version, metrics={"final_loss": loss})

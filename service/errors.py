@@ -1,0 +1,232 @@
+"""Every way the service says no. No HTTP here: `api/problems.py` knows the status of each.
+
+The first line of a docstring is the problem's title, the rest tells a reader what to do, and the name
+in kebab case is its slug: all three are served at `/problems/{slug}`.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, and the JSON pointer (RFC 6901) to it."""
+
+    pointer: str
+    detail: str
+
+
+class ServiceError(Exception):
+    """The service could not do what was asked."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str, *faults: Fault, **facts: int | float | str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.faults = faults
+        self.facts = facts
+
+    @classmethod
+    def slug(cls) -> str:
+        """The name in kebab case: `ModelNotFound` is `model-not-found`."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
+
+    @classmethod
+    def title(cls) -> str:
+        """The first line of the docstring."""
+        return (cls.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+
+
+class Unreadable(ServiceError):
+    """The request could not be read.
+
+    Something in the message itself is broken; the detail says where.
+    """
+
+
+class MalformedJson(Unreadable):
+    """The body is not JSON.
+
+    The detail names the byte at which reading stopped. Common causes: a trailing comma, single quotes,
+    a body cut short, text that is not UTF-8, or a byte order mark.
+    """
+
+
+class TooDeep(Unreadable):
+    """The JSON is nested too deeply.
+
+    No request of this service needs more than a handful of levels; a tensor has at most eight.
+    """
+
+
+class BadCursor(Unreadable):
+    """The cursor does not belong to this list.
+
+    Pass `next_cursor` of the page before unchanged, with the same filters, or start without a cursor.
+    """
+
+
+class Validation(ServiceError):
+    """The request is readable but wrong.
+
+    `errors` lists each fault with a JSON pointer to the field, the value given and what is allowed.
+    """
+
+
+class DuplicateKey(Validation):
+    """An object names the same key twice.
+
+    Parsers disagree on which of the two counts, so the service takes neither.
+    """
+
+
+class LimitExceeded(Validation):
+    """A size is beyond what the service takes.
+
+    `/limits` lists every limit with its unit and the setting that moves it. Nothing was allocated.
+    """
+
+
+class ShapeMismatch(Validation):
+    """The numbers do not have the shape they need.
+
+    The last dimension of an input is the layer's `in_features`, and all rows are equally long.
+    """
+
+
+class NonFinite(Validation):
+    """A number is NaN or infinite.
+
+    Every number must be finite as float32; the detail names the first that is not.
+    """
+
+
+class BadNpy(Validation):
+    """The body is not a npy file this service reads.
+
+    Send what `numpy.save` writes for a little-endian float32, float64 or float16 array.
+    """
+
+
+class BadSafetensors(Validation):
+    """The body is not a safetensors file this service reads.
+
+    Send what `safetensors` writes, with exactly the tensors the route names.
+    """
+
+
+class NotFound(ServiceError):
+    """There is nothing at this address."""
+
+
+class ModelNotFound(NotFound):
+    """There is no model with this id.
+
+    It was deleted, or it lived in the memory of a server that has restarted. `GET /models` lists those there are.
+    """
+
+
+class BaseNotFound(NotFound):
+    """There is no base with this id.
+
+    A base made by `POST /models` goes with its last model.
+    """
+
+
+class JobNotFound(NotFound):
+    """There is no job with this id.
+
+    It was deleted, or so many have finished since that it was dropped; `GET /jobs` lists those there are.
+    """
+
+
+class MethodNotAllowed(ServiceError):
+    """This address does not know this method.
+
+    The `Allow` header lists the ones it does.
+    """
+
+
+class NotAcceptable(ServiceError):
+    """The service cannot answer in any type the Accept header names."""
+
+
+class UnsupportedMediaType(ServiceError):
+    """The service does not read this Content-Type here.
+
+    The `Accept` header of the answer lists the types that it reads.
+    """
+
+
+class UnsupportedEncoding(ServiceError):
+    """The service does not read compressed requests.
+
+    Send the body without a Content-Encoding.
+    """
+
+
+class TooLarge(ServiceError):
+    """The body is larger than the service takes.
+
+    Binary formats (npy, safetensors, octet-stream) need a fifth of the bytes of JSON and have a higher limit.
+    """
+
+
+class UriTooLong(ServiceError):
+    """The address is longer than the service takes."""
+
+
+class HeadersTooLarge(ServiceError):
+    """The request's headers are larger than the service takes."""
+
+
+class Conflict(ServiceError):
+    """The state of things does not allow this now."""
+
+
+class ModelBusy(Conflict):
+    """A job is under way on this model.
+
+    Wait for it, cancel it (`POST /jobs/{id}/cancel`), or delete the model with `?force=true`.
+    """
+
+
+class JobActive(Conflict):
+    """The job has not ended.
+
+    Cancel it first (`POST /jobs/{id}/cancel`); a job that has ended can be deleted.
+    """
+
+
+class CapacityExhausted(Conflict):
+    """The service holds as much as it may.
+
+    Delete models that are no longer needed, or raise the setting that the detail names.
+    """
+
+
+class TemporaryReducedCapacity(ServiceError):
+    """The service has too much to do right now.
+
+    Try again after the seconds in `Retry-After`.
+    """
+
+    retryable = True
+
+
+class Draining(ServiceError):
+    """The service is shutting down.
+
+    Try again after the seconds in `Retry-After`; another process, or this one restarted, will answer.
+    """
+
+    retryable = True
+
+
+class InternalError(ServiceError):
+    """Something broke inside the service.
+
+    This is a bug. The log holds its trace under the `request_id` of the answer; please report both.
+    """

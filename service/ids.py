@@ -1,0 +1,27 @@
+"""The names the service gives to things: a prefix and a ULID, which sorts by creation."""
+
+import re
+
+from ulid import ULID
+
+ULID_PATTERN = "[0-9A-HJKMNP-TV-Z]{26}"
+MODEL_ID = f"^mdl_{ULID_PATTERN}$"
+JOB_ID = f"^job_{ULID_PATTERN}$"
+BASE_ID = "^base_[0-9a-f]{64}$"
+
+
+class Mint:
+    """Makes ids of one prefix, each greater than the one before, whatever the clock does."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._last = 0
+
+    def __call__(self) -> str:
+        self._last = max(self._last + 1, int(ULID()))
+        return f"{self._prefix}_{ULID.from_int(self._last)}"
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether the whole text has the form of an id; a trailing newline has not."""
+    return re.fullmatch(pattern, text) is not None

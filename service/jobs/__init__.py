@@ -1,0 +1,1 @@
+"""Work that outlives its request. Knows nothing of torch, or of what the work is."""

@@ -1,0 +1,46 @@
+"""What happened to a job, as numbered events. They follow from its record, so they cannot disagree with it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from service.jobs.job import Job
+
+
+@dataclass(frozen=True)
+class Event:
+    """The `number`-th thing that happened to a job, counted from 1: `state`, `epoch` or `done`."""
+
+    number: int
+    kind: str
+    data: dict[str, Any]
+
+
+def count(job: Job) -> int:
+    """How many events the job has so far."""
+    return len(job.history) + job.epoch + job.state.terminal
+
+
+def since(job: Job, after: int = 0) -> list[Event]:
+    """The events numbered above `after`, in order.
+
+    Each change of state stands where it happened between the epochs; `done` closes the list of a job that ended.
+    A number beyond the end belongs to no event of this job, so the list starts over.
+    """
+    if not 0 <= after <= count(job):
+        after = 0
+    events: list[Event] = []
+    done_epochs = 0
+    # Before the first change come no epochs, and after the last one those of a running job.
+    for earlier, (epoch, change) in enumerate([*((c.epoch, c) for c in job.history), (job.epoch, None)]):
+        first = max(done_epochs, after - earlier)
+        events += [
+            Event(k + earlier, "epoch", {"epoch": k, "epochs": job.epochs, "loss": loss})
+            for k, loss in enumerate(job.losses[first:epoch], start=first + 1)
+        ]
+        number = epoch + earlier + 1
+        if change is not None and number > after:
+            events.append(Event(number, "state", {"state": str(change.state), "reason": change.reason}))
+        done_epochs = epoch
+    if job.state.terminal and after < count(job):
+        events.append(Event(count(job), "done", {"state": str(job.state), "reason": job.reason}))
+    return events

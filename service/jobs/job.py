@@ -1,0 +1,77 @@
+"""The record of one run, as a value: each change makes the next one."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from service.clock import Instant
+from service.jobs.state import MOVES, State
+
+
+@dataclass(frozen=True)
+class Change:
+    """A job entered a state when `epoch` epochs were done."""
+
+    state: State
+    epoch: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training run of one model, from the moment it is accepted.
+
+    `reason` is a word a program can test, `detail` a sentence for people; both are None unless something went
+    wrong. `plan` is what the job was asked to do, in the words of whoever asked.
+    """
+
+    id: str
+    model_id: str
+    epochs: int
+    plan: Any
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    duration_seconds: float | None = None
+    model_version: int | None = None
+    reason: str | None = None
+    detail: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    epoch: int = 0
+    history: tuple[Change, ...] = (Change(State.QUEUED, 0),)
+    _started: float | None = None  # on the monotonic clock
+    # Shared by all values of one job and only ever appended to: each sees the first `epoch` of them.
+    _losses: "array[float]" = field(default_factory=lambda: array("d"), repr=False)
+
+    @property
+    def state(self) -> State:
+        return self.history[-1].state
+
+    @property
+    def losses(self) -> Sequence[float]:
+        """One number for each finished epoch."""
+        return self._losses[: self.epoch]
+
+    def moved(self, state: State, at: Instant, reason: str | None = None, **facts: Any) -> "Job":
+        """This job in another state, with what became known by it.
+
+        Raises:
+            ValueError: for a move that `MOVES` does not have.
+        """
+        if state not in MOVES[self.state]:
+            raise ValueError(f"a job does not move from {self.state} to {state}")
+        history = (*self.history, Change(state, self.epoch, reason))
+        return replace(self, history=history, reason=reason, **self._times(state, at), **facts)
+
+    def _times(self, state: State, at: Instant) -> dict[str, Any]:
+        if state is State.RUNNING:
+            return {"started_at": at.wall, "_started": at.seconds}
+        ran = None if self._started is None else round(at.seconds - self._started, 6)
+        return {"finished_at": at.wall, "duration_seconds": ran}
+
+    def progressed(self, losses: Sequence[float]) -> "Job":
+        """This job with more finished epochs."""
+        self._losses.extend(losses)
+        return replace(self, epoch=self.epoch + len(losses))

@@ -1,0 +1,131 @@
+"""All jobs by id, as they are now; whoever watches one is told of each change."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from service.errors import JobNotFound
+from service.jobs import events
+from service.jobs.events import Event
+from service.jobs.job import Job
+
+FEED_EVENTS = 10_000
+
+Watcher = Callable[[], None]
+
+
+class Ledger:
+    """Jobs in order of creation, and one feed of everything that happened to any of them lately.
+
+    Of the jobs that have ended, only the newest `keep` are remembered.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+        self._jobs: dict[str, Job] = {}
+        self._ended: deque[str] = deque()
+        self._feed: deque[tuple[int, str, int]] = deque(maxlen=FEED_EVENTS)  # (place in the feed, job, event number)
+        self._place = 0
+        self._watchers: dict[str | None, set[Watcher]] = {}
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def all(self) -> list[Job]:
+        """Every job, oldest first."""
+        with self._lock:
+            return list(self._jobs.values())
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now.
+
+        Raises:
+            JobNotFound
+        """
+        try:
+            return self._jobs[job_id]
+        except KeyError:
+            raise JobNotFound(f"there is no job {job_id}; GET /jobs lists those there are") from None
+
+    def active(self, model_id: str) -> list[Job]:
+        """The jobs of a model that have not ended."""
+        return [job for job in self.all() if job.model_id == model_id and not job.state.terminal]
+
+    def add(self, job: Job) -> Job:
+        """Take in a new job."""
+        with self._lock:
+            self._jobs[job.id] = job
+            self._tell(job, before=0)
+            return job
+
+    def swap(self, job_id: str, change: Callable[[Job], Job]) -> Job:
+        """Put the changed job in the place of the old one, unless that has ended; the job as it is then.
+
+        Raises:
+            JobNotFound
+        """
+        with self._lock:
+            job = self.get(job_id)
+            if job.state.terminal:
+                return job
+            before = events.count(job)
+            changed = self._jobs[job_id] = change(job)
+            if changed.state.terminal:
+                self._ended.append(job_id)
+                while len(self._ended) > self.keep:
+                    self._jobs.pop(self._ended.popleft(), None)
+            self._tell(changed, before)
+            return changed
+
+    def remove(self, job_id: str) -> None:
+        """Forget a job that has ended.
+
+        Raises:
+            JobNotFound
+        """
+        with self._lock:
+            self.get(job_id)
+            del self._jobs[job_id]
+            self._ended.remove(job_id)
+
+    def watch(self, watcher: Watcher, job_id: str | None = None) -> Callable[[], None]:
+        """Call `watcher`, from whatever thread, after each change of one job or of any; returns how to stop that."""
+        with self._lock:
+            self._watchers.setdefault(job_id, set()).add(watcher)
+
+        def stop() -> None:
+            with self._lock:
+                self._watchers[job_id].discard(watcher)
+                if not self._watchers[job_id]:
+                    del self._watchers[job_id]
+
+        return stop
+
+    def ring(self) -> None:
+        """Call every watcher, though no job has changed."""
+        with self._lock:
+            for watcher in [watcher for watchers in self._watchers.values() for watcher in watchers]:
+                watcher()
+
+    @property
+    def place(self) -> int:
+        """The place in the feed of the newest event."""
+        return self._place
+
+    def feed(self, after: int) -> Iterator[tuple[int, Job, Event]]:
+        """What happened to any job after a place in the feed, as far back as that reaches."""
+        with self._lock:
+            lately = [(place, job_id, number) for place, job_id, number in self._feed if place > after]
+            jobs = {job_id: self._jobs.get(job_id) for _, job_id, _ in lately}
+        for place, job_id, number in lately:
+            job = jobs[job_id]
+            if job is not None:
+                yield place, job, events.since(job, number - 1)[0]
+
+    def _tell(self, job: Job, before: int) -> None:
+        for number in range(before + 1, events.count(job) + 1):
+            self._place += 1
+            self._feed.append((self._place, job.id, number))
+        for watcher in [*self._watchers.get(job.id, ()), *self._watchers.get(None, ())]:
+            watcher()

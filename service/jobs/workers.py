@@ -1,0 +1,203 @@
+"""Worker processes: started once, watched, and replaced when they die."""
+
+import logging
+import subprocess
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+IDLE_CHECK_SECONDS = 0.2
+RESTART_SECONDS_MAX = 5.0
+STOP_SECONDS = 2.0
+
+
+class Task(Protocol):
+    """One piece of work for a worker, seen from the side that gives it out."""
+
+    @property
+    def job_id(self) -> str: ...
+
+    def begin(self) -> bytes | None:
+        """The message that tells a worker what to do; None when there is nothing left to do."""
+
+    def heard(self, message: bytes) -> bool:
+        """Take in what the worker says; True when that was its last word on this task."""
+
+    def lost(self, exit_code: int) -> None:
+        """The worker died with this status (negative: the signal) before its last word."""
+
+    def ended(self) -> None:
+        """No worker holds the task any longer, however it ended."""
+
+
+class Source(Protocol):
+    """Where the workers' tasks come from."""
+
+    def take(self, timeout: float) -> Task | None:
+        """The next task, or None when there is none within `timeout` seconds."""
+
+
+class Worker:
+    """One process behind a pipe, and the thread that feeds it; a dead process is replaced by a new one.
+
+    The process gets its end of the pipe as a file descriptor, the last argument of its command. Messages are
+    bytes, never pickles. It says something (anything) when it is ready, and ends when the pipe closes.
+    """
+
+    def __init__(self, command: Sequence[str], source: Source) -> None:
+        self._command = command
+        self._source = source
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()  # around what is sent, and which task it is about
+        self._task_id: str | None = None
+        self._pipe: Connection | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self.ready = False
+        self.failed_starts = 0
+        self.restarts = 0
+        self._thread = threading.Thread(target=self._live, name="lora-worker", daemon=True)
+
+    def start(self) -> None:
+        """Start the process and its thread."""
+        self._spawn()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the process, kindly first."""
+        self._stopping.set()
+        if self._process is not None:
+            self._process.terminate()
+        if self._thread.ident is not None:
+            self._thread.join(STOP_SECONDS)
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    def tell(self, job_id: str, message: bytes) -> None:
+        """Send a message about a task, if this worker has it."""
+        with self._lock:
+            if self._task_id == job_id and self._pipe is not None:
+                with suppress(OSError):  # it has just died, which its thread is about to notice
+                    self._pipe.send_bytes(message)
+
+    def _spawn(self) -> None:
+        ours, theirs = Pipe()
+        fd = theirs.fileno()
+        self._process = subprocess.Popen([*self._command, str(fd)], pass_fds=[fd], stdin=subprocess.DEVNULL)
+        theirs.close()
+        self._pipe = ours
+
+    def _live(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._serve()
+            except (EOFError, OSError):  # the process is gone
+                self._replace()
+            except Exception:
+                log.exception("a worker's task broke on the server's side")
+                self._replace()
+
+    def _replace(self) -> None:
+        """Start a new process in place of a dead one, more slowly each time one fails to get ready."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self._pipe is not None:
+            self._pipe.close()
+        self.failed_starts = 0 if self.ready else self.failed_starts + 1
+        self.ready = False
+        delay = min(0.1 * 2**self.failed_starts, RESTART_SECONDS_MAX) if self.failed_starts else 0
+        if not self._stopping.wait(delay):
+            self.restarts += 1
+            self._spawn()
+
+    def _serve(self) -> None:
+        """Feed the process for as long as it lives; EOFError or OSError when it does not."""
+        pipe = self._pipe
+        assert pipe is not None
+        pipe.recv_bytes()
+        self.ready, self.failed_starts = True, 0
+        while not self._stopping.is_set():
+            if pipe.poll():  # an idle worker says nothing, so this is its end
+                raise EOFError
+            task = self._source.take(IDLE_CHECK_SECONDS)
+            if task is not None:
+                try:
+                    self._run(task, pipe)
+                finally:
+                    task.ended()
+
+    def _run(self, task: Task, pipe: Connection) -> None:
+        with self._lock:
+            self._task_id = task.job_id  # from here on, what is told about the task reaches the process
+        try:
+            request = task.begin()
+            if request is None:
+                return
+            with self._lock:
+                pipe.send_bytes(request)
+            del request  # as large as the layer and its data
+            while not task.heard(pipe.recv_bytes()):
+                pass
+        except Exception:
+            task.lost(self._exit_code())
+            raise
+        finally:
+            with self._lock:
+                self._task_id = None
+
+    def _exit_code(self) -> int:
+        assert self._process is not None
+        self._process.kill()  # a process without its pipe is of no use, should it still live
+        return self._process.wait()
+
+
+class Workers:
+    """A fixed number of workers on one source of tasks."""
+
+    def __init__(self, command: Sequence[str], count: int, source: Source) -> None:
+        self._workers = [Worker(command, source) for _ in range(count)]
+
+    def start(self) -> None:
+        for worker in self._workers:
+            worker.start()
+
+    def stop(self) -> None:
+        for worker in self._workers:
+            worker.stop()
+
+    def tell(self, job_id: str, message: bytes) -> None:
+        """Send a message to the worker that has the task, if one has."""
+        for worker in self._workers:
+            worker.tell(job_id, message)
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.pid for worker in self._workers if worker.pid is not None]
+
+    @property
+    def ready(self) -> int:
+        """How many are up and have said so."""
+        return sum(worker.ready for worker in self._workers)
+
+    @property
+    def restarts(self) -> int:
+        """How many died and were replaced."""
+        return sum(worker.restarts for worker in self._workers)
+
+    @property
+    def failing(self) -> bool:
+        """Whether every worker has died three times in a row before it got ready."""
+        return all(worker.failed_starts >= 3 for worker in self._workers)

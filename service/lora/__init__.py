@@ -1,0 +1,1 @@
+"""The mathematics of low-rank adapters: tensors in, tensors out."""

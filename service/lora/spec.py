@@ -1,0 +1,104 @@
+"""What a LoRA layer is to be: its sizes, how it begins, and what follows from them. Imports no torch."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from service import bounds
+from service.errors import Fault, Validation
+
+MAX_FEATURES = 65_536
+MAX_RANK = 1_024
+
+Features = Annotated[int, Ge(1), Le(MAX_FEATURES)]
+Rank = Annotated[int, Ge(1), Le(MAX_RANK)]
+Alpha = Annotated[float, Gt(0), Le(1e6)]
+Dropout = Annotated[float, Ge(0), Lt(1)]
+Init = Literal["kaiming", "normal"]
+Seed = Annotated[int, Ge(0), Le(2**53 - 1)]  # every JSON reader holds these exactly
+
+FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How many numbers a model has, and how many of them training may change."""
+
+    trainable: int
+    frozen: int
+
+    @property
+    def total(self) -> int:
+        return self.trainable + self.frozen
+
+    @property
+    def trainable_percent(self) -> float:
+        return round(100 * self.trainable / self.total, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A LoRA layer's sizes and settings; `alpha` None becomes the rank, so that the scaling is 1.
+
+    Raises:
+        Validation, LimitExceeded, NonFinite: for a value out of its bounds, or two that do not go together.
+    """
+
+    in_features: Features
+    out_features: Features
+    rank: Rank = 4
+    alpha: Alpha | None = None
+    use_rslora: bool = False
+    use_dora: bool = False
+    init: Init = "kaiming"
+    dropout: Dropout = 0.0
+    bias: bool = True
+    train_bias: bool = False
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+        narrow = min(self.in_features, self.out_features)
+        if self.rank > narrow:
+            refuse("rank", f"rank is {self.rank}; it is at most min(in_features, out_features) = {narrow}")
+        if self.train_bias and not self.bias:
+            refuse("train_bias", "train_bias is true; it needs a base that has a bias, and bias is false")
+        if self.use_dora:
+            refuse("use_dora", "use_dora is true; DoRA does not exist here yet, leave it false")
+        object.__setattr__(self, "alpha", float(self.rank if self.alpha is None else self.alpha))
+
+    @property
+    def scaling(self) -> float:
+        """What the low-rank product is multiplied by: alpha/r, or alpha/√r (rsLoRA, arXiv:2312.03732)."""
+        alpha: Any = self.alpha
+        return float(alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank))
+
+    @property
+    def base_numbers(self) -> int:
+        """Numbers in the frozen layer."""
+        return self.out_features * self.in_features + self.out_features * self.bias
+
+    @property
+    def adapter_numbers(self) -> int:
+        """Numbers that belong to the adapter alone: A, B, and its own bias when that is trained."""
+        return self.rank * (self.in_features + self.out_features) + self.out_features * self.train_bias
+
+    @property
+    def parameters(self) -> Parameters:
+        """Counts as a user of `requires_grad` sees them: a trained bias counts once, as trainable."""
+        replaced = self.out_features * self.train_bias
+        return Parameters(trainable=self.adapter_numbers, frozen=self.base_numbers - replaced)
+
+    @property
+    def base_bytes(self) -> int:
+        return FLOAT32_BYTES * self.base_numbers
+
+    @property
+    def adapter_bytes(self) -> int:
+        return FLOAT32_BYTES * self.adapter_numbers
+
+
+def refuse(field: str, detail: str) -> None:
+    """Raise Validation with a pointer to the field."""
+    raise Validation(detail, Fault(f"/{field}", detail))

@@ -1,0 +1,82 @@
+"""Everything that can be set from outside, as `LORA_*`: read once, checked, and then fixed."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "LORA_"
+KUBERNETES = (
+    "Kubernetes injects names like LORA_PORT and LORA_SERVICE_HOST for a Service called lora; "
+    "set enableServiceLinks: false in the pod, or call the Service something else"
+)
+
+
+class SettingsError(Exception):
+    """A setting stops the start; the text is one line for whoever started it."""
+
+
+def usable_cores() -> int:
+    """Cores this process may use: by affinity, and by the CPU quota of its cgroup where there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        return cores
+
+
+def default_workers() -> int:
+    """One core is left to the server, and more than four workers are for those who ask for them."""
+    return max(1, min(4, usable_cores() - 1))
+
+
+def _setting(default: Any, description: str, unit: str | None = None, **bounds: Any) -> Any:
+    extra: Any = {"unit": unit} if unit else None
+    if callable(default):
+        return Field(default_factory=default, description=description, json_schema_extra=extra, **bounds)
+    return Field(default, description=description, json_schema_extra=extra, **bounds)
+
+
+class Settings(BaseSettings):
+    """The service's settings. Those with a unit are limits, which `/limits` publishes."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    host: str = _setting("127.0.0.1", "address to listen on")
+    port: int = _setting(8000, "port to listen on; 0 takes a free one", ge=0, le=65_535)
+    device: Literal["auto", "cpu", "cuda"] = _setting("auto", "where tensors live; auto is cuda where there is one")
+    workers: int = _setting(default_workers, "processes that train", unit="processes", ge=1, le=256)
+    worker_threads: int = _setting(1, "torch threads of each training process", unit="threads", ge=1, le=1_024)
+    grace_seconds: int = _setting(20, "time for requests under way at shutdown", unit="seconds", ge=1, le=3_600)
+    memory_mib: int = _setting(4_096, "all tensors held: models, bases, rows of jobs", unit="MiB", ge=1)
+    layer_mib: int = _setting(1_024, "tensors of one model and its base", unit="MiB", ge=1)
+    train_mib: int = _setting(1_024, "data and working memory of one job", unit="MiB", ge=1)
+    max_models: int = _setting(10_000, "models", unit="models", ge=1)
+    queue_max: int = _setting(1_024, "jobs that wait for a worker", unit="jobs", ge=1)
+    keep_jobs: int = _setting(10_000, "jobs remembered after their end; the oldest go first", unit="jobs", ge=1)
+    json_body_mib: int = _setting(16, "body of a JSON request", unit="MiB", ge=1, le=1_024)
+    binary_body_mib: int = _setting(64, "binary body, and outputs of a forward", unit="MiB", ge=1, le=4_096)
+    sse_streams: int = _setting(256, "event streams open at a time", unit="streams", ge=1)
+
+
+def load(environ: Mapping[str, str] = os.environ, **given: Any) -> Settings:
+    """The settings of this process; `given` ones (None: not given) win over the environment.
+
+    Raises:
+        SettingsError: for a name that is no setting, or a value that does not fit.
+    """
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        raise SettingsError(f"{unknown[0]} is not a setting of this service ({KUBERNETES})")
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"{PREFIX}{first['loc'][0]}".upper()
+        hint = f" ({KUBERNETES})" if str(first["input"]).startswith("tcp://") else ""
+        raise SettingsError(f"{name} is {str(first['input'])[:60]!r}: {first['msg']}{hint}") from None

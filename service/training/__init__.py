@@ -1,0 +1,1 @@
+"""How a layer learns: no clock, no thread, no HTTP."""
