@@ -58,8 +58,11 @@ def _bounds(of: Hashable) -> tuple[tuple[str, str, Any], ...]:
     return tuple(bound for field, hint in hints.items() for bound in walk(field, hint))
 
 
-def check(value: Any) -> None:
+def check(value: Any, within: str = "") -> None:
     """Raise for the first field that is not finite or breaks a bound of its annotation.
+
+    Args:
+        within: the JSON pointer to the object whose fields these are.
 
     Raises:
         NonFinite, LimitExceeded, Validation: with the field, its value and what is allowed.
@@ -71,7 +74,7 @@ def check(value: Any) -> None:
                 continue
             if not math.isfinite(number):
                 detail = f"{field} is {number}; it must be a finite number"
-                raise NonFinite(detail, Fault(f"/{field}", detail))
+                raise NonFinite(detail, Fault(f"{within}/{field}", detail))
             if not RULES[rule][1](number, bound):
                 detail = out_of_bounds(field, number, rule, bound)
-                raise refusal(field, rule)(detail, Fault(f"/{field}", detail))
+                raise refusal(field, rule)(detail, Fault(f"{within}/{field}", detail))

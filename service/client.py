@@ -38,7 +38,7 @@ class Client:
 
     Raises:
         Problem: from every method, when the service refuses.
-        httpx.HTTPError: when it cannot be reached.
+        ConnectionError: when it cannot be reached.
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8000", timeout: float = TIMEOUT_SECONDS) -> None:
@@ -106,7 +106,10 @@ class Client:
         return body
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
-        answer = self._http.request(method, path, **request)
+        try:
+            answer = self._http.request(method, path, **request)
+        except httpx.TransportError as error:
+            raise ConnectionError(f"{self._http.base_url} does not answer: {error}") from error
         if answer.is_error:
             raise _problem(answer)
         return answer

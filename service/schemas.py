@@ -8,10 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstra
 
 from service.codecs.json import classes, numbers
 from service.ids import BASE_ID, JOB_ID, MODEL_ID
-from service.jobs.job import Job as JobRecord
 from service.jobs.state import State
-from service.lora.spec import Alpha, Dropout, Features, Init, Rank, Seed
-from service.models.model import Model as ModelSnapshot
+from service.lora.spec import Alpha, Dropout, Features, Init, Rank, Seed, refuse
 from service.training import digits, plan
 from service.training.plan import Beta, Epochs, LearningRate, LossName, NotNegative, OptimizerName, Samples
 
@@ -22,11 +20,16 @@ NESTED_NUMBERS = {
 }
 
 # Text of the user's own: no control characters, so that it can be shown anywhere.
-Text = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+TEXT = r"^[^\x00-\x1f\x7f-\x9f]*$"
+Text = Annotated[str, StringConstraints(max_length=256, pattern=TEXT)]
 Metadata = Annotated[dict[Text, Text], Len(max_length=16)]
-ModelId = Annotated[str, Field(pattern=MODEL_ID, examples=["mdl_01M85RD3BCCMDPHHSCEG79B55H"])]
-BaseId = Annotated[str, Field(pattern=BASE_ID)]
-JobId = Annotated[str, Field(pattern=JOB_ID, examples=["job_01M85RD3BCCMDPHHSCEG79B55J"])]
+A_MODEL_ID = "mdl_01M85RD3BCCMDPHHSCEG79B55H"
+A_BASE_ID = "base_2d5cb5b8f4f24b3a9d2a9a0b5b1f6f7a3c1c7a1a35b8f9c4c2f0d1e6a7b8c9d0"
+A_JOB_ID = "job_01M85RD3BCCMDPHHSCEG79B55J"
+
+ModelId = Annotated[str, Field(pattern=MODEL_ID, examples=[A_MODEL_ID])]
+BaseId = Annotated[str, Field(pattern=BASE_ID, examples=[A_BASE_ID])]
+JobId = Annotated[str, Field(pattern=JOB_ID, examples=[A_JOB_ID])]
 
 
 class Request(BaseModel):
@@ -44,7 +47,7 @@ class CreateModelRequest(Request):
     rank: Rank = Field(4, description="r, at most min(in_features, out_features)")
     alpha: Alpha | None = Field(None, description="scaling = alpha / rank; default: the rank, so scaling is 1")
     use_rslora: bool = Field(False, description="scaling = alpha / √rank")
-    use_dora: Literal[False] = Field(False, description="DoRA; not available yet")
+    use_dora: bool = Field(False, description="DoRA; true is refused until it exists")
     init: Init = Field("kaiming", description="kaiming: B is zero, so nothing changes; normal: A and B N(0, 1)")
     dropout: Dropout = Field(0.0, description="on the adapter's input, in training only")
     bias: bool = Field(True, description="the fresh base has a bias")
@@ -116,6 +119,8 @@ class InlineData(Request):
     )
 
     def described(self) -> plan.Data:
+        if not len(self.x):
+            refuse("data/x", "data.x has no rows; at least one is needed")
         return plan.Inline(n_samples=len(self.x), targets=plan.targets_of(self.y))
 
 
@@ -162,6 +167,50 @@ class ForwardResponse(BaseModel):
     model_version: int
 
 
+MODEL_EXAMPLE: dict[str, Any] = {
+    "id": A_MODEL_ID,
+    "base_id": A_BASE_ID,
+    "in_features": 64,
+    "out_features": 10,
+    "rank": 4,
+    "alpha": 4.0,
+    "scaling": 1.0,
+    "use_rslora": False,
+    "use_dora": False,
+    "init": "kaiming",
+    "dropout": 0.0,
+    "bias": True,
+    "train_bias": False,
+    "seed": 42,
+    "name": None,
+    "metadata": {},
+    "version": 1,
+    "parameters": {"trainable": 296, "frozen": 650, "total": 946, "trainable_percent": 31.29},
+    "bytes": 1184,
+    "created_at": "2026-11-24T10:00:00Z",
+    "updated_at": "2026-11-24T10:00:05Z",
+    "last_loss": 1.24,
+    "durable": False,
+}
+JOB_EXAMPLE: dict[str, Any] = {
+    "id": A_JOB_ID,
+    "model_id": A_MODEL_ID,
+    "state": "succeeded",
+    "reason": None,
+    "detail": None,
+    "epochs": 2,
+    "epoch": 2,
+    "losses": [1.25, 1.24],
+    "plan": plan.as_dict(plan.Plan(epochs=2, seed=42, data=plan.Random(seed=42))),
+    "created_at": "2026-11-24T10:00:05Z",
+    "started_at": "2026-11-24T10:00:05Z",
+    "finished_at": "2026-11-24T10:00:05Z",
+    "duration_seconds": 0.004,
+    "model_version": 1,
+    "metrics": {"final_loss": 1.24},
+}
+
+
 class Parameters(BaseModel):
     """How many numbers a model has, and how many training may change."""
 
@@ -173,6 +222,8 @@ class Parameters(BaseModel):
 
 class Model(BaseModel):
     """One LoRA adapter on one base."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [MODEL_EXAMPLE]})
 
     id: ModelId
     base_id: BaseId
@@ -198,35 +249,11 @@ class Model(BaseModel):
     last_loss: float | None = Field(description="metrics.final_loss of the last job that succeeded")
     durable: bool = Field(description="whether the model outlives a restart of the service")
 
-    @classmethod
-    def of(cls, model: ModelSnapshot) -> "Model":
-        spec = model.spec
-        counts = spec.parameters
-        return cls(
-            **vars(spec),
-            id=model.id,
-            base_id=model.base.id,
-            scaling=spec.scaling,
-            seed=model.seed,
-            name=model.name,
-            metadata=model.metadata,
-            version=model.version,
-            parameters=Parameters(
-                trainable=counts.trainable,
-                frozen=counts.frozen,
-                total=counts.total,
-                trainable_percent=counts.trainable_percent,
-            ),
-            bytes=model.nbytes,
-            created_at=model.created_at,
-            updated_at=model.updated_at,
-            last_loss=model.last_loss,
-            durable=False,
-        )
-
 
 class Job(BaseModel):
     """The record of one training run."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [JOB_EXAMPLE]})
 
     id: JobId
     model_id: ModelId
@@ -245,26 +272,6 @@ class Job(BaseModel):
     duration_seconds: float | None
     model_version: int | None = Field(description="the version it published")
     metrics: dict[str, float] = Field(description="final_loss: of the published weights over all training data")
-
-    @classmethod
-    def of(cls, job: JobRecord) -> "Job":
-        return cls(
-            id=job.id,
-            model_id=job.model_id,
-            state=job.state,
-            reason=job.reason,
-            detail=job.detail,
-            epochs=job.epochs,
-            epoch=job.epoch,
-            losses=list(job.losses),
-            plan=plan.as_dict(job.plan),
-            created_at=job.created_at,
-            started_at=job.started_at,
-            finished_at=job.finished_at,
-            duration_seconds=job.duration_seconds,
-            model_version=job.model_version,
-            metrics=dict(job.metrics),
-        )
 
 
 class ModelPage(BaseModel):

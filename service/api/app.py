@@ -69,7 +69,7 @@ def create_app(settings: Settings, engine: Engine) -> ASGIApp:
     )
     metrics = Metrics(engine)
     app.state.engine, app.state.settings, app.state.metrics, app.state.streams = engine, settings, metrics, 0
-    problems.install(app)
+    problems.install(app, [route for router in ROUTERS for route in router.routes])
     describe.install(app)
     for router in ROUTERS:
         app.include_router(router)

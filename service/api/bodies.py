@@ -54,8 +54,6 @@ async def read_json(request: Request, schema: type[T], max_mib: int, *, optional
     if optional and not body:
         return schema()
     must_be(media_type(request), [JSON.media_type])
-    if not body:
-        raise from_pydantic([{"type": "empty", "loc": (), "input": "", "msg": "is empty; send a JSON object"}])
     return await off_loop(len(body), lambda: validated(body, schema))
 
 

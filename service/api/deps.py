@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Path
 from starlette.requests import Request
 
+from service import schemas
 from service.engine import Engine
 from service.ids import JOB_ID, MODEL_ID
 from service.settings import Settings, usable_cores
@@ -32,8 +33,8 @@ def settings_of(request: Request) -> Settings:
 
 EngineOf = Annotated[Engine, Depends(engine_of)]
 SettingsOf = Annotated[Settings, Depends(settings_of)]
-ModelIdPath = Annotated[str, Path(pattern=MODEL_ID, description="the model's id")]
-JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="the job's id")]
+ModelIdPath = Annotated[str, Path(pattern=MODEL_ID, description="the model's id", examples=[schemas.A_MODEL_ID])]
+JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="the job's id", examples=[schemas.A_JOB_ID])]
 
 _threads = ThreadPoolExecutor(max_workers=max(2, usable_cores()), thread_name_prefix="lora-api")
 

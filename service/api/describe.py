@@ -2,32 +2,56 @@
 
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from service.api.problems import MEDIA_TYPE, kinds, status_of
+from service.api.problems import MEDIA_TYPE, body_of, status_of
 from service.codecs import CODECS
 from service.codecs.json import JSON
+from service.errors import (
+    DuplicateKey,
+    LimitExceeded,
+    MalformedJson,
+    NonFinite,
+    ServiceError,
+    TooDeep,
+    TooLarge,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+    Validation,
+)
 from service.schemas import (
     CreateModelRequest,
+    EventPage,
     ForwardRequest,
+    Job,
+    Model,
     Problem,
     TrainRequest,
     UpdateModelRequest,
 )
 
-# Schemas of bodies that FastAPI does not see, since the routes read and write them themselves.
+# Schemas of bodies that the routes read and write themselves, which FastAPI does not see; and of those whose
+# examples it would cut, since it drops every null.
 SCHEMAS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
     (CreateModelRequest, "validation"),
     (UpdateModelRequest, "validation"),
     (TrainRequest, "validation"),
     (ForwardRequest, "validation"),
+    (Model, "serialization"),
+    (Job, "serialization"),
+    (EventPage, "serialization"),
     (Problem, "serialization"),
 ]
 REFERENCE = "#/components/schemas/{model}"
 BINARY = [name for name in CODECS if name != JSON.media_type]
+
+# What can be wrong with any body, and with one in JSON.
+BODY = (TooLarge, UnsupportedMediaType, UnsupportedEncoding)
+JSON_BODY = (*BODY, MalformedJson, TooDeep, Validation, DuplicateKey, LimitExceeded, NonFinite)
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -36,7 +60,7 @@ def body(schema: type[BaseModel], examples: dict[str, Any], *, required: bool = 
     """The `requestBody` of a route: a schema with examples that run, and the binary types where it reads them."""
     content: dict[str, Any] = {
         JSON.media_type: {
-            "schema": {"$ref": REFERENCE.format(model=schema.__name__)},
+            "schema": reference(schema),
             "examples": {name: {"summary": name, "value": value} for name, value in examples.items()},
         }
     }
@@ -45,11 +69,30 @@ def body(schema: type[BaseModel], examples: dict[str, Any], *, required: bool = 
     return {"requestBody": {"required": required, "content": content}}
 
 
-def problems(*statuses: int) -> Responses:
-    """The error answers of a route."""
+def reference(schema: type[BaseModel]) -> dict[str, str]:
+    """The place of a schema on the page."""
+    return {"$ref": REFERENCE.format(model=schema.__name__)}
+
+
+def problems(*kinds: type[ServiceError]) -> Responses:
+    """The error answers of a route: those named, by status, with an example of each."""
     return {
-        status: {"description": _titles(status), "content": {MEDIA_TYPE: {"schema": _PROBLEM}}} for status in statuses
+        status: {
+            "description": "; ".join(kind.title() for kind in of_status),
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": reference(Problem),
+                    "examples": {kind.slug(): {"summary": kind.title(), "value": _example(kind)} for kind in of_status},
+                }
+            },
+        }
+        for status in sorted({status_of(kind) for kind in kinds})
+        for of_status in [[kind for kind in kinds if status_of(kind) == status]]
     }
+
+
+def _example(kind: type[ServiceError]) -> Any:
+    return orjson.loads(body_of(kind(kind.title()), instance="/models", request_id="8d9d2f1c5a7e4b60"))
 
 
 def binary(description: str, *media_types: str) -> dict[str, Any]:
@@ -76,17 +119,18 @@ def install(app: FastAPI) -> None:
             schemas = page["components"]["schemas"]
             _, own = models_json_schema(SCHEMAS, ref_template=REFERENCE)
             schemas.update(own["$defs"])
-            for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which no route answers with
-                schemas.pop(unused, None)
+            _forget_framework_errors(page)
             app.openapi_schema = page
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-_PROBLEM = {"$ref": REFERENCE.format(model=Problem.__name__)}
-
-
-def _titles(status: int) -> str:
-    """The titles of the problems with this status."""
-    return "; ".join(dict.fromkeys(kind.title() for kind in kinds() if status_of(kind) == status))
+def _forget_framework_errors(page: dict[str, Any]) -> None:
+    """Take out the 422 that FastAPI adds wherever there is a parameter, and that no route answers with."""
+    for name in ("HTTPValidationError", "ValidationError"):
+        page["components"]["schemas"].pop(name, None)
+    for path in page["paths"].values():
+        for operation in path.values():
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]

@@ -8,6 +8,10 @@ from pydantic import BaseModel
 
 from service.bounds import out_of_bounds, refusal, shown
 from service.errors import Fault, NonFinite, Validation
+from service.ids import BASE_ID, MODEL_ID
+from service.lora.spec import PLANNED_INITS
+from service.schemas import A_MODEL_ID, TEXT
+from service.training.plan import DATA_KINDS
 
 BOUNDS = {
     "greater_than_equal": "ge",
@@ -26,7 +30,14 @@ EXPECTED = {
     "model_type": "an object",
     "model_attributes_type": "an object",
 }
+PATTERNS = {
+    TEXT: "text without control characters",
+    BASE_ID: "the id of a base, which is base_ and 64 hexadecimal digits",
+    MODEL_ID: f"the id of a model, such as {A_MODEL_ID}",
+}
 MAX_FAULTS = 20
+
+Loc = Sequence[str | int]
 
 
 def from_pydantic(found: Iterable[Mapping[str, Any]], fields: Sequence[str] = ()) -> Validation:
@@ -55,7 +66,7 @@ def field_names(schema: type[BaseModel]) -> list[str]:
 
 
 def _sentence(fault: Mapping[str, Any], fields: Sequence[str]) -> tuple[type[Validation], str]:
-    name = str(fault["loc"][-1]) if fault["loc"] else "the body"
+    name = _name(fault["loc"])
     given, kind, context = fault["input"], fault["type"], fault.get("ctx", {})
     if kind in BOUNDS:
         rule = BOUNDS[kind]
@@ -70,8 +81,15 @@ def _sentence(fault: Mapping[str, Any], fields: Sequence[str]) -> tuple[type[Val
         return Validation, f"{name[:60]} is not a field of this request{hint}"
     if kind in EXPECTED:
         return Validation, f"{name} is {shown(given)}; it must be {EXPECTED[kind]}"
-    if "expected" in context:
-        return Validation, f"{name} is {shown(given)}; it must be {context['expected']}"
+    if kind in ("too_short", "too_long"):
+        bound = "at least" if kind == "too_short" else "at most"
+        limit = context.get("min_length", context.get("max_length"))
+        return Validation, f"{name} has {context['actual_length']} items; it must have {bound} {limit}"
+    if kind == "literal_error":
+        planned = ", which does not exist here yet" if given in PLANNED_INITS else ""
+        return Validation, f"{name} is {shown(given)}{planned}; it must be {context['expected']}"
+    if kind == "string_pattern_mismatch":
+        return Validation, f"{name} is {shown(given)}; it must be {PATTERNS.get(context['pattern'], 'an id')}"
     if kind == "union_tag_invalid":
         return Validation, f"kind is {shown(context['tag'])}; it must be one of {context['expected_tags']}"
     if kind == "union_tag_not_found":
@@ -79,5 +97,18 @@ def _sentence(fault: Mapping[str, Any], fields: Sequence[str]) -> tuple[type[Val
     return Validation, f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 
-def _pointer(loc: Sequence[str | int]) -> str:
-    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in loc)
+def _pointer(loc: Loc) -> str:
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in _path(loc))
+
+
+def _name(loc: Loc) -> str:
+    """What a sentence calls it: the last name, with the indices after it."""
+    name = "the body"
+    for part in _path(loc):
+        name = f"{name}[{part}]" if isinstance(part, int) else part[:60]
+    return name
+
+
+def _path(loc: Loc) -> list[str | int]:
+    """Where it stands in the body: pydantic's way there names the kind of data once more than the body does."""
+    return [part for i, part in enumerate(loc) if not (i and loc[i - 1] == "data" and part in DATA_KINDS)]

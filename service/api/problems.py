@@ -1,12 +1,13 @@
 """Every error as `application/problem+json` (RFC 9457): the one place where errors meet HTTP."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
 
 from service import errors
 from service.api.faults import from_pydantic
@@ -82,7 +83,7 @@ def response(error: ServiceError, request: Request, headers: Mapping[str, str] |
     return Response(content, status_of(type(error)), extra, MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     """Make every error of the app a problem, the framework's own included."""
 
     @app.exception_handler(ServiceError)
@@ -99,11 +100,16 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> Response:
         path, method = request.url.path[:100], request.method[:20]
-        known: dict[int, ServiceError] = {
-            404: errors.NotFound(f"there is nothing at {path}; /docs lists what there is"),
-            405: errors.MethodNotAllowed(f"{path} does not know the method {method}"),
-        }
-        return response(known.get(error.status_code) or errors.Unreadable(str(error.detail)), request, error.headers)
+        if error.status_code == 404:
+            return response(errors.NotFound(f"there is nothing at {path}; /docs lists what there is"), request)
+        if error.status_code == 405:
+            # The framework names the methods of the first route at the path, and others may stand there too.
+            at_path = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+            methods = sorted({method for route in at_path for method in getattr(route, "methods", ())})
+            allow = ", ".join(methods) or (error.headers or {}).get("Allow", "")
+            detail = f"{path} does not know the method {method}; it knows {allow}"
+            return response(errors.MethodNotAllowed(detail), request, {"Allow": allow})
+        return response(errors.Unreadable(str(error.detail)), request, error.headers)
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
@@ -53,7 +52,7 @@ def demo(*, keep: bool) -> int:
             readers = read_digits(client, console)
             one_digit(client, console, readers[-1])
             goodbye(console, url, readers[-1].model["id"], keep=keep)
-    except (Problem, httpx.HTTPError, RuntimeError) as error:
+    except (Problem, ConnectionError, RuntimeError) as error:
         print(f"lora: {error}", file=sys.stderr)
         return 5
     return 0

@@ -1,6 +1,6 @@
 """What every format of a tensor can do, and the checks that all of them share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,11 +58,19 @@ def finite(x: NDArray[np.generic], name: str) -> Array:
         array = np.ascontiguousarray(x, dtype=np.float32)
     if array.size and not np.isfinite(array).all():
         index = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
-        where = "".join(f"[{i}]" for i in index)
-        pointer = f"/{name}" + "".join(f"/{i}" for i in index)
-        detail = f"{name}{where} is {x[tuple(index)]}; every number must be finite as float32"
-        raise NonFinite(detail, Fault(pointer, detail))
+        detail = f"{place(name, index)} is {x[tuple(index)]}; every number must be finite as float32"
+        raise NonFinite(detail, Fault(pointer(name, index), detail))
     return array
+
+
+def place(name: str, index: Sequence[int]) -> str:
+    """An element as a reader finds it: `data.x[3][1]`."""
+    return name + "".join(f"[{i}]" for i in index)
+
+
+def pointer(name: str, index: Sequence[int] = ()) -> str:
+    """The JSON pointer to an element: `/data/x/3/1`."""
+    return "/".join(["", *name.split("."), *map(str, index)])
 
 
 _INPUTS = Fault("/inputs", "the shape does not fit the model")

@@ -10,7 +10,7 @@ import orjson
 from numpy.typing import NDArray
 
 from service.bounds import shown
-from service.codecs.codec import MAX_DIMENSIONS, Answer, Array, Codec, finite, fits
+from service.codecs.codec import MAX_DIMENSIONS, Answer, Array, Codec, finite, fits, place, pointer
 from service.errors import DuplicateKey, Fault, LimitExceeded, MalformedJson, ShapeMismatch, TooDeep, Validation
 
 MAX_DEPTH = 100
@@ -29,7 +29,10 @@ def parse(body: bytes | bytearray) -> Any:
 
     Raises:
         TooDeep, MalformedJson, DuplicateKey
+        Validation: for an empty body.
     """
+    if not body:
+        raise Validation("the body is empty; send a JSON object", Fault("", "the body is empty"))
     body = bytes(body)
     _check_depth(body)
     try:
@@ -74,7 +77,7 @@ def numbers(value: Any, name: str) -> Array:
         if len(items) > MAX_ELEMENTS:
             raise LimitExceeded(
                 f"{name} has more than {MAX_ELEMENTS} elements; send larger tensors in a binary format",
-                Fault(f"/{name}", f"at most {MAX_ELEMENTS} elements"),
+                Fault(pointer(name), f"at most {MAX_ELEMENTS} elements"),
                 limit=MAX_ELEMENTS,
             )
     _check_types(items, name, shape)
@@ -90,7 +93,7 @@ def classes(value: list[Any], name: str) -> NDArray[np.int64]:
     for i, item in enumerate(value):
         if type(item) is not int or not -(2**63) <= item < 2**63:
             detail = f"{name}[{i}] is {shown(item)}; a class is an integer"
-            raise Validation(detail, Fault(f"/{name}/{i}", detail))
+            raise Validation(detail, Fault(pointer(name, [i]), detail))
     return np.array(value, dtype=np.int64)
 
 
@@ -102,7 +105,7 @@ def _shape(value: Any, name: str) -> tuple[int, ...]:
         if len(shape) > MAX_DIMENSIONS:
             raise LimitExceeded(
                 f"{name} has more than {MAX_DIMENSIONS} dimensions",
-                Fault(f"/{name}", f"at most {MAX_DIMENSIONS} dimensions"),
+                Fault(pointer(name), f"at most {MAX_DIMENSIONS} dimensions"),
                 limit=MAX_DIMENSIONS,
             )
         if not value:
@@ -110,7 +113,7 @@ def _shape(value: Any, name: str) -> tuple[int, ...]:
         value = value[0]
     if not shape:
         detail = f"{name} is {shown(value)}; it must be a list of numbers, or lists of such"
-        raise Validation(detail, Fault(f"/{name}", detail))
+        raise Validation(detail, Fault(pointer(name), detail))
     return tuple(shape)
 
 
@@ -120,8 +123,8 @@ def _check_lengths(items: list[Any], length: int, name: str, above: tuple[int, .
             got = f"{len(item)} long" if isinstance(item, list) else shown(item)
             index = _index(i, above)
             raise ShapeMismatch(
-                f"{name}{_brackets(index)} is {got}; the first of its kind is a list of {length}",
-                Fault(_pointer(name, index), f"expected a list of {length}"),
+                f"{place(name, index)} is {got}; the first of its kind is a list of {length}",
+                Fault(pointer(name, index), f"expected a list of {length}"),
             )
 
 
@@ -130,21 +133,13 @@ def _check_types(items: list[Any], name: str, shape: tuple[int, ...]) -> None:
         return
     i, item = next((i, item) for i, item in enumerate(items) if type(item) not in (float, int))
     index = _index(i, shape)
-    detail = f"{name}{_brackets(index)} is {shown(item)}; it must be a number"
+    detail = f"{place(name, index)} is {shown(item)}; it must be a number"
     kind = ShapeMismatch if isinstance(item, list) else Validation
-    raise kind(detail, Fault(_pointer(name, index), detail))
+    raise kind(detail, Fault(pointer(name, index), detail))
 
 
 def _index(i: int, shape: tuple[int, ...]) -> list[int]:
     return [int(k) for k in np.unravel_index(i, shape)] if shape else []
-
-
-def _brackets(index: list[int]) -> str:
-    return "".join(f"[{k}]" for k in index)
-
-
-def _pointer(name: str, index: list[int]) -> str:
-    return f"/{name}" + "".join(f"/{k}" for k in index)
 
 
 def decode(body: bytes | bytearray, in_features: int) -> Array:
@@ -153,6 +148,8 @@ def decode(body: bytes | bytearray, in_features: int) -> Array:
     if not isinstance(value, dict) or set(value) != {"inputs"}:
         raise _not_inputs(value)
     inputs = value["inputs"]
+    if inputs == []:  # no rows at all: JSON cannot say how long they would be
+        return np.empty((0, in_features), dtype=np.float32)
     return fits(numbers(inputs, "inputs"), in_features)
 
 

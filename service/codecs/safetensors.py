@@ -38,9 +38,10 @@ def load(body: bytes | bytearray, names: Collection[str] | None = None) -> Tenso
     return tensors
 
 
-def dump(tensors: Mapping[str, NDArray[np.generic]], metadata: dict[str, str] | None = None) -> bytes:
-    """The file of these tensors."""
-    return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, metadata)
+def dump(tensors: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """The file of these tensors; the same tensors always give the same bytes."""
+    # One entry, as Hugging Face's tools expect it: the library writes several in no fixed order.
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {"format": "pt"})
 
 
 def _bad(detail: str) -> BadSafetensors:
@@ -54,7 +55,7 @@ def decode(body: bytes | bytearray, in_features: int) -> Array:
 
 def encode(answer: Answer) -> bytes:
     """The tensor `outputs`."""
-    return dump({"outputs": answer.outputs}, {"model_id": answer.model_id})
+    return dump({"outputs": answer.outputs})
 
 
 SAFETENSORS = Codec("application/x-safetensors", decode, encode)

@@ -19,6 +19,9 @@ Dropout = Annotated[float, Ge(0), Lt(1)]
 Init = Literal["kaiming", "normal"]
 Seed = Annotated[int, Ge(0), Le(2**53 - 1)]  # every JSON reader holds these exactly
 
+# Named by the contract, and not there yet.
+PLANNED_INITS = frozenset({"gaussian", "orthogonal", "pissa", "olora"})
+
 FLOAT32_BYTES = 4
 
 

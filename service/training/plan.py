@@ -119,7 +119,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         bounds.check(self)
-        bounds.check(self.data)
+        bounds.check(self.data, within="/data")
         defaults = OPTIMIZER_DEFAULTS[self.optimizer]
         for name in OPTIMIZER_SETTINGS:
             if getattr(self, name) is None:
@@ -188,11 +188,11 @@ def check_rows(rows: Mapping[str, NDArray[Any]], plan: Plan, spec: Spec) -> None
         ("y", y, (n,) if classes else (n, spec.out_features)),
     ):
         if array.shape != shape:
-            detail = f"{name} has shape {list(array.shape)}; it must be {list(shape)}"
+            detail = f"data.{name} has shape {list(array.shape)}; it must be {list(shape)}"
             raise ShapeMismatch(detail, Fault(f"/data/{name}", detail))
     if classes and not ((y >= 0) & (y < spec.out_features)).all():
         wrong = int(y[(y < 0) | (y >= spec.out_features)][0])
-        detail = f"y has the class {wrong}; the model's classes are 0 to {spec.out_features - 1}"
+        detail = f"data.y has the class {wrong}; the model's classes are 0 to {spec.out_features - 1}"
         raise Validation(detail, Fault("/data/y", detail))
 
 

@@ -9,12 +9,21 @@ from service.api.bodies import codec_in, codec_out, read
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf, off_loop
 from service.codecs.codec import Answer, Codec
 from service.codecs.json import JSON, MAX_ELEMENTS
-from service.errors import Fault, LimitExceeded
+from service.errors import (
+    BadNpy,
+    BadSafetensors,
+    Fault,
+    LimitExceeded,
+    ModelNotFound,
+    NotAcceptable,
+    NotFound,
+    ShapeMismatch,
+)
 from service.schemas import ForwardRequest, ForwardResponse
 
 router = APIRouter(tags=["forward"])
 
-EXAMPLES = {"one row of a 4 to n layer": {"inputs": [0.1, 0.2, 0.3, 0.4]}, "two rows": {"inputs": [[1, 0], [0, 1]]}}
+EXAMPLES = {"one row for 64 to 10": {"inputs": [0.5] * 64}, "two rows for 64 to 10": {"inputs": [[0] * 64, [1] * 64]}}
 
 
 @router.post(
@@ -27,7 +36,9 @@ EXAMPLES = {"one row of a 4 to n layer": {"inputs": [0.1, 0.2, 0.3, 0.4]}, "two 
             "description": "The outputs, in the type that Accept asks for; the request's own by default",
             "content": {name: {"schema": {"type": "string", "format": "binary"}} for name in describe.BINARY},
         },
-        **describe.problems(400, 404, 406, 413, 415, 422),
+        **describe.problems(
+            *describe.JSON_BODY, NotFound, ModelNotFound, NotAcceptable, ShapeMismatch, BadNpy, BadSafetensors
+        ),
     },
     openapi_extra=describe.body(ForwardRequest, EXAMPLES, binary=True),
 )

@@ -7,13 +7,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import schemas
-from service.api import describe, sse
+from service.api import describe, sse, views
 from service.api.bodies import accepted
 from service.api.deps import EngineOf, JobIdPath, SettingsOf
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
 from service.api.streams import stream
 from service.codecs.json import JSON
+from service.errors import (
+    BadCursor,
+    JobActive,
+    JobNotFound,
+    NotAcceptable,
+    NotFound,
+    TemporaryReducedCapacity,
+    Validation,
+)
 from service.ids import MODEL_ID
 from service.jobs import events
 from service.jobs.state import State
@@ -22,8 +31,8 @@ router = APIRouter(tags=["jobs"])
 
 CSV = "text/csv"
 
-AfterQuery = Annotated[str | None, Query(max_length=20, description="only events with a higher number")]
-LastEventId = Annotated[str | None, Header(max_length=20, description="as EventSource sends it when it reconnects")]
+AfterQuery = Annotated[str | None, Query(description="only events with a higher number")]
+LastEventId = Annotated[str | None, Header(description="as EventSource sends it when it reconnects")]
 
 
 @router.get(
@@ -31,7 +40,7 @@ LastEventId = Annotated[str | None, Header(max_length=20, description="as EventS
     operation_id="list_jobs",
     summary="List jobs, oldest first",
     response_model=schemas.JobPage,
-    responses=describe.problems(400, 422),
+    responses=describe.problems(BadCursor, Validation),
 )
 async def list_jobs(
     request: Request,
@@ -44,7 +53,7 @@ async def list_jobs(
     """A page of jobs; those of deleted models are among them."""
     jobs = [job for job in engine.ledger.all() if model_id in (None, job.model_id) and state in (None, job.state)]
     some, following = page(jobs, ["jobs", model_id, state], limit, cursor)
-    return listed(request, schemas.JobPage(items=[schemas.Job.of(job) for job in some], next_cursor=following))
+    return listed(request, schemas.JobPage(items=[views.of_job(job) for job in some], next_cursor=following))
 
 
 @router.get(
@@ -52,11 +61,11 @@ async def list_jobs(
     operation_id="get_job",
     summary="One job, with the losses so far",
     response_model=schemas.Job,
-    responses=describe.problems(404),
+    responses=describe.problems(NotFound, JobNotFound),
 )
 async def get_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     """The job as it is now."""
-    return reply(schemas.Job.of(engine.ledger.get(job_id)))
+    return reply(views.of_job(engine.ledger.get(job_id)))
 
 
 @router.post(
@@ -64,11 +73,11 @@ async def get_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     operation_id="cancel_job",
     summary="Cancel a job",
     response_model=schemas.Job,
-    responses=describe.problems(404),
+    responses=describe.problems(NotFound, JobNotFound),
 )
 async def cancel_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     """The worker stops after the step it is at; the model keeps its version. A job that has ended stays as it is."""
-    return reply(schemas.Job.of(engine.cancel(job_id)))
+    return reply(views.of_job(engine.cancel(job_id)))
 
 
 @router.delete(
@@ -76,7 +85,7 @@ async def cancel_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     operation_id="delete_job",
     summary="Forget a job that has ended",
     status_code=204,
-    responses=describe.problems(404, 409),
+    responses=describe.problems(NotFound, JobNotFound, JobActive),
 )
 async def delete_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     """The model it trained stays."""
@@ -94,7 +103,7 @@ async def delete_job(job_id: JobIdPath, engine: EngineOf) -> Response:
             "description": "A header, then one line per finished epoch",
             "content": {CSV: {"example": "epoch,loss\n"}},
         },
-        **describe.problems(404),
+        **describe.problems(NotFound, JobNotFound),
     },
 )
 async def get_losses_csv(job_id: JobIdPath, engine: EngineOf) -> Response:
@@ -115,11 +124,11 @@ async def get_losses_csv(job_id: JobIdPath, engine: EngineOf) -> Response:
             "description": "Events `state`, `epoch` and `done`, numbered from 1 without gap; the same list as JSON",
             "content": {
                 sse.MEDIA_TYPE: {"schema": {"type": "string"}},
-                JSON.media_type: {"schema": schemas.EventPage.model_json_schema()},
+                JSON.media_type: {"schema": describe.reference(schemas.EventPage)},
             },
         },
         204: {"description": "The job has ended and the client has seen all its events"},
-        **describe.problems(404, 406, 503),
+        **describe.problems(NotFound, JobNotFound, NotAcceptable, TemporaryReducedCapacity),
     },
 )
 async def get_job_events(
@@ -153,7 +162,7 @@ async def get_job_events(
             "description": "The events of all jobs, with `job_id`, `model_id` and the event's `number` in its job",
             "content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}},
         },
-        **describe.problems(406, 503),
+        **describe.problems(NotAcceptable, TemporaryReducedCapacity),
     },
 )
 async def get_events(
@@ -172,4 +181,4 @@ async def get_events(
 
 def number(text: str | None) -> int:
     """The number of an event; whatever is none stands for the beginning."""
-    return int(text) if text is not None and text.isascii() and text.isdecimal() else 0
+    return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 20 else 0

@@ -7,14 +7,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import schemas
-from service.api import describe
+from service.api import describe, views
 from service.api.bodies import accepted, read_json
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf, off_loop
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
 from service.codecs import safetensors
 from service.codecs.safetensors import SAFETENSORS
-from service.errors import Fault, Validation
+from service.errors import (
+    BadCursor,
+    BaseNotFound,
+    CapacityExhausted,
+    Fault,
+    ModelBusy,
+    ModelNotFound,
+    NotAcceptable,
+    NotFound,
+    ShapeMismatch,
+    Validation,
+)
 from service.lora.spec import FLOAT32_BYTES
 from service.schemas import CreateModelRequest, UpdateModelRequest
 
@@ -44,7 +55,7 @@ EXAMPLES = {
     summary="Create a LoRA layer",
     status_code=201,
     response_model=schemas.Model,
-    responses=describe.problems(400, 404, 409, 413, 415, 422, 503),
+    responses=describe.problems(*describe.JSON_BODY, BaseNotFound, ShapeMismatch, CapacityExhausted),
     openapi_extra=describe.body(CreateModelRequest, EXAMPLES),
 )
 async def create_model(request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
@@ -54,7 +65,7 @@ async def create_model(request: Request, engine: EngineOf, settings: SettingsOf)
     must_have_sizes(asked)
     numbers = (asked.in_features or 1) * (asked.out_features or 1)
     model = await off_loop(FLOAT32_BYTES * numbers, lambda: engine.create(**given))
-    return reply(schemas.Model.of(model), 201, {"Location": f"/models/{model.id}"})
+    return reply(views.of_model(model), 201, {"Location": f"/models/{model.id}"})
 
 
 @router.get(
@@ -62,7 +73,7 @@ async def create_model(request: Request, engine: EngineOf, settings: SettingsOf)
     operation_id="list_models",
     summary="List models, oldest first",
     response_model=schemas.ModelPage,
-    responses=describe.problems(400, 422),
+    responses=describe.problems(BadCursor, Validation),
 )
 async def list_models(
     request: Request,
@@ -74,7 +85,7 @@ async def list_models(
     """A page of models."""
     models = [model for model in engine.registry.all() if name in (None, model.name)]
     some, following = page(models, ["models", name], limit, cursor)
-    items = [schemas.Model.of(model) for model in some]
+    items = [views.of_model(model) for model in some]
     return listed(request, schemas.ModelPage(items=items, next_cursor=following))
 
 
@@ -83,11 +94,11 @@ async def list_models(
     operation_id="get_model",
     summary="One model",
     response_model=schemas.Model,
-    responses=describe.problems(404),
+    responses=describe.problems(NotFound, ModelNotFound),
 )
 async def get_model(model_id: ModelIdPath, engine: EngineOf) -> Response:
     """The model as it is now: its settings, version and parameter counts."""
-    return reply(schemas.Model.of(engine.registry.get(model_id)))
+    return reply(views.of_model(engine.registry.get(model_id)))
 
 
 @router.patch(
@@ -95,13 +106,13 @@ async def get_model(model_id: ModelIdPath, engine: EngineOf) -> Response:
     operation_id="update_model",
     summary="Change a model's name or metadata",
     response_model=schemas.Model,
-    responses=describe.problems(400, 404, 413, 415, 422),
+    responses=describe.problems(*describe.JSON_BODY, NotFound, ModelNotFound),
     openapi_extra=describe.body(UpdateModelRequest, {"rename": {"name": "my adapter", "metadata": {"team": "a"}}}),
 )
 async def update_model(model_id: ModelIdPath, request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
     """Only the fields sent are changed; `metadata` is replaced as a whole."""
     asked = await read_json(request, UpdateModelRequest, settings.json_body_mib)
-    return reply(schemas.Model.of(engine.update(model_id, **asked.model_dump(exclude_unset=True))))
+    return reply(views.of_model(engine.update(model_id, **asked.model_dump(exclude_unset=True))))
 
 
 @router.delete(
@@ -109,7 +120,7 @@ async def update_model(model_id: ModelIdPath, request: Request, engine: EngineOf
     operation_id="delete_model",
     summary="Delete a model",
     status_code=204,
-    responses=describe.problems(404, 409, 422),
+    responses=describe.problems(NotFound, ModelNotFound, ModelBusy, Validation),
 )
 async def delete_model(
     model_id: ModelIdPath,
@@ -128,7 +139,7 @@ async def delete_model(
     response_class=Response,
     responses={
         200: describe.binary("base.weight, base.bias, lora_A.weight, lora_B.weight, bias", SAFETENSORS.media_type),
-        **describe.problems(404, 406),
+        **describe.problems(NotFound, ModelNotFound, NotAcceptable),
     },
 )
 async def get_weights(model_id: ModelIdPath, request: Request, engine: EngineOf) -> Response:
@@ -136,7 +147,7 @@ async def get_weights(model_id: ModelIdPath, request: Request, engine: EngineOf)
     media_type = accepted(request, [SAFETENSORS.media_type, "application/octet-stream"])
     model, tensors = engine.weights(model_id)
     size = model.nbytes + model.base.nbytes
-    body = await off_loop(size, lambda: safetensors.dump(tensors, {"model_id": model.id, "format": "pt"}))
+    body = await off_loop(size, lambda: safetensors.dump(tensors))
     return Response(body, media_type=media_type, headers={"X-Model-Version": str(model.version)})
 
 
@@ -144,5 +155,5 @@ def must_have_sizes(asked: CreateModelRequest) -> None:
     """Raise Validation unless the sizes are given, or a base that has them."""
     missing = [name for name in ("in_features", "out_features") if getattr(asked, name) is None]
     if missing and asked.base_id is None:
-        detail = f"{' and '.join(missing)} required, or a base_id"
+        detail = f"{' and '.join(missing)} must be given, unless base_id names a base that has them"
         raise Validation(detail, *(Fault(f"/{name}", f"{name} is required") for name in missing))

@@ -1,9 +1,11 @@
 """Health, limits, metrics, and what an error means."""
 
+import re
 from html import escape
+from typing import Annotated
 
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -52,7 +54,9 @@ async def livez() -> Response:
     response_class=Response,
     responses={503: {"description": "It is shutting down, or no worker process can be started"}},
 )
-async def readyz(request: Request, engine: EngineOf) -> Response:
+async def readyz(
+    engine: EngineOf, verbose: Annotated[str | None, Query(description="list each check")] = None
+) -> Response:
     """200 or 503; with `?verbose` each check by name."""
     checks = {
         "draining": "shutting down" if engine.draining else "ok",
@@ -60,7 +64,7 @@ async def readyz(request: Request, engine: EngineOf) -> Response:
     }
     ready = set(checks.values()) == {"ok"}
     body: dict[str, object] = {"status": "ready" if ready else "not ready"}
-    if "verbose" in request.query_params:
+    if verbose is not None:
         body |= {"checks": checks, "workers": {"ready": engine.workers.ready, "of": len(engine.workers)}}
     return _health(body, 200 if ready else 503)
 
@@ -90,7 +94,7 @@ async def get_metrics(request: Request) -> Response:
     operation_id="get_problem",
     summary="What an error means",
     response_class=HTMLResponse,
-    responses={200: {"content": {"text/html": {}}, "description": "A short page"}, **describe.problems(404)},
+    responses={200: {"content": {"text/html": {}}, "description": "A short page"}, **describe.problems(NotFound)},
 )
 async def get_problem(slug: str) -> Response:
     """The page that the `type` of a problem points to."""
@@ -99,9 +103,10 @@ async def get_problem(slug: str) -> Response:
         raise NotFound(f"there is no problem called {slug[:60]}")
     _, _, advice = (kind.__doc__ or "").partition("\n")
     title = escape(kind.title())
+    text = re.sub("`(.+?)`", r"<code>\1</code>", escape(" ".join(advice.split())))
     return HTMLResponse(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<h1>{title}</h1><p>Status {status_of(kind)}, <code>{slug}</code></p><p>{escape(' '.join(advice.split()))}</p>"
+        f"<h1>{title}</h1><p>Status {status_of(kind)}, <code>{slug}</code></p><p>{text}</p>"
     )
 
 

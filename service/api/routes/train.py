@@ -1,16 +1,18 @@
 """Launch training jobs."""
 
 import re
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service import schemas
-from service.api import describe, sse
+from service.api import describe, sse, views
 from service.api.bodies import read_json
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf
 from service.api.replies import reply
+from service.errors import CapacityExhausted, Draining, ModelNotFound, NotFound, ShapeMismatch, TemporaryReducedCapacity
 from service.schemas import TrainRequest
 
 router = APIRouter(tags=["training"])
@@ -42,11 +44,25 @@ EXAMPLES = {
     response_model=schemas.Job,
     responses={
         200: {"model": schemas.Job, "description": "The job has ended within the time of `Prefer: wait=SECONDS`"},
-        **describe.problems(400, 404, 409, 413, 415, 422, 503),
+        **describe.problems(
+            *describe.JSON_BODY,
+            NotFound,
+            ModelNotFound,
+            ShapeMismatch,
+            CapacityExhausted,
+            TemporaryReducedCapacity,
+            Draining,
+        ),
     },
     openapi_extra=describe.body(TrainRequest, EXAMPLES, required=False),
 )
-async def train_model(model_id: ModelIdPath, request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
+async def train_model(
+    model_id: ModelIdPath,
+    request: Request,
+    engine: EngineOf,
+    settings: SettingsOf,
+    prefer: Annotated[list[str] | None, Header(description="wait=SECONDS, at most 60 (RFC 7240)")] = None,
+) -> Response:
     """Accept a job that trains a private copy and publishes it as the model's next version when it succeeds.
 
     With `Prefer: wait=SECONDS` (at most 60) the answer comes when the job has ended, or the time is up.
@@ -54,17 +70,17 @@ async def train_model(model_id: ModelIdPath, request: Request, engine: EngineOf,
     asked = await read_json(request, TrainRequest, settings.json_body_mib, optional=True)
     job = engine.train(model_id, asked.plan(), asked.rows())
     headers = {"Location": f"/jobs/{job.id}"}
-    wait = wait_seconds(request)
+    wait = wait_seconds(prefer or [])
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait}"
         await sse.until_ended(engine, job.id, wait)
         job = engine.ledger.get(job.id)
     if job.state.terminal:
-        return reply(schemas.Job.of(job), 200, headers)
-    return reply(schemas.Job.of(job), 202, {**headers, "Retry-After": "1"})
+        return reply(views.of_job(job), 200, headers)
+    return reply(views.of_job(job), 202, {**headers, "Retry-After": "1"})
 
 
-def wait_seconds(request: Request) -> int | None:
-    """The seconds of `Prefer: wait` (RFC 7240), at most 60; None without one."""
-    found = WAIT.search(",".join(request.headers.getlist("prefer")))
+def wait_seconds(prefer: list[str]) -> int | None:
+    """The seconds of `Prefer: wait`, at most 60; None without one."""
+    found = WAIT.search(",".join(prefer))
     return min(int(found[1]), MAX_WAIT_SECONDS) if found else None

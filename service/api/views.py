@@ -1,0 +1,54 @@
+"""Models and jobs as the world sees them."""
+
+from service import schemas
+from service.jobs.job import Job
+from service.models.model import Model
+from service.training import plan
+
+
+def of_model(model: Model) -> schemas.Model:
+    """A model's settings with their effective values, its version and its counts."""
+    spec = model.spec
+    counts = spec.parameters
+    return schemas.Model(
+        **vars(spec),
+        id=model.id,
+        base_id=model.base.id,
+        scaling=spec.scaling,
+        seed=model.seed,
+        name=model.name,
+        metadata=model.metadata,
+        version=model.version,
+        parameters=schemas.Parameters(
+            trainable=counts.trainable,
+            frozen=counts.frozen,
+            total=counts.total,
+            trainable_percent=counts.trainable_percent,
+        ),
+        bytes=model.nbytes,
+        created_at=model.created_at,
+        updated_at=model.updated_at,
+        last_loss=model.last_loss,
+        durable=False,
+    )
+
+
+def of_job(job: Job) -> schemas.Job:
+    """A job's record, with the losses so far."""
+    return schemas.Job(
+        id=job.id,
+        model_id=job.model_id,
+        state=job.state,
+        reason=job.reason,
+        detail=job.detail,
+        epochs=job.epochs,
+        epoch=job.epoch,
+        losses=list(job.losses),
+        plan=plan.as_dict(job.plan),
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        duration_seconds=job.duration_seconds,
+        model_version=job.model_version,
+        metrics=dict(job.metrics),
+    )

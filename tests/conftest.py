@@ -1,0 +1,22 @@
+"""What tests are given: one service for all that leave it as they found it, and clients to it."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.running import Service, in_thread
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Service]:
+    """A service with one worker, shared by the tests of the whole run."""
+    with in_thread() as running:
+        running.wait_for_workers()
+        yield running
+
+
+@pytest.fixture
+def http(service: Service) -> httpx.Client:
+    """An HTTP client of the shared service."""
+    return service.http

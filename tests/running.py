@@ -1,0 +1,82 @@
+"""The real service on a real socket: in a thread of the tests, or as the process a user starts."""
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from service.api.app import create_app, create_engine
+from service.api.server import Server, config
+from service.cli.serve import READY
+from service.engine import Engine
+from service.settings import load
+
+DEADLINE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service: where it listens, and the engine behind it."""
+
+    url: str
+    engine: Engine
+    http: httpx.Client
+
+    def wait_for_workers(self) -> None:
+        """Wait until every worker process is up."""
+        until(lambda: self.engine.workers.ready == len(self.engine.workers))
+
+
+@contextmanager
+def in_thread(**settings: Any) -> Iterator[Service]:
+    """The service in a thread of this process; settings differ from the defaults as given."""
+    chosen = load({}, **{"port": 0, "workers": 1, "device": "cpu", **settings})
+    engine = create_engine(chosen)
+    urls: queue.Queue[str] = queue.Queue()
+    server = Server(config(create_app(chosen, engine), chosen.host, chosen.port, 5), urls.put, engine.drain)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        url = urls.get(timeout=DEADLINE_SECONDS)
+        with httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as http:
+            yield Service(url, engine, http)
+    finally:
+        engine.drain()
+        server.should_exit = True
+        thread.join(DEADLINE_SECONDS)
+        assert not thread.is_alive()
+
+
+@contextmanager
+def as_process(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`lora serve` on a free port as a process of its own, and its URL; killed at the end if it still runs."""
+    command = [sys.executable, "-m", "service", "serve", "--port", "0", *arguments]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("LORA_")}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**clean, **environment}
+    )
+    try:
+        assert process.stdout is not None
+        url = next(line for line in process.stdout if line.startswith(READY)).removeprefix(READY).strip()
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def until(condition: Callable[[], object], seconds: float = DEADLINE_SECONDS) -> None:
+    """Wait until a condition holds; fails at the deadline."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the deadline has passed"
+        time.sleep(0.005)
