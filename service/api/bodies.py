@@ -10,9 +10,10 @@ from service.api.faults import field_names, from_pydantic
 from service.codecs import CODECS
 from service.codecs.codec import Codec
 from service.codecs.json import JSON, parse
-from service.errors import NotAcceptable, TooLarge, UnsupportedEncoding, UnsupportedMediaType
+from service.errors import Fault, NotAcceptable, TooLarge, UnsupportedEncoding, UnsupportedMediaType, Validation
 
 MIB = 2**20
+MAX_FIELDS = 64  # of any object in a request
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -60,11 +61,21 @@ async def read_json(request: Request, schema: type[T], max_mib: int, *, optional
 def validated(body: bytes | bytearray, schema: type[T]) -> T:
     """The JSON text as an instance of its schema."""
     value = parse(body)
+    must_be_small(value)
     try:
         return schema.model_validate(value)
     except ValidationError as error:
         found = error.errors(include_url=False)
         raise from_pydantic(found, field_names(schema)) from None
+
+
+def must_be_small(value: object) -> None:
+    """Raise Validation for an object with far too many fields: pydantic would describe each of them."""
+    if isinstance(value, dict):
+        if len(value) > MAX_FIELDS:
+            raise Validation(f"an object has {len(value)} fields; at most {MAX_FIELDS} are read", Fault("", "too many"))
+        for inner in value.values():
+            must_be_small(inner)
 
 
 def must_be(given: str, allowed: list[str]) -> None:

@@ -8,9 +8,9 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Path
 from starlette.requests import Request
 
-from service import schemas
 from service.engine import Engine
 from service.ids import JOB_ID, MODEL_ID
+from service.schemas import fields
 from service.settings import Settings, usable_cores
 
 # Work up to this much is done faster on the spot than a thread can be asked: bytes parsed, or multiplications / 64.
@@ -33,8 +33,8 @@ def settings_of(request: Request) -> Settings:
 
 EngineOf = Annotated[Engine, Depends(engine_of)]
 SettingsOf = Annotated[Settings, Depends(settings_of)]
-ModelIdPath = Annotated[str, Path(pattern=MODEL_ID, description="the model's id", examples=[schemas.A_MODEL_ID])]
-JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="the job's id", examples=[schemas.A_JOB_ID])]
+ModelIdPath = Annotated[str, Path(pattern=MODEL_ID, description="the model's id", examples=[fields.A_MODEL_ID])]
+JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="the job's id", examples=[fields.A_JOB_ID])]
 
 _threads = ThreadPoolExecutor(max_workers=max(2, usable_cores()), thread_name_prefix="lora-api")
 

@@ -23,16 +23,8 @@ from service.errors import (
     UnsupportedMediaType,
     Validation,
 )
-from service.schemas import (
-    CreateModelRequest,
-    EventPage,
-    ForwardRequest,
-    Job,
-    Model,
-    Problem,
-    TrainRequest,
-    UpdateModelRequest,
-)
+from service.schemas.answers import EventPage, Job, Model, Problem
+from service.schemas.requests import CreateModelRequest, ForwardRequest, TrainRequest, UpdateModelRequest
 
 # Schemas of bodies that the routes read and write themselves, which FastAPI does not see; and of those whose
 # examples it would cut, since it drops every null.
@@ -116,9 +108,8 @@ def install(app: FastAPI) -> None:
                 routes=app.routes,
                 tags=app.openapi_tags,
             )
-            schemas = page["components"]["schemas"]
             _, own = models_json_schema(SCHEMAS, ref_template=REFERENCE)
-            schemas.update(own["$defs"])
+            page["components"]["schemas"] |= own["$defs"]
             _forget_framework_errors(page)
             app.openapi_schema = page
         return app.openapi_schema

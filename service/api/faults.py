@@ -10,7 +10,7 @@ from service.bounds import out_of_bounds, refusal, shown
 from service.errors import Fault, NonFinite, Validation
 from service.ids import BASE_ID, MODEL_ID
 from service.lora.spec import PLANNED_INITS
-from service.schemas import A_MODEL_ID, TEXT
+from service.schemas.fields import A_MODEL_ID, TEXT
 from service.training.plan import DATA_KINDS
 
 BOUNDS = {

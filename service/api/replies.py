@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.codecs.json import JSON
-from service.schemas import JobPage, ModelPage
+from service.schemas.answers import JobPage, ModelPage
 
 
 def reply(body: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -1,16 +1,16 @@
 """Models and jobs as the world sees them."""
 
-from service import schemas
 from service.jobs.job import Job
 from service.models.model import Model
+from service.schemas import answers
 from service.training import plan
 
 
-def of_model(model: Model) -> schemas.Model:
+def of_model(model: Model) -> answers.Model:
     """A model's settings with their effective values, its version and its counts."""
     spec = model.spec
     counts = spec.parameters
-    return schemas.Model(
+    return answers.Model(
         **vars(spec),
         id=model.id,
         base_id=model.base.id,
@@ -19,7 +19,7 @@ def of_model(model: Model) -> schemas.Model:
         name=model.name,
         metadata=model.metadata,
         version=model.version,
-        parameters=schemas.Parameters(
+        parameters=answers.Parameters(
             trainable=counts.trainable,
             frozen=counts.frozen,
             total=counts.total,
@@ -33,9 +33,9 @@ def of_model(model: Model) -> schemas.Model:
     )
 
 
-def of_job(job: Job) -> schemas.Job:
+def of_job(job: Job) -> answers.Job:
     """A job's record, with the losses so far."""
-    return schemas.Job(
+    return answers.Job(
         id=job.id,
         model_id=job.model_id,
         state=job.state,

@@ -62,7 +62,9 @@ def demo(*, keep: bool) -> int:
 def service(*, keep: bool) -> Iterator[str]:
     """The URL of a service that is started for this, and stopped again unless `keep`."""
     command = [sys.executable, "-m", "service", "serve", "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=keep)
+    # A service that stays must not hold the terminal, or the pipe, that this command was given.
+    errors = subprocess.DEVNULL if keep else None
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=keep)
     try:
         yield _url(process)
     except BaseException:

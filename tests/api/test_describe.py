@@ -7,9 +7,9 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from service import schemas
 from service.api.routes import ROUTERS
 from service.ids import BASE_ID, JOB_ID, MODEL_ID
+from service.schemas.requests import TrainRequest
 from service.training.plan import Plan
 
 FREE_OF_ERRORS = {"/livez", "/readyz", "/limits", "/metrics"}
@@ -128,6 +128,6 @@ def test_ids_limits_and_choices_are_in_the_schemas(page: dict[str, Any]) -> None
 
 
 def test_a_train_request_has_the_fields_and_defaults_of_the_plan() -> None:
-    asked, plan = schemas.TrainRequest(), Plan()
-    assert set(schemas.TrainRequest.model_fields) == set(vars(plan))
+    asked, plan = TrainRequest(), Plan()
+    assert set(TrainRequest.model_fields) == set(vars(plan))
     assert asked.plan() == plan

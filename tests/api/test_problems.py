@@ -70,6 +70,10 @@ BAD = [
     create("250,000 arrays", b"[" * 250_000 + b"]" * 250_000, 400, "too-deep"),
     create("a misspelt field", {"in_feature": 64}, 422, "validation", "did you mean in_features?", "/in_feature"),
     create("an unknown field", {**MODEL, "zzz": 1}, 422, "validation", "the fields are in_features", "/zzz"),
+    create("100,000 unknown fields", {f"k{i}": 1 for i in range(100_000)}, 422, "validation", "at most 64"),
+    create(
+        "100,000 notes", {**MODEL, "metadata": {f"k{i}": 1 for i in range(100_000)}}, 422, "validation", "at most 64"
+    ),
     create("twice the same key", b'{"rank": 1, "rank": 64}', 422, "duplicate-key", 'duplicate key "rank"'),
     create("a string for a number", {**MODEL, "rank": "7"}, 422, "validation", 'rank is "7"; it must be an integer'),
     create("true for a number", {**MODEL, "rank": True}, 422, "validation", "rank is true"),

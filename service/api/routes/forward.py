@@ -19,7 +19,8 @@ from service.errors import (
     NotFound,
     ShapeMismatch,
 )
-from service.schemas import ForwardRequest, ForwardResponse
+from service.schemas.answers import ForwardResponse
+from service.schemas.requests import ForwardRequest
 
 router = APIRouter(tags=["forward"])
 

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Header, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import schemas
 from service.api import describe, sse, views
 from service.api.bodies import accepted
 from service.api.deps import EngineOf, JobIdPath, SettingsOf
@@ -26,6 +25,7 @@ from service.errors import (
 from service.ids import MODEL_ID
 from service.jobs import events
 from service.jobs.state import State
+from service.schemas import answers
 
 router = APIRouter(tags=["jobs"])
 
@@ -39,7 +39,7 @@ LastEventId = Annotated[str | None, Header(description="as EventSource sends it 
     "/jobs",
     operation_id="list_jobs",
     summary="List jobs, oldest first",
-    response_model=schemas.JobPage,
+    response_model=answers.JobPage,
     responses=describe.problems(BadCursor, Validation),
 )
 async def list_jobs(
@@ -53,14 +53,14 @@ async def list_jobs(
     """A page of jobs; those of deleted models are among them."""
     jobs = [job for job in engine.ledger.all() if model_id in (None, job.model_id) and state in (None, job.state)]
     some, following = page(jobs, ["jobs", model_id, state], limit, cursor)
-    return listed(request, schemas.JobPage(items=[views.of_job(job) for job in some], next_cursor=following))
+    return listed(request, answers.JobPage(items=[views.of_job(job) for job in some], next_cursor=following))
 
 
 @router.get(
     "/jobs/{job_id}",
     operation_id="get_job",
     summary="One job, with the losses so far",
-    response_model=schemas.Job,
+    response_model=answers.Job,
     responses=describe.problems(NotFound, JobNotFound),
 )
 async def get_job(job_id: JobIdPath, engine: EngineOf) -> Response:
@@ -72,7 +72,7 @@ async def get_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     "/jobs/{job_id}/cancel",
     operation_id="cancel_job",
     summary="Cancel a job",
-    response_model=schemas.Job,
+    response_model=answers.Job,
     responses=describe.problems(NotFound, JobNotFound),
 )
 async def cancel_job(job_id: JobIdPath, engine: EngineOf) -> Response:
@@ -124,7 +124,7 @@ async def get_losses_csv(job_id: JobIdPath, engine: EngineOf) -> Response:
             "description": "Events `state`, `epoch` and `done`, numbered from 1 without gap; the same list as JSON",
             "content": {
                 sse.MEDIA_TYPE: {"schema": {"type": "string"}},
-                JSON.media_type: {"schema": describe.reference(schemas.EventPage)},
+                JSON.media_type: {"schema": describe.reference(answers.EventPage)},
             },
         },
         204: {"description": "The job has ended and the client has seen all its events"},
@@ -143,8 +143,8 @@ async def get_job_events(
     job = engine.ledger.get(job_id)
     seen = number(last_event_id if last_event_id is not None else after)
     if accepted(request, [sse.MEDIA_TYPE, JSON.media_type]) == JSON.media_type:
-        items = [schemas.Event(id=e.number, event=e.kind, data=e.data) for e in events.since(job, seen)]
-        return reply(schemas.EventPage(items=items))
+        items = [answers.Event(id=e.number, event=e.kind, data=e.data) for e in events.since(job, seen)]
+        return reply(answers.EventPage(items=items))
     if job.state.terminal and seen == events.count(job):
         return Response(status_code=204)  # EventSource stops asking
     if seen > events.count(job):

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import schemas
 from service.api import describe, views
 from service.api.bodies import accepted, read_json
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf, off_loop
@@ -27,7 +26,8 @@ from service.errors import (
     Validation,
 )
 from service.lora.spec import FLOAT32_BYTES
-from service.schemas import CreateModelRequest, UpdateModelRequest
+from service.schemas import answers
+from service.schemas.requests import CreateModelRequest, UpdateModelRequest
 
 router = APIRouter(tags=["models"])
 
@@ -54,7 +54,7 @@ EXAMPLES = {
     operation_id="create_model",
     summary="Create a LoRA layer",
     status_code=201,
-    response_model=schemas.Model,
+    response_model=answers.Model,
     responses=describe.problems(*describe.JSON_BODY, BaseNotFound, ShapeMismatch, CapacityExhausted),
     openapi_extra=describe.body(CreateModelRequest, EXAMPLES),
 )
@@ -72,7 +72,7 @@ async def create_model(request: Request, engine: EngineOf, settings: SettingsOf)
     "/models",
     operation_id="list_models",
     summary="List models, oldest first",
-    response_model=schemas.ModelPage,
+    response_model=answers.ModelPage,
     responses=describe.problems(BadCursor, Validation),
 )
 async def list_models(
@@ -86,14 +86,14 @@ async def list_models(
     models = [model for model in engine.registry.all() if name in (None, model.name)]
     some, following = page(models, ["models", name], limit, cursor)
     items = [views.of_model(model) for model in some]
-    return listed(request, schemas.ModelPage(items=items, next_cursor=following))
+    return listed(request, answers.ModelPage(items=items, next_cursor=following))
 
 
 @router.get(
     "/models/{model_id}",
     operation_id="get_model",
     summary="One model",
-    response_model=schemas.Model,
+    response_model=answers.Model,
     responses=describe.problems(NotFound, ModelNotFound),
 )
 async def get_model(model_id: ModelIdPath, engine: EngineOf) -> Response:
@@ -105,7 +105,7 @@ async def get_model(model_id: ModelIdPath, engine: EngineOf) -> Response:
     "/models/{model_id}",
     operation_id="update_model",
     summary="Change a model's name or metadata",
-    response_model=schemas.Model,
+    response_model=answers.Model,
     responses=describe.problems(*describe.JSON_BODY, NotFound, ModelNotFound),
     openapi_extra=describe.body(UpdateModelRequest, {"rename": {"name": "my adapter", "metadata": {"team": "a"}}}),
 )

@@ -10,7 +10,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from service import schemas
 from service.api import describe
 from service.api.deps import EngineOf, SettingsOf
 from service.api.paging import MAX_PAGE
@@ -21,6 +20,7 @@ from service.codecs.codec import MAX_DIMENSIONS
 from service.codecs.json import JSON, MAX_DEPTH, MAX_ELEMENTS
 from service.errors import NotFound
 from service.lora.spec import MAX_FEATURES, MAX_RANK
+from service.schemas import answers
 from service.settings import PREFIX, Settings
 from service.training.plan import MAX_EPOCHS, MAX_SAMPLES
 
@@ -70,11 +70,11 @@ async def readyz(
 
 
 @router.get(
-    "/limits", operation_id="get_limits", summary="Every limit in force, with its unit", response_model=schemas.Limits
+    "/limits", operation_id="get_limits", summary="Every limit in force, with its unit", response_model=answers.Limits
 )
 async def get_limits(settings: SettingsOf) -> Response:
     """What a request may ask for, and which setting moves it."""
-    return reply(schemas.Limits(durable=False, limits={**_settable(settings), **_fixed()}))
+    return reply(answers.Limits(durable=False, limits={**_settable(settings), **_fixed()}))
 
 
 @router.get(
@@ -120,10 +120,10 @@ def _health(body: dict[str, object], status: int) -> Response:
     return Response(orjson.dumps(body), status, {"Cache-Control": "no-store"}, JSON.media_type)
 
 
-def _settable(settings: Settings) -> dict[str, schemas.Limit]:
+def _settable(settings: Settings) -> dict[str, answers.Limit]:
     """The settings that have a unit."""
     return {
-        name: schemas.Limit(
+        name: answers.Limit(
             value=getattr(settings, name),
             unit=str(field.json_schema_extra["unit"]),
             description=str(field.description),
@@ -134,8 +134,8 @@ def _settable(settings: Settings) -> dict[str, schemas.Limit]:
     }
 
 
-def _fixed() -> dict[str, schemas.Limit]:
+def _fixed() -> dict[str, answers.Limit]:
     return {
-        name: schemas.Limit(value=value, unit=unit, description=description, setting=None)
+        name: answers.Limit(value=value, unit=unit, description=description, setting=None)
         for name, (value, unit, description) in FIXED.items()
     }

@@ -7,13 +7,13 @@ from fastapi import APIRouter, Header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import schemas
 from service.api import describe, sse, views
 from service.api.bodies import read_json
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf
 from service.api.replies import reply
 from service.errors import CapacityExhausted, Draining, ModelNotFound, NotFound, ShapeMismatch, TemporaryReducedCapacity
-from service.schemas import TrainRequest
+from service.schemas import answers
+from service.schemas.requests import TrainRequest
 
 router = APIRouter(tags=["training"])
 
@@ -41,9 +41,9 @@ EXAMPLES = {
     operation_id="train_model",
     summary="Train a model",
     status_code=202,
-    response_model=schemas.Job,
+    response_model=answers.Job,
     responses={
-        200: {"model": schemas.Job, "description": "The job has ended within the time of `Prefer: wait=SECONDS`"},
+        200: {"model": answers.Job, "description": "The job has ended within the time of `Prefer: wait=SECONDS`"},
         **describe.problems(
             *describe.JSON_BODY,
             NotFound,

@@ -1,0 +1,194 @@
+"""What the service answers."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from service.jobs.state import State
+from service.schemas.fields import A_BASE_ID, A_JOB_ID, A_MODEL_ID, NESTED_NUMBERS, BaseId, JobId, ModelId
+from service.training import plan
+
+
+class ForwardResponse(BaseModel):
+    """Outputs of shape (…, out_features), and the version that made them."""
+
+    outputs: Annotated[Any, WithJsonSchema(NESTED_NUMBERS)]
+    shape: list[int]
+    model_id: ModelId
+    model_version: int
+
+
+MODEL_EXAMPLE: dict[str, Any] = {
+    "id": A_MODEL_ID,
+    "base_id": A_BASE_ID,
+    "in_features": 64,
+    "out_features": 10,
+    "rank": 4,
+    "alpha": 4.0,
+    "scaling": 1.0,
+    "use_rslora": False,
+    "use_dora": False,
+    "init": "kaiming",
+    "dropout": 0.0,
+    "bias": True,
+    "train_bias": False,
+    "seed": 42,
+    "name": None,
+    "metadata": {},
+    "version": 1,
+    "parameters": {"trainable": 296, "frozen": 650, "total": 946, "trainable_percent": 31.29},
+    "bytes": 1184,
+    "created_at": "2026-11-24T10:00:00Z",
+    "updated_at": "2026-11-24T10:00:05Z",
+    "last_loss": 1.24,
+    "durable": False,
+}
+JOB_EXAMPLE: dict[str, Any] = {
+    "id": A_JOB_ID,
+    "model_id": A_MODEL_ID,
+    "state": "succeeded",
+    "reason": None,
+    "detail": None,
+    "epochs": 2,
+    "epoch": 2,
+    "losses": [1.25, 1.24],
+    "plan": plan.as_dict(plan.Plan(epochs=2, seed=42, data=plan.Random(seed=42))),
+    "created_at": "2026-11-24T10:00:05Z",
+    "started_at": "2026-11-24T10:00:05Z",
+    "finished_at": "2026-11-24T10:00:05Z",
+    "duration_seconds": 0.004,
+    "model_version": 1,
+    "metrics": {"final_loss": 1.24},
+}
+
+
+class Parameters(BaseModel):
+    """How many numbers a model has, and how many training may change."""
+
+    trainable: int
+    frozen: int
+    total: int
+    trainable_percent: float
+
+
+class Model(BaseModel):
+    """One LoRA adapter on one base."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [MODEL_EXAMPLE]})
+
+    id: ModelId
+    base_id: BaseId
+    in_features: int
+    out_features: int
+    rank: int
+    alpha: float
+    scaling: float
+    use_rslora: bool
+    use_dora: bool
+    init: str
+    dropout: float
+    bias: bool
+    train_bias: bool
+    seed: int
+    name: str | None
+    metadata: dict[str, str]
+    version: int = Field(description="0 at creation, one more each time training publishes new weights")
+    parameters: Parameters
+    bytes: int = Field(description="memory of the adapter; the base is shared")
+    created_at: datetime
+    updated_at: datetime
+    last_loss: float | None = Field(description="metrics.final_loss of the last job that succeeded")
+    durable: bool = Field(description="whether the model outlives a restart of the service")
+
+
+class Job(BaseModel):
+    """The record of one training run."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [JOB_EXAMPLE]})
+
+    id: JobId
+    model_id: ModelId
+    state: State
+    reason: str | None = Field(
+        description="why it failed: diverged, worker-died, out-of-memory, interrupted or internal-error"
+    )
+    detail: str | None = Field(description="the same as a sentence")
+    epochs: int
+    epoch: int = Field(description="finished so far")
+    losses: list[float] = Field(description="one for each finished epoch")
+    plan: dict[str, Any] = Field(description="every setting in force, seeds included")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_seconds: float | None
+    model_version: int | None = Field(description="the version it published")
+    metrics: dict[str, float] = Field(description="final_loss: of the published weights over all training data")
+
+
+class ModelPage(BaseModel):
+    """Some models, oldest first, and the cursor to the next of them."""
+
+    items: list[Model]
+    next_cursor: str | None
+
+
+class JobPage(BaseModel):
+    """Some jobs, oldest first, and the cursor to the next of them."""
+
+    items: list[Job]
+    next_cursor: str | None
+
+
+class Event(BaseModel):
+    """One thing that happened to a job; numbered from 1 without gap."""
+
+    id: int
+    event: Literal["state", "epoch", "done"]
+    data: dict[str, Any]
+
+
+class EventPage(BaseModel):
+    """The events of a job so far."""
+
+    items: list[Event]
+    next_cursor: None = None
+
+
+class ProblemFault(BaseModel):
+    """One thing that is wrong."""
+
+    pointer: str = Field(description="JSON pointer (RFC 6901) to it")
+    detail: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="/problems/{slug}: a page that says what it means", examples=["/problems/validation"])
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str
+    retryable: bool = Field(description="whether the same request may succeed later")
+    errors: list[ProblemFault] = Field(max_length=20)
+    error: str = Field(description="the detail, where the Open Inference Protocol looks for it")
+
+
+class Limit(BaseModel):
+    """One limit in force."""
+
+    value: int
+    unit: str
+    description: str
+    setting: str | None = Field(description="the environment variable that moves it")
+
+
+class Limits(BaseModel):
+    """Every limit in force, and whether what the service holds outlives a restart."""
+
+    durable: bool
+    limits: dict[str, Limit]

@@ -1,0 +1,26 @@
+"""Kinds of fields that several bodies have, each with an example."""
+
+from typing import Annotated
+
+from annotated_types import Len
+from pydantic import Field, StringConstraints
+
+from service.ids import BASE_ID, JOB_ID, MODEL_ID
+
+NESTED_NUMBERS = {
+    "type": "array",
+    "description": "Nested lists of numbers, all rows equally long; at most 8 levels and 1,048,576 numbers.",
+    "items": {"anyOf": [{"type": "number"}, {"type": "array", "items": {}}]},
+}
+
+# Text of the user's own: no control characters, so that it can be shown anywhere.
+TEXT = r"^[^\x00-\x1f\x7f-\x9f]*$"
+Text = Annotated[str, StringConstraints(max_length=256, pattern=TEXT)]
+Metadata = Annotated[dict[Text, Text], Len(max_length=16)]
+A_MODEL_ID = "mdl_01M85RD3BCCMDPHHSCEG79B55H"
+A_BASE_ID = "base_2d5cb5b8f4f24b3a9d2a9a0b5b1f6f7a3c1c7a1a35b8f9c4c2f0d1e6a7b8c9d0"
+A_JOB_ID = "job_01M85RD3BCCMDPHHSCEG79B55J"
+
+ModelId = Annotated[str, Field(pattern=MODEL_ID, examples=[A_MODEL_ID])]
+BaseId = Annotated[str, Field(pattern=BASE_ID, examples=[A_BASE_ID])]
+JobId = Annotated[str, Field(pattern=JOB_ID, examples=[A_JOB_ID])]

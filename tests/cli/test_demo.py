@@ -1,0 +1,93 @@
+"""`lora demo`, as a user runs it."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.cli.demo import picture
+from service.training import digits
+from tests.running import until
+
+
+def run(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service", "demo", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+
+
+@pytest.fixture(scope="module")
+def output() -> str:
+    ended = run()
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    return ended.stdout
+
+
+def test_it_prints_the_lines_of_the_first_run(output: str) -> None:
+    assert "Trainable parameters: 296\nTotal parameters: 946\n" in output
+    losses = [float(loss) for loss in re.findall(r"^Epoch \d+/10, Loss: (\d+\.\d{4})$", output, re.MULTILINE)]
+    assert len(losses) == 10
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_it_tabulates_what_each_rank_learns(output: str) -> None:
+    rows = re.findall(r"│ +(\d) │ +(\d+) │ +[\d.]+ % │ +([\d.]+) │ +([\d.]+) │ +([\d.]+)% │ ([\d.]+)% │", output)
+    assert [(int(rank), int(trainable)) for rank, trainable, *_ in rows] == [(1, 74), (2, 148), (4, 296), (8, 592)]
+    accuracy = [float(row[5]) for row in rows]
+    assert accuracy == sorted(accuracy)
+    assert accuracy[2] > 85
+    for _, _, first, last, before, after in rows:
+        assert float(last) < float(first)
+        assert float(before) < float(after)
+
+
+def test_it_shows_a_digit_and_what_the_adapter_reads(output: str) -> None:
+    x, y = digits.load("test")
+    assert picture(x[0]) in output
+    assert re.search(rf"reads a {y[0]} \(\d+% sure\)\. It is a {y[0]}\.", output)
+
+
+def test_a_picture_has_a_shade_for_each_grey_value() -> None:
+    assert picture(np.zeros(64, dtype=np.float32)) == "\n".join([" " * 16] * 8)
+    assert picture(np.ones(64, dtype=np.float32)) == "\n".join(["█" * 16] * 8)
+
+
+def test_it_ends_with_three_addresses_and_a_line_to_go_on_with(output: str) -> None:
+    assert re.findall(r"http://127.0.0.1:8000/(\w+)  ", output) == ["docs", "metrics", "limits"]
+    assert output.rstrip().splitlines()[-1].startswith("curl http://127.0.0.1:8000/models ")
+
+
+def test_keep_leaves_the_service_running_and_its_curl_line_works() -> None:
+    before = servers()
+    ended = run("--keep")
+    assert ended.returncode == 0, ended.stderr
+    left = servers() - before
+    try:
+        assert len(left) == 1
+        command = shlex.split(ended.stdout.rstrip().splitlines()[-1])
+        answer = subprocess.run([*command, "-sS"], capture_output=True, text=True, timeout=20)
+        assert '"outputs":[' in answer.stdout, answer.stderr
+    finally:
+        for pid in left:
+            os.kill(pid, signal.SIGTERM)
+    until(lambda: not (servers() & left))
+
+
+def servers() -> set[int]:
+    """The processes that are a `lora serve` of this interpreter."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[1:4] == [b"-m", b"service", b"serve"]:
+                found.add(int(entry.name))
+    return found
