@@ -1,0 +1,44 @@
+# Everything runs in .venv, which is made when it is missing and brought up to date when a requirement changes.
+PYTHON3 ?= python3
+# An extra index of wheels, such as PyTorch's CPU one; without it Linux gets torch with all of CUDA.
+TORCH_INDEX ?=
+
+PYTHON := .venv/bin/python
+PIP := $(PYTHON) -m pip install -q --disable-pip-version-check -c constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+install: .venv/dev ## set up everything: the service, the tests, the linters
+
+demo: .venv/runtime ## create, train and run LoRA layers once, over real HTTP
+	@$(PYTHON) -m service demo
+
+serve: .venv/runtime ## run the service on port 8000
+	@$(PYTHON) -m service serve
+
+test: .venv/dev ## run the tests and show what they cover
+	$(PYTHON) -m pytest --cov --cov-report=term
+
+lint: .venv/dev ## check style and types
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+
+bench: .venv/dev ## measure the service
+	$(PYTHON) benchmarks/serving.py
+
+.venv/runtime: pyproject.toml constraints.txt
+	@$(PYTHON3) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or later is needed: make PYTHON3=…")'
+	@echo "Setting up .venv, which takes a few minutes the first time"
+	@$(PYTHON3) -m venv .venv
+	@$(PIP) -U pip
+	@$(PIP) --build-constraint constraints.txt -e .
+	@touch $@
+
+.venv/dev: .venv/runtime
+	@$(PIP) --group dev
+	@touch $@
+
+.PHONY: help install demo serve test lint bench
