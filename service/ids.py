@@ -1,6 +1,7 @@
 """The names the service gives to things: a prefix and a ULID, which sorts by creation."""
 
 import re
+import threading
 
 from ulid import ULID
 
@@ -16,10 +17,12 @@ class Mint:
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self._last = 0
+        self._lock = threading.Lock()
 
     def __call__(self) -> str:
-        self._last = max(self._last + 1, int(ULID()))
-        return f"{self._prefix}_{ULID.from_int(self._last)}"
+        with self._lock:
+            self._last = max(self._last + 1, int(ULID()))
+            return f"{self._prefix}_{ULID.from_int(self._last)}"
 
 
 def matches(pattern: str, text: str) -> bool:

@@ -1,7 +1,6 @@
 """Everything that can be set from outside, as `LORA_*`: read once, checked, and then fixed."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,14 +62,14 @@ class Settings(BaseSettings):
     sse_streams: int = _setting(256, "event streams open at a time", unit="streams", ge=1)
 
 
-def load(environ: Mapping[str, str] = os.environ, **given: Any) -> Settings:
+def load(**given: Any) -> Settings:
     """The settings of this process; `given` ones (None: not given) win over the environment.
 
     Raises:
         SettingsError: for a name that is no setting, or a value that does not fit.
     """
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
-    unknown = sorted(name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
     if unknown:
         raise SettingsError(f"{unknown[0]} is not a setting of this service ({KUBERNETES})")
     try:

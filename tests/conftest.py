@@ -1,11 +1,15 @@
 """What tests are given: one service for all that leave it as they found it, and clients to it."""
 
+import os
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from tests.running import Service, in_thread
+
+for _name in [name for name in os.environ if name.upper().startswith("LORA_")]:
+    del os.environ[_name]  # the settings of whoever runs the tests
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.codecs.json import dumps
 from service.engine import Engine
+from service.errors import JobNotFound
 from service.jobs import events
 from service.jobs.events import Event
 
@@ -58,7 +59,10 @@ async def of_job(engine: Engine, job_id: str, after: int) -> AsyncIterator[bytes
     """The events of one job above a number, to its last."""
 
     def news(seen: int) -> tuple[list[tuple[int, Event, dict[str, Any]]], bool]:
-        job = engine.ledger.get(job_id)
+        try:
+            job = engine.ledger.get(job_id)
+        except JobNotFound:  # it ended, and was forgotten before this stream came to its last events
+            return [], True
         return [(event.number, event, event.data) for event in events.since(job, seen)], job.state.terminal
 
     with Bell(engine, job_id) as bell:

@@ -61,7 +61,7 @@ def demo(*, keep: bool) -> int:
 @contextmanager
 def service(*, keep: bool) -> Iterator[str]:
     """The URL of a service that is started for this, and stopped again unless `keep`."""
-    command = [sys.executable, "-m", "service", "serve", "--port", "0"]
+    command = [sys.executable, "-P", "-m", "service", "serve", "--port", "0"]
     # A service that stays must not hold the terminal, or the pipe, that this command was given.
     errors = subprocess.DEVNULL if keep else None
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=keep)

@@ -14,7 +14,7 @@ from service.clock import instant
 from service.codecs.codec import Answer, Array
 from service.codecs.message import pack
 from service.engine.run import Arrays, Run
-from service.errors import Draining, Fault, JobActive, LimitExceeded, ModelBusy
+from service.errors import Draining, Fault, LimitExceeded, ModelBusy
 from service.ids import Mint
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
@@ -61,7 +61,8 @@ class Engine:
         self.registry = Registry(self.capacity.max_models, self.budget)
         self.ledger = Ledger(self.capacity.keep_jobs)
         self.queue: Queue[Run] = Queue(self.capacity.queue_max)
-        command = [sys.executable, "-m", "service.worker", device, str(self.capacity.worker_threads)]
+        # -P: a worker takes its modules from where the service is installed, not from the folder it is started in.
+        command = [sys.executable, "-P", "-m", "service.worker", device, str(self.capacity.worker_threads)]
         self.workers = Workers(command, self.capacity.workers, self.queue)
         self.draining = False
         self.forwards = self.forward_rows = 0
@@ -233,17 +234,6 @@ class Engine:
         job = self._end(job_id, State.CANCELLED)
         self.workers.tell(job_id, pack({"do": "cancel", "job": job_id}))
         return job
-
-    def delete_job(self, job_id: str) -> None:
-        """Forget a job that has ended.
-
-        Raises:
-            JobNotFound, JobActive
-        """
-        job = self.ledger.get(job_id)
-        if not job.state.terminal:
-            raise JobActive(f"job {job_id} is {job.state}; cancel it first")
-        self.ledger.remove(job_id)
 
     def _end(self, job_id: str, state: State, reason: str | None = None, detail: str | None = None) -> Job:
         """The job in a terminal state, unless it had ended before."""

@@ -20,13 +20,15 @@ def count(job: Job) -> int:
     return len(job.history) + job.epoch + job.state.terminal
 
 
-def since(job: Job, after: int = 0) -> list[Event]:
-    """The events numbered above `after`, in order.
+def since(job: Job, after: int = 0, end: int | None = None) -> list[Event]:
+    """The events numbered above `after`, up to `end` where one is given, in order.
 
     Each change of state stands where it happened between the epochs; `done` closes the list of a job that ended.
-    A number beyond the end belongs to no event of this job, so the list starts over.
+    A number beyond the last event belongs to none of this job's, so the list starts over.
     """
-    if not 0 <= after <= count(job):
+    total = count(job)
+    end = total if end is None else end
+    if not 0 <= after <= total:
         after = 0
     events: list[Event] = []
     done_epochs = 0
@@ -35,12 +37,12 @@ def since(job: Job, after: int = 0) -> list[Event]:
         first = max(done_epochs, after - earlier)
         events += [
             Event(k + earlier, "epoch", {"epoch": k, "epochs": job.epochs, "loss": loss})
-            for k, loss in enumerate(job.losses[first:epoch], start=first + 1)
+            for k, loss in enumerate(job.losses[first : min(epoch, end - earlier)], start=first + 1)
         ]
         number = epoch + earlier + 1
-        if change is not None and number > after:
+        if change is not None and after < number <= end:
             events.append(Event(number, "state", {"state": str(change.state), "reason": change.reason}))
         done_epochs = epoch
-    if job.state.terminal and after < count(job):
-        events.append(Event(count(job), "done", {"state": str(job.state), "reason": job.reason}))
+    if job.state.terminal and after < total <= end:
+        events.append(Event(total, "done", {"state": str(job.state), "reason": job.reason}))
     return events

@@ -3,8 +3,9 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 
-from service.errors import JobNotFound
+from service.errors import JobActive, JobNotFound
 from service.jobs import events
 from service.jobs.events import Event
 from service.jobs.job import Job
@@ -83,9 +84,12 @@ class Ledger:
 
         Raises:
             JobNotFound
+            JobActive: when it has not ended.
         """
         with self._lock:
-            self.get(job_id)
+            job = self.get(job_id)
+            if not job.state.terminal:
+                raise JobActive(f"job {job_id} is {job.state}; cancel it first")
             del self._jobs[job_id]
             self._ended.remove(job_id)
 
@@ -116,12 +120,13 @@ class Ledger:
     def feed(self, after: int) -> Iterator[tuple[int, Job, Event]]:
         """What happened to any job after a place in the feed, as far back as that reaches."""
         with self._lock:
-            lately = [(place, job_id, number) for place, job_id, number in self._feed if place > after]
+            # Places follow one another, so the newest are as many as the feed has grown.
+            lately = list(islice(reversed(self._feed), max(0, self._place - after)))[::-1]
             jobs = {job_id: self._jobs.get(job_id) for _, job_id, _ in lately}
         for place, job_id, number in lately:
             job = jobs[job_id]
             if job is not None:
-                yield place, job, events.since(job, number - 1)[0]
+                yield place, job, events.since(job, number - 1, number)[0]
 
     def _tell(self, job: Job, before: int) -> None:
         for number in range(before + 1, events.count(job) + 1):

@@ -3,8 +3,8 @@
 import logging
 import subprocess
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Protocol
@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 
 IDLE_CHECK_SECONDS = 0.2
 RESTART_SECONDS_MAX = 5.0
+FAILED_STARTS = 3
 STOP_SECONDS = 2.0
 
 
@@ -57,14 +58,12 @@ class Worker:
         self._task_id: str | None = None
         self._pipe: Connection | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self.ready = False
-        self.failed_starts = 0
-        self.restarts = 0
+        self.ready = self.was_ready = False
+        self.starts = self.failed_starts = 0
         self._thread = threading.Thread(target=self._live, name="lora-worker", daemon=True)
 
     def start(self) -> None:
-        """Start the process and its thread."""
-        self._spawn()
+        """Start the process, and the thread that feeds it."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -89,43 +88,42 @@ class Worker:
                 with suppress(OSError):  # it has just died, which its thread is about to notice
                     self._pipe.send_bytes(message)
 
-    def _spawn(self) -> None:
-        ours, theirs = Pipe()
-        fd = theirs.fileno()
-        self._process = subprocess.Popen([*self._command, str(fd)], pass_fds=[fd], stdin=subprocess.DEVNULL)
-        theirs.close()
-        self._pipe = ours
-
     def _live(self) -> None:
+        """Keep a process running, and start them more slowly each time one ends before it is ready."""
         while not self._stopping.is_set():
+            self.ready = False
             try:
-                self._serve()
-            except (EOFError, OSError):  # the process is gone
-                self._replace()
+                with self._spawned() as pipe:
+                    self._serve(pipe)
+            except (EOFError, OSError):  # the process is gone, or could not be started
+                pass
             except Exception:
                 log.exception("a worker's task broke on the server's side")
-                self._replace()
+            if not self.ready:
+                self.failed_starts += 1
+                self._stopping.wait(min(0.1 * 2**self.failed_starts, RESTART_SECONDS_MAX))
 
-    def _replace(self) -> None:
-        """Start a new process in place of a dead one, more slowly each time one fails to get ready."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        if self._pipe is not None:
-            self._pipe.close()
-        self.failed_starts = 0 if self.ready else self.failed_starts + 1
-        self.ready = False
-        delay = min(0.1 * 2**self.failed_starts, RESTART_SECONDS_MAX) if self.failed_starts else 0
-        if not self._stopping.wait(delay):
-            self.restarts += 1
-            self._spawn()
+    @contextmanager
+    def _spawned(self) -> Iterator[Connection]:
+        """Our end of the pipe to a new process, which is gone at the end."""
+        ours, theirs = Pipe()
+        with ours, theirs:
+            fd = theirs.fileno()
+            self._process = subprocess.Popen([*self._command, str(fd)], pass_fds=[fd], stdin=subprocess.DEVNULL)
+            self.starts += 1
+            theirs.close()
+            self._pipe = ours
+            try:
+                yield ours
+            finally:
+                self._pipe = None
+                self._exit_code()
 
-    def _serve(self) -> None:
+    def _serve(self, pipe: Connection) -> None:
         """Feed the process for as long as it lives; EOFError or OSError when it does not."""
-        pipe = self._pipe
-        assert pipe is not None
         pipe.recv_bytes()
-        self.ready, self.failed_starts = True, 0
+        self.ready = self.was_ready = True
+        self.failed_starts = 0
         while not self._stopping.is_set():
             if pipe.poll():  # an idle worker says nothing, so this is its end
                 raise EOFError
@@ -195,9 +193,14 @@ class Workers:
     @property
     def restarts(self) -> int:
         """How many died and were replaced."""
-        return sum(worker.restarts for worker in self._workers)
+        return sum(max(0, worker.starts - 1) for worker in self._workers)
+
+    @property
+    def started(self) -> bool:
+        """Whether each worker has been ready once, whatever became of it since."""
+        return all(worker.was_ready for worker in self._workers)
 
     @property
     def failing(self) -> bool:
-        """Whether every worker has died three times in a row before it got ready."""
-        return all(worker.failed_starts >= 3 for worker in self._workers)
+        """Whether every worker has died several times in a row before it got ready."""
+        return all(worker.failed_starts >= FAILED_STARTS for worker in self._workers)

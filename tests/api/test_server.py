@@ -94,9 +94,9 @@ def test_clients_that_leave_are_no_errors(service: Service, capfd: pytest.Captur
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_server_with_status_0_and_its_workers_with_it(sent: signal.Signals) -> None:
     with as_process() as (process, url):
+        until(lambda: children(process.pid))
         workers = children(process.pid)
-        assert workers
-        assert httpx.get(f"{url}/readyz").status_code == 200
+        until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
         process.send_signal(sent)
         assert process.wait(15) == 0
         until(lambda: not any(alive(worker) for worker in workers), 5)
@@ -104,8 +104,8 @@ def test_a_signal_ends_the_server_with_status_0_and_its_workers_with_it(sent: si
 
 def test_a_kill_of_the_server_alone_leaves_no_worker_behind() -> None:
     with as_process(LORA_WORKERS="2") as (process, url):
+        until(lambda: len(children(process.pid)) == 2)
         workers = children(process.pid)
-        assert len(workers) == 2
         with httpx.Client(base_url=url) as http:
             model = http.post("/models", json={"in_features": 64, "out_features": 10}).json()
             job = http.post(f"/models/{model['id']}/train", json={"epochs": 10_000, "batch_size": 1}).json()
@@ -162,8 +162,10 @@ def test_a_port_in_use_is_one_line_and_no_trace() -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """The processes that the threads of a process have started."""
+    return [
+        int(child) for listed in Path(f"/proc/{pid}/task").glob("*/children") for child in listed.read_text().split()
+    ]
 
 
 def alive(pid: int) -> bool:

@@ -88,6 +88,6 @@ def servers() -> set[int]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if words[1:4] == [b"-m", b"service", b"serve"]:
+            if words[1:5] == [b"-P", b"-m", b"service", b"serve"]:
                 found.add(int(entry.name))
     return found

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from service.api import describe, sse, views
 from service.api.bodies import accepted
-from service.api.deps import EngineOf, JobIdPath, SettingsOf
+from service.api.deps import EngineOf, JobIdPath, SettingsOf, off_loop
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
 from service.api.streams import stream
@@ -30,6 +30,7 @@ from service.schemas import answers
 router = APIRouter(tags=["jobs"])
 
 CSV = "text/csv"
+BYTES_PER_LOSS = 20  # in JSON
 
 AfterQuery = Annotated[str | None, Query(description="only events with a higher number")]
 LastEventId = Annotated[str | None, Header(description="as EventSource sends it when it reconnects")]
@@ -53,7 +54,11 @@ async def list_jobs(
     """A page of jobs; those of deleted models are among them."""
     jobs = [job for job in engine.ledger.all() if model_id in (None, job.model_id) and state in (None, job.state)]
     some, following = page(jobs, ["jobs", model_id, state], limit, cursor)
-    return listed(request, answers.JobPage(items=[views.of_job(job) for job in some], next_cursor=following))
+
+    def answer() -> Response:
+        return listed(request, answers.JobPage(items=[views.of_job(job) for job in some], next_cursor=following))
+
+    return await off_loop(BYTES_PER_LOSS * sum(job.epoch for job in some), answer)
 
 
 @router.get(
@@ -89,7 +94,7 @@ async def cancel_job(job_id: JobIdPath, engine: EngineOf) -> Response:
 )
 async def delete_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     """The model it trained stays."""
-    engine.delete_job(job_id)
+    engine.ledger.remove(job_id)
     return Response(status_code=204)
 
 

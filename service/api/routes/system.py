@@ -18,6 +18,7 @@ from service.api.replies import reply
 from service.api.server import MAX_HEAD_BYTES, MAX_URL_BYTES
 from service.codecs.codec import MAX_DIMENSIONS
 from service.codecs.json import JSON, MAX_DEPTH, MAX_ELEMENTS
+from service.engine import Engine
 from service.errors import NotFound
 from service.lora.spec import MAX_FEATURES, MAX_RANK
 from service.schemas import answers
@@ -60,13 +61,20 @@ async def readyz(
     """200 or 503; with `?verbose` each check by name."""
     checks = {
         "draining": "shutting down" if engine.draining else "ok",
-        "workers": "none can be started" if engine.workers.failing else "ok",
+        "workers": workers_check(engine),
     }
     ready = set(checks.values()) == {"ok"}
     body: dict[str, object] = {"status": "ready" if ready else "not ready"}
     if verbose is not None:
         body |= {"checks": checks, "workers": {"ready": engine.workers.ready, "of": len(engine.workers)}}
     return _health(body, 200 if ready else 503)
+
+
+def workers_check(engine: Engine) -> str:
+    """A worker that is being replaced makes the service no less ready; one that never came up does."""
+    if engine.workers.failing:
+        return "none can be started"
+    return "ok" if engine.workers.started else "starting"
 
 
 @router.get(
