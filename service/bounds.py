@@ -72,7 +72,7 @@ def check(value: Any, within: str = "") -> None:
         for number in given if isinstance(given, tuple | list) else (given,):
             if number is None:
                 continue
-            if not math.isfinite(number):
+            if isinstance(number, float) and not math.isfinite(number):
                 detail = f"{field} is {number}; it must be a finite number"
                 raise NonFinite(detail, Fault(f"{within}/{field}", detail))
             if not RULES[rule][1](number, bound):

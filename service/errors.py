@@ -17,6 +17,11 @@ class Fault:
     detail: str
 
 
+def pointer(*path: str | int) -> str:
+    """The JSON pointer (RFC 6901) to what stands at a path of names and indices."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+
+
 class ServiceError(Exception):
     """The service could not do what was asked."""
 

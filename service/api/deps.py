@@ -43,4 +43,9 @@ async def off_loop(cost: int, work: Callable[[], T]) -> T:
     """The work's result: done on the spot when it costs little, else in a thread."""
     if cost <= SPOT:
         return work()
+    return await in_thread(work)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """The work's result, from a thread: for what may have to wait."""
     return await asyncio.get_running_loop().run_in_executor(_threads, work)

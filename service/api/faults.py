@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from service.bounds import out_of_bounds, refusal, shown
-from service.errors import Fault, NonFinite, Validation
+from service.errors import Fault, NonFinite, Validation, pointer
 from service.ids import BASE_ID, MODEL_ID
 from service.lora.spec import PLANNED_INITS
 from service.schemas.fields import A_MODEL_ID, TEXT
@@ -52,7 +52,7 @@ def from_pydantic(found: Iterable[Mapping[str, Any]], fields: Sequence[str] = ()
     for fault in found:
         each_kind, detail = _sentence(fault, fields)
         kind = kind or each_kind
-        faults.append(Fault(_pointer(fault["loc"]), detail))
+        faults.append(Fault(pointer(*_path(fault["loc"])), detail))
         if len(faults) == MAX_FAULTS:
             break
     return (kind or Validation)(faults[0].detail, *faults)
@@ -95,10 +95,6 @@ def _sentence(fault: Mapping[str, Any], fields: Sequence[str]) -> tuple[type[Val
     if kind == "union_tag_not_found":
         return Validation, "kind is required: random, teacher, digits or inline"
     return Validation, f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
-
-
-def _pointer(loc: Loc) -> str:
-    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in _path(loc))
 
 
 def _name(loc: Loc) -> str:

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import Fault, LimitExceeded, NonFinite, ShapeMismatch
+from service.errors import Fault, LimitExceeded, NonFinite, ShapeMismatch, pointer
 
 Array = NDArray[np.float32]
 
 MAX_DIMENSIONS = 8
+MAX_ELEMENTS = 2**20  # of a tensor in JSON, and rows of one that is empty
 FLOATS = ("<f4", "<f8", "<f2")
 FLOATS_IN_WORDS = "little-endian float32, float64 or float16"
 
@@ -44,11 +46,15 @@ def fits(x: NDArray[np.generic], in_features: int) -> Array:
         ShapeMismatch, LimitExceeded, NonFinite: with what was expected and what came.
     """
     if x.ndim > MAX_DIMENSIONS:
-        raise LimitExceeded(f"inputs has {x.ndim} dimensions; it may have at most {MAX_DIMENSIONS}", _INPUTS)
+        detail = f"inputs has {x.ndim} dimensions; it may have at most {MAX_DIMENSIONS}"
+        raise LimitExceeded(detail, fault(detail, "inputs"), limit=MAX_DIMENSIONS)
     if x.ndim == 0 or x.shape[-1] != in_features:
-        raise ShapeMismatch(
-            f"inputs has shape {list(x.shape)}; its last dimension must be in_features = {in_features}", _INPUTS
-        )
+        detail = f"inputs has shape {list(x.shape)}; its last dimension must be in_features = {in_features}"
+        raise ShapeMismatch(detail, fault(detail, "inputs"))
+    if x.size == 0 and prod(max(1, length) for length in x.shape[:-1]) > MAX_ELEMENTS:
+        # Empty rows take no bytes here, but brackets in JSON.
+        detail = f"inputs has shape {list(x.shape)}; an empty tensor may have at most {MAX_ELEMENTS} rows"
+        raise LimitExceeded(detail, fault(detail, "inputs"), limit=MAX_ELEMENTS)
     return finite(x, "inputs")
 
 
@@ -59,7 +65,7 @@ def finite(x: NDArray[np.generic], name: str) -> Array:
     if array.size and not np.isfinite(array).all():
         index = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
         detail = f"{place(name, index)} is {x[tuple(index)]}; every number must be finite as float32"
-        raise NonFinite(detail, Fault(pointer(name, index), detail))
+        raise NonFinite(detail, fault(detail, name, index))
     return array
 
 
@@ -68,9 +74,6 @@ def place(name: str, index: Sequence[int]) -> str:
     return name + "".join(f"[{i}]" for i in index)
 
 
-def pointer(name: str, index: Sequence[int] = ()) -> str:
-    """The JSON pointer to an element: `/data/x/3/1`."""
-    return "/".join(["", *name.split("."), *map(str, index)])
-
-
-_INPUTS = Fault("/inputs", "the shape does not fit the model")
+def fault(detail: str, name: str, index: Sequence[int] = ()) -> Fault:
+    """A fault at an element of a tensor; the name is a path, such as `data.x`."""
+    return Fault(pointer(*name.split("."), *index), detail)

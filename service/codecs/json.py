@@ -10,11 +10,19 @@ import orjson
 from numpy.typing import NDArray
 
 from service.bounds import shown
-from service.codecs.codec import MAX_DIMENSIONS, Answer, Array, Codec, finite, fits, place, pointer
-from service.errors import DuplicateKey, Fault, LimitExceeded, MalformedJson, ShapeMismatch, TooDeep, Validation
+from service.codecs.codec import MAX_DIMENSIONS, MAX_ELEMENTS, Answer, Array, Codec, fault, finite, fits, place
+from service.errors import (
+    DuplicateKey,
+    Fault,
+    LimitExceeded,
+    MalformedJson,
+    ShapeMismatch,
+    TooDeep,
+    Validation,
+    pointer,
+)
 
 MAX_DEPTH = 100
-MAX_ELEMENTS = 2**20
 
 # A string, also one that never ends: brackets within it do not nest.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+\\?"?', re.DOTALL)
@@ -54,7 +62,7 @@ def _unreadable(body: bytes, message: str) -> Validation | MalformedJson:
     """The error for what jiter says, with its line and column as a byte offset."""
     at = _WHERE.search(message)
     line, column = (int(at[1]), int(at[2])) if at else (1, 0)
-    offset = sum(map(len, body.splitlines(keepends=True)[: line - 1])) + max(column - 1, 0)
+    offset = sum(len(earlier) + 1 for earlier in body.split(b"\n", line - 1)[: line - 1]) + max(column - 1, 0)
     cause = _WHERE.sub("", message)[:200]
     if "duplicate key" in cause:
         return DuplicateKey(f"{cause[0].lower()}{cause[1:]} before byte {offset}", Fault("", cause))
@@ -77,7 +85,7 @@ def numbers(value: Any, name: str) -> Array:
         if len(items) > MAX_ELEMENTS:
             raise LimitExceeded(
                 f"{name} has more than {MAX_ELEMENTS} elements; send larger tensors in a binary format",
-                Fault(pointer(name), f"at most {MAX_ELEMENTS} elements"),
+                fault(f"at most {MAX_ELEMENTS} elements", name),
                 limit=MAX_ELEMENTS,
             )
     _check_types(items, name, shape)
@@ -93,7 +101,7 @@ def classes(value: list[Any], name: str) -> NDArray[np.int64]:
     for i, item in enumerate(value):
         if type(item) is not int or not -(2**63) <= item < 2**63:
             detail = f"{name}[{i}] is {shown(item)}; a class is an integer"
-            raise Validation(detail, Fault(pointer(name, [i]), detail))
+            raise Validation(detail, fault(detail, name, [i]))
     return np.array(value, dtype=np.int64)
 
 
@@ -105,7 +113,7 @@ def _shape(value: Any, name: str) -> tuple[int, ...]:
         if len(shape) > MAX_DIMENSIONS:
             raise LimitExceeded(
                 f"{name} has more than {MAX_DIMENSIONS} dimensions",
-                Fault(pointer(name), f"at most {MAX_DIMENSIONS} dimensions"),
+                fault(f"at most {MAX_DIMENSIONS} dimensions", name),
                 limit=MAX_DIMENSIONS,
             )
         if not value:
@@ -113,7 +121,7 @@ def _shape(value: Any, name: str) -> tuple[int, ...]:
         value = value[0]
     if not shape:
         detail = f"{name} is {shown(value)}; it must be a list of numbers, or lists of such"
-        raise Validation(detail, Fault(pointer(name), detail))
+        raise Validation(detail, fault(detail, name))
     return tuple(shape)
 
 
@@ -124,7 +132,7 @@ def _check_lengths(items: list[Any], length: int, name: str, above: tuple[int, .
             index = _index(i, above)
             raise ShapeMismatch(
                 f"{place(name, index)} is {got}; the first of its kind is a list of {length}",
-                Fault(pointer(name, index), f"expected a list of {length}"),
+                fault(f"expected a list of {length}", name, index),
             )
 
 
@@ -135,7 +143,7 @@ def _check_types(items: list[Any], name: str, shape: tuple[int, ...]) -> None:
     index = _index(i, shape)
     detail = f"{place(name, index)} is {shown(item)}; it must be a number"
     kind = ShapeMismatch if isinstance(item, list) else Validation
-    raise kind(detail, Fault(pointer(name, index), detail))
+    raise kind(detail, fault(detail, name, index))
 
 
 def _index(i: int, shape: tuple[int, ...]) -> list[int]:
@@ -161,7 +169,7 @@ def _not_inputs(value: Any) -> Validation:
         return Validation("inputs is missing", Fault("/inputs", "inputs is required"))
     extra = next(key for key in value if key != "inputs")[:60]
     detail = f"{extra!r} is not a field of this request; its only field is inputs"
-    return Validation(detail, Fault(f"/{extra}", detail))
+    return Validation(detail, Fault(pointer(extra), detail))
 
 
 def encode(answer: Answer) -> bytes:

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
+from safetensors.numpy import load
+
+from service.codecs.safetensors import dump
 
 LENGTH_BYTES = 4
 
@@ -13,7 +15,7 @@ LENGTH_BYTES = 4
 def pack(value: dict[str, Any], tensors: dict[str, NDArray[np.generic]] | None = None) -> bytes:
     """A message: the length of the JSON, the JSON, and a safetensors file when there are arrays."""
     text = orjson.dumps(value)
-    return len(text).to_bytes(LENGTH_BYTES, "little") + text + (save(tensors) if tensors else b"")
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text + (dump(tensors) if tensors else b"")
 
 
 def unpack(message: bytes) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:

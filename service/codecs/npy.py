@@ -1,6 +1,8 @@
-"""NumPy's own file format, read from its header on: nothing in it is ever unpickled or evaluated into objects."""
+"""NumPy's own file format. Its header is a Python literal, which is matched here and never evaluated."""
 
 import io
+import re
+import struct
 from math import prod
 
 import numpy as np
@@ -10,7 +12,15 @@ from numpy.typing import NDArray
 from service.codecs.codec import FLOATS, FLOATS_IN_WORDS, Answer, Array, Codec, fits
 from service.errors import BadNpy, Fault, ShapeMismatch
 
-HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+LENGTHS = {b"\x01\x00": "<H", b"\x02\x00": "<I"}  # by version, how the header's length is written
+MAX_HEADER_BYTES = 10_000  # as in numpy
+HEADER = re.compile(
+    r"\{\s*(?:(?:"
+    r"'descr':\s*'(?P<descr>[^']{1,20})'|"
+    r"'fortran_order':\s*(?P<fortran>True|False)|"
+    r"'shape':\s*\((?P<shape>[0-9, ]*)\)"
+    r"),?\s*){3}\}\s*"
+)
 
 
 def load(body: bytes | bytearray) -> NDArray[np.generic]:
@@ -20,22 +30,41 @@ def load(body: bytes | bytearray) -> NDArray[np.generic]:
         BadNpy: for a broken header or a dtype that is not little-endian float.
         ShapeMismatch: when the bytes after the header are not what the shape needs.
     """
-    stream = io.BytesIO(body)
+    header, start = _header(body)
+    match = HEADER.fullmatch(header)
+    if match is None or None in match.groups():
+        raise _bad("the npy header must give 'descr', 'fortran_order' and 'shape', as numpy.save writes them")
+    descr, fortran, lengths = match.groups()
+    if descr not in FLOATS:
+        raise _bad(f"the npy dtype is {descr}; it must be {FLOATS_IN_WORDS}")
     try:
-        version = npy.read_magic(stream)
-        shape, fortran, dtype = HEADERS[version](stream)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, SyntaxError) as error:
-        raise _bad(f"the npy header cannot be read: {str(error)[:120]}") from None
-    if dtype.str not in FLOATS:
-        raise _bad(f"the npy dtype is {dtype.str[:20]}; it must be {FLOATS_IN_WORDS}")
-    if any(length < 0 for length in shape):
-        raise _bad(f"the npy shape is {str(shape)[:60]}; no dimension is below 0")
-    needed, got = prod(shape) * dtype.itemsize, len(body) - stream.tell()
+        shape = tuple(int(length) for length in lengths.replace(" ", "").removesuffix(",").split(",") if lengths)
+    except ValueError:
+        raise _bad(f"the npy shape is ({lengths[:60]}); it must be a tuple of whole numbers") from None
+    dtype = np.dtype(descr)
+    needed, got = prod(shape) * dtype.itemsize, len(body) - start
     if needed != got:
-        detail = f"the shape {str(shape)[:60]} needs {needed} bytes of {dtype.str}; {got} follow the header"
+        much = f"{needed} bytes" if needed < 10**150 else "beyond any number of bytes"
+        detail = f"the shape ({lengths[:60]}) needs {much} of {descr}; {got} follow the header"
         raise ShapeMismatch(detail, Fault("", detail))
-    flat = np.frombuffer(body, dtype=dtype, offset=stream.tell())
-    return flat.reshape(shape, order="F" if fortran else "C")
+    try:
+        return np.frombuffer(body, dtype, offset=start).reshape(shape, order="F" if fortran == "True" else "C")
+    except ValueError:  # empty, with more dimensions or longer ones than numpy has
+        raise _bad(f"the npy shape is ({lengths[:60]}), which no array can have") from None
+
+
+def _header(body: bytes | bytearray) -> tuple[str, int]:
+    """The header's text, and where the data begins."""
+    length_format = LENGTHS.get(bytes(body[6:8]))
+    if not body.startswith(npy.MAGIC_PREFIX) or length_format is None:
+        raise _bad("the body does not begin like a npy file of version 1.0 or 2.0")
+    begin = 8 + struct.calcsize(length_format)
+    if len(body) < begin:
+        raise _bad("the npy file ends before its header")
+    (length,) = struct.unpack(length_format, body[8:begin])
+    if length > MAX_HEADER_BYTES or begin + length > len(body):
+        raise _bad(f"the npy header claims {length} bytes; the file has {len(body)}, and {MAX_HEADER_BYTES} are read")
+    return body[begin : begin + length].decode("latin-1"), begin + length
 
 
 def dump(array: NDArray[np.generic]) -> bytes:

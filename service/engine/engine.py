@@ -4,9 +4,11 @@ import secrets
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from service.clock import instant
 from service.codecs.codec import Answer, Array
 from service.codecs.message import pack
 from service.engine.run import Arrays, Run
-from service.errors import Draining, Fault, LimitExceeded, ModelBusy
+from service.errors import Draining, Fault, JobNotFound, LimitExceeded, ModelBusy
 from service.ids import Mint
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
@@ -89,7 +91,9 @@ class Engine:
         """End the workers; a job that has not ended fails as `interrupted`."""
         self.drain()
         for job in self.ledger.all():
-            self._end(job.id, State.FAILED, "interrupted", "the service was shut down before the job had ended")
+            if not job.state.terminal:
+                with suppress(JobNotFound):  # it ended meanwhile, and was forgotten
+                    self._end(job.id, State.FAILED, "interrupted", "the service was shut down before the job had ended")
         self.workers.stop()
 
     def create(
@@ -196,7 +200,8 @@ class Engine:
                 bytes_allowed=self.capacity.forward_bytes,
             )
         with torch.inference_mode():
-            y: Array = model.layer(self._placed(torch.from_numpy(x))).cpu().numpy()
+            rows_in = torch.from_numpy(np.require(x, requirements="W"))  # torch warns of memory it could not write to
+            y: Array = model.layer(self._placed(rows_in)).cpu().numpy()
         self.forwards += 1
         self.forward_rows += rows
         return Answer(y, model.id, model.version)

@@ -1,6 +1,7 @@
 """One training job between the engine and the worker that has it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from service.clock import instant
 from service.codecs.message import pack, unpack
+from service.errors import JobNotFound, NotFound
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
 from service.jobs.state import State
@@ -41,10 +43,13 @@ class Run:
 
     def begin(self) -> bytes | None:
         """Mark the job as running; the message with its plan, layer and rows. None when it has ended meanwhile."""
-        job = self._ledger.swap(self.job_id, lambda job: job.moved(State.RUNNING, instant()))
+        try:
+            job = self._ledger.swap(self.job_id, lambda job: job.moved(State.RUNNING, instant()))
+            model = self._registry.get(self.key)
+        except NotFound:
+            return None
         if job.state is not State.RUNNING:
             return None
-        model = self._registry.get(self.key)
         tensors = {"weight": model.base.weight, **model.adapter}
         if model.base.bias is not None:
             tensors["bias"] = model.base.bias
@@ -61,10 +66,10 @@ class Run:
         """Take in what the worker says; True when that was its last word on this job."""
         said, arrays = unpack(message)
         if said["say"] == "losses":
-            self._ledger.swap(self.job_id, lambda job: job.progressed(said["losses"]))
+            self._change(lambda job: job.progressed(said["losses"]))
             return False
         if said["say"] == "succeeded":
-            self._ledger.swap(self.job_id, lambda job: self._published(job, said["loss"], arrays))
+            self._change(lambda job: self._published(job, said["loss"], arrays))
         elif said["say"] == "failed":
             self._fail(said["reason"], said["detail"])
         return True
@@ -79,7 +84,12 @@ class Run:
         self._ended(self)
 
     def _fail(self, reason: str, detail: str) -> None:
-        self._ledger.swap(self.job_id, lambda job: job.moved(State.FAILED, instant(), reason, detail=detail))
+        self._change(lambda job: job.moved(State.FAILED, instant(), reason, detail=detail))
+
+    def _change(self, change: Callable[[Job], Job]) -> None:
+        """Put the changed job in the place of the old one; nothing is left to change once it was cancelled."""
+        with suppress(JobNotFound):  # cancelled, and forgotten before the worker knew
+            self._ledger.swap(self.job_id, change)
 
     def _published(self, job: Job, loss: float, arrays: Arrays) -> Job:
         """The job as succeeded, once its weights are the model's next version."""

@@ -83,6 +83,8 @@ class Worker:
 
     def tell(self, job_id: str, message: bytes) -> None:
         """Send a message about a task, if this worker has it."""
+        if self._task_id != job_id:  # so as not to wait for what is being sent about another
+            return
         with self._lock:
             if self._task_id == job_id and self._pipe is not None:
                 with suppress(OSError):  # it has just died, which its thread is about to notice

@@ -67,8 +67,12 @@ def fit(
             yield None
         yield must_be_finite(float(total) / len(x))
 
-    loss, _ = loss_and_gradient(outputs(learner, frozen, linear(x, learner.A)), y)
-    return Fitted(layer.adapted({name: view.clone() for name, view in views.items()}), must_be_finite(float(loss)))
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for rows in pieces(len(x), plan.batch_size):
+        loss, _ = loss_and_gradient(outputs(learner, frozen[rows], linear(x[rows], learner.A)), y[rows])
+        total += loss.double() * len(x[rows])
+    trained = layer.adapted({name: view.clone() for name, view in views.items()})
+    return Fitted(trained, must_be_finite(float(total) / len(x)))
 
 
 def flat(adapter: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -81,9 +85,15 @@ def flat(adapter: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
 def batches(n: int, size: int | None, order: torch.Generator) -> Iterator[Rows]:
     """All rows at once, or shuffled minibatches of which the last may be smaller."""
     if size is None:
-        yield slice(None)
+        yield slice(n)
     else:
         yield from torch.split(torch.randperm(n, generator=order), size)
+
+
+def pieces(n: int, size: int | None) -> Iterator[slice]:
+    """All rows in their order, at most `size` at a time."""
+    step = size or n
+    yield from (slice(start, start + step) for start in range(0, n, step))
 
 
 def drop(x: Tensor, p: float, masks: torch.Generator) -> Tensor:

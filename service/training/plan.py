@@ -24,7 +24,7 @@ OptimizerName = Literal["adam", "adamw", "sgd"]
 LossName = Literal["mse", "mae", "huber", "cross_entropy", "bce_with_logits", "cosine"]
 Targets = Literal["numbers", "probabilities", "classes"]
 
-# What each loss compares the outputs with. Probabilities are numbers too, so they serve wherever numbers do.
+# What each loss compares the outputs with, and what each kind of targets serves as.
 LOSS_TARGETS: dict[str, Targets] = {
     "mse": "numbers",
     "mae": "numbers",
@@ -32,6 +32,11 @@ LOSS_TARGETS: dict[str, Targets] = {
     "cosine": "numbers",
     "cross_entropy": "classes",
     "bce_with_logits": "probabilities",
+}
+SERVES_AS: dict[Targets, tuple[Targets, ...]] = {
+    "numbers": ("numbers",),
+    "probabilities": ("numbers", "probabilities"),
+    "classes": ("classes",),
 }
 TARGETS_IN_WORDS: dict[Targets, str] = {
     "numbers": "numbers of shape (n, out_features)",
@@ -204,9 +209,12 @@ def targets_of(y: NDArray[Any]) -> Targets:
 
 
 def bytes_needed(plan: Plan, spec: Spec) -> int:
-    """Bytes of the inputs, targets, frozen outputs, predictions and gradients of a whole run."""
-    outputs = 4 if plan.batch_size is None else 2
-    return FLOAT32_BYTES * plan.data.n_samples * (spec.in_features + outputs * spec.out_features)
+    """Bytes of the rows and their frozen outputs, and of what one step makes of its batch."""
+    n = plan.data.n_samples
+    step = plan.batch_size or n
+    copies = 3 * bool(spec.dropout) + bool(plan.batch_size)  # of a batch's inputs
+    rows = n * (spec.in_features + 2 * spec.out_features)
+    return FLOAT32_BYTES * (rows + step * (8 * spec.out_features + copies * spec.in_features))
 
 
 def _taught(data: Teacher, spec: Spec) -> Teacher:
@@ -220,14 +228,14 @@ def _taught(data: Teacher, spec: Spec) -> Teacher:
 
 def _check_targets(plan: Plan) -> None:
     wanted, given = LOSS_TARGETS[plan.loss], plan.data.targets
-    if wanted == given or (wanted == "numbers" and given == "probabilities"):
+    fitting = [name for name, targets in LOSS_TARGETS.items() if targets in SERVES_AS[given]]
+    if plan.loss in fitting:
         return
     detail = (
         f"{plan.data.kind} data has {TARGETS_IN_WORDS[given]}; "
         f"the loss {plan.loss} compares outputs with {TARGETS_IN_WORDS[wanted]}"
     )
-    others = [name for name, targets in LOSS_TARGETS.items() if targets == given]
-    raise Validation(f"{detail}; losses that fit this data: {', '.join(others)}", Fault("/loss", detail))
+    raise Validation(f"{detail}; losses that fit this data: {', '.join(fitting)}", Fault("/loss", detail))
 
 
 def _check_digits(spec: Spec) -> None:

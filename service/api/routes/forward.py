@@ -7,8 +7,8 @@ from starlette.responses import Response
 from service.api import describe
 from service.api.bodies import codec_in, codec_out, read
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf, off_loop
-from service.codecs.codec import Answer, Codec
-from service.codecs.json import JSON, MAX_ELEMENTS
+from service.codecs.codec import MAX_ELEMENTS, Answer, Codec
+from service.codecs.json import JSON
 from service.errors import (
     BadNpy,
     BadSafetensors,

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from service.api import describe, sse, views
 from service.api.bodies import accepted
-from service.api.deps import EngineOf, JobIdPath, SettingsOf, off_loop
+from service.api.deps import EngineOf, JobIdPath, SettingsOf, in_thread, off_loop
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
 from service.api.streams import stream
@@ -82,7 +82,7 @@ async def get_job(job_id: JobIdPath, engine: EngineOf) -> Response:
 )
 async def cancel_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     """The worker stops after the step it is at; the model keeps its version. A job that has ended stays as it is."""
-    return reply(views.of_job(engine.cancel(job_id)))
+    return reply(views.of_job(await in_thread(lambda: engine.cancel(job_id))))
 
 
 @router.delete(

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from service.api import describe, views
 from service.api.bodies import accepted, read_json
-from service.api.deps import EngineOf, ModelIdPath, SettingsOf, off_loop
+from service.api.deps import EngineOf, ModelIdPath, SettingsOf, in_thread, off_loop
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
 from service.codecs import safetensors
@@ -128,7 +128,7 @@ async def delete_model(
     force: Annotated[bool, Query(description="cancel its jobs first")] = False,
 ) -> Response:
     """Its jobs stay readable. While one is active this is a 409, unless `force` is set."""
-    engine.delete(model_id, force=force)
+    await in_thread(lambda: engine.delete(model_id, force=force))
     return Response(status_code=204)
 
 

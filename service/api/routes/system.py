@@ -16,8 +16,8 @@ from service.api.paging import MAX_PAGE
 from service.api.problems import MAX_FAULTS, kinds, status_of
 from service.api.replies import reply
 from service.api.server import MAX_HEAD_BYTES, MAX_URL_BYTES
-from service.codecs.codec import MAX_DIMENSIONS
-from service.codecs.json import JSON, MAX_DEPTH, MAX_ELEMENTS
+from service.codecs.codec import MAX_DIMENSIONS, MAX_ELEMENTS
+from service.codecs.json import JSON, MAX_DEPTH
 from service.engine import Engine
 from service.errors import NotFound
 from service.lora.spec import MAX_FEATURES, MAX_RANK

@@ -1,0 +1,59 @@
+"""What is packed for a worker is unpacked as it was."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from service.codecs.message import pack, unpack
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    # Surrogates alone have no UTF-8.
+    | st.text(st.characters(codec="utf-8")),
+    lambda values: st.lists(values) | st.dictionaries(st.text(st.characters(codec="utf-8")), values),
+    max_leaves=10,
+)
+OBJECTS = st.dictionaries(st.text(st.characters(codec="utf-8")), JSON_VALUES, max_size=4)
+ARRAYS = arrays(
+    st.sampled_from(["<f4", "<f8", "<i8", "|u1"]),
+    array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4),
+    elements=st.integers(0, 100),
+)
+
+
+@settings(deadline=None, max_examples=75)
+@given(OBJECTS, st.dictionaries(st.text("abxyAB_", min_size=1, max_size=5), ARRAYS, max_size=4))
+def test_a_message_carries_its_object_and_its_arrays(value, tensors):
+    found, arrays_found = unpack(pack(value, tensors))
+    assert found == value
+    assert arrays_found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert arrays_found[name].dtype == tensor.dtype
+        assert arrays_found[name].shape == tensor.shape
+        assert arrays_found[name].tobytes() == tensor.tobytes()
+
+
+def test_a_message_without_arrays_is_as_long_as_its_object():
+    assert pack({"say": "ready"}) == b"\x0f\0\0\0" + b'{"say":"ready"}'
+    assert unpack(pack({"say": "ready"})) == ({"say": "ready"}, {})
+
+
+def test_losses_are_carried_to_the_last_bit():
+    losses = np.random.default_rng(0).standard_normal(1_000).tolist()
+    assert unpack(pack({"losses": losses}))[0]["losses"] == losses
+
+
+def test_unpacked_arrays_may_be_written_to():
+    _, found = unpack(pack({}, {"x": np.zeros(3, np.float32)}))
+    assert found["x"].flags.writeable
+
+
+@pytest.mark.parametrize("view", [lambda x: x.T, lambda x: x[:, ::2], lambda x: x[::-1]])
+def test_views_are_packed_as_they_read(view):
+    x = view(np.arange(12, dtype=np.float32).reshape(3, 4))
+    assert np.array_equal(unpack(pack({}, {"x": x}))[1]["x"], x)

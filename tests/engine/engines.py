@@ -1,0 +1,73 @@
+"""Engines with real workers, jobs that take as long as a test needs, and waiting for how they end."""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.engine import Capacity, Engine
+from service.jobs.job import Job
+from service.models.model import Model
+from service.training.fit import Fitted
+from service.training.plan import Inline, Plan, Random
+from tests.running import until
+
+SHORT = Plan(epochs=3, data=Random(n_samples=20))
+ENDLESS = Plan(epochs=10_000, data=Random(n_samples=5_000))  # minutes, on a model as `small` makes it
+
+
+@contextmanager
+def running(**capacity: Any) -> Iterator[Engine]:
+    """An engine whose workers are up."""
+    with Engine(Capacity(**capacity)) as engine:
+        until_ready(engine)
+        yield engine
+
+
+def until_ready(engine: Engine) -> None:
+    """Wait until every worker is up."""
+    until(lambda: engine.workers.ready == len(engine.workers))
+
+
+def small(engine: Engine, **settings: Any) -> Model:
+    """A model of 64 to 64 features."""
+    return engine.create(**{"in_features": 64, "out_features": 64, "rank": 4, "seed": 7, **settings})
+
+
+def inline(n: int = 50, epochs: int = 3) -> tuple[Plan, dict[str, np.ndarray]]:
+    """A plan on rows that travel with it, for a model as `small` makes it."""
+    draw = np.random.default_rng(0)
+    rows = {name: draw.standard_normal((n, 64)).astype(np.float32) for name in "xy"}
+    return Plan(epochs=epochs, data=Inline(n_samples=n, targets="numbers")), rows
+
+
+def until_ended(engine: Engine, job: Job) -> Job:
+    """The job, once it has ended."""
+    until(lambda: engine.ledger.get(job.id).state.terminal)
+    return engine.ledger.get(job.id)
+
+
+def until_training(engine: Engine, job: Job) -> Job:
+    """The job, once it has finished an epoch."""
+    until(lambda: engine.ledger.get(job.id).epoch)
+    return engine.ledger.get(job.id)
+
+
+def driven(steps: Generator[float | None, None, Fitted]) -> tuple[list[float], Fitted]:
+    """The losses of a run in this process, and what it leaves."""
+    losses: list[float] = []
+    while True:
+        try:
+            losses += [loss for loss in [next(steps)] if loss is not None]
+        except StopIteration as end:
+            return losses, end.value
+
+
+def gone(pid: int) -> bool:
+    """Whether a process is no more, or only waits for somebody to take note of its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

@@ -1,0 +1,171 @@
+"""Entries are served in turn, one of a key at a time, and no more wait than may."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.errors import TemporaryReducedCapacity
+from service.jobs.queue import Queue
+
+
+@dataclass(frozen=True)
+class Entry:
+    job_id: str
+    key: str
+
+
+def entries(*keys: str) -> list[Entry]:
+    return [Entry(f"job_{number}", key) for number, key in enumerate(keys)]
+
+
+def queue_of(*some: Entry, max_entries: int = 100) -> "Queue[Entry]":
+    queue: Queue[Entry] = Queue(max_entries)
+    for entry in some:
+        queue.put(entry)
+    return queue
+
+
+def test_entries_of_different_keys_come_out_as_they_went_in():
+    some = entries(*"abcde")
+    queue = queue_of(*some)
+    assert [queue.take(0) for _ in range(6)] == [*some, None]
+
+
+def test_an_entry_waits_for_the_one_of_its_key_and_others_pass_it():
+    first, second, other = entries("a", "a", "b")
+    queue = queue_of(first, second, other)
+    assert [queue.take(0), queue.take(0), queue.take(0)] == [first, other, None]
+    queue.done(other)
+    assert queue.take(0) is None
+    queue.done(first)
+    assert queue.take(0) is second
+
+
+PUTS = st.tuples(st.just("put"), st.sampled_from("abc"))
+OTHERS = st.tuples(st.sampled_from(["take", "done", "drop"]), st.integers(0, 5))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(PUTS | OTHERS, max_size=50), st.integers(1, 6))
+def test_the_queue_does_what_a_plain_list_would(operations, most):
+    queue: Queue[Entry] = Queue(most)
+    waiting: list[Entry] = []
+    running: list[Entry] = []
+    for number, (what, which) in enumerate(operations):
+        if what == "put":
+            entry = Entry(f"job_{number}", which)
+            if len(waiting) == most:
+                with pytest.raises(TemporaryReducedCapacity):
+                    queue.put(entry)
+            else:
+                queue.put(entry)
+                waiting.append(entry)
+        elif what == "take":
+            busy = {entry.key for entry in running}
+            expected = next((entry for entry in waiting if entry.key not in busy), None)
+            assert queue.take(0) is expected
+            if expected:
+                waiting.remove(expected)
+                running.append(expected)
+        elif what == "done" and running:
+            queue.done(running.pop(which % len(running)))
+        elif what == "drop":
+            expected = waiting.pop(which % len(waiting)) if waiting else Entry("none", "a")
+            assert queue.drop(expected.job_id) is (expected if expected.job_id != "none" else None)
+        assert len(queue) == len(waiting)
+
+
+def test_a_full_queue_says_so_and_takes_nothing():
+    a, b, c = entries(*"abc")
+    queue = queue_of(a, max_entries=2)
+    queue.must_have_room()
+    queue.put(b)
+    for ask in (queue.must_have_room, lambda: queue.put(c)):
+        with pytest.raises(TemporaryReducedCapacity, match=r"2 jobs are waiting, .* \(LORA_QUEUE_MAX\)") as full:
+            ask()
+        assert full.value.facts == {"limit": 2}
+        assert full.value.retryable
+    assert len(queue) == 2
+    assert queue.take(0) is a
+    queue.put(c)
+
+
+def test_what_was_taken_or_dropped_cannot_be_dropped():
+    a, b = entries(*"ab")
+    queue = queue_of(a, b)
+    assert queue.take(0) is a
+    assert [queue.drop(a.job_id), queue.drop(b.job_id), queue.drop(b.job_id)] == [None, b, None]
+    assert queue.take(0) is None
+
+
+def test_dropping_an_entry_lets_the_next_of_its_key_come_first():
+    first, second, third = entries("a", "a", "a")
+    queue = queue_of(first, second, third)
+    queue.take(0)
+    queue.drop(second.job_id)
+    queue.done(first)
+    assert queue.take(0) is third
+
+
+@pytest.mark.parametrize("round_", range(20))
+def test_whoever_waits_is_woken_by_an_entry_and_by_a_key_that_becomes_free(round_):
+    first, second = entries("a", "a")
+    queue = queue_of()
+
+    def take(about_to: threading.Event) -> Entry | None:
+        about_to.set()
+        return queue.take(30)
+
+    with ThreadPoolExecutor(1) as threads:
+        for entry, wake in [(first, lambda: queue.put(first)), (second, lambda: queue.done(first))]:
+            about_to = threading.Event()
+            taken = threads.submit(take, about_to)
+            about_to.wait()
+            time.sleep(0)  # let it come to wait, which it does in most rounds
+            wake()
+            assert taken.result(5) is entry
+            if entry is first:
+                queue.put(second)
+
+
+def test_a_wait_ends_when_its_time_is_up():
+    started = time.monotonic()
+    assert queue_of().take(0.05) is None
+    assert time.monotonic() - started >= 0.05
+
+
+@pytest.mark.parametrize("keys", [1, 3, 20])
+def test_many_threads_take_everything_once_in_turn_and_one_of_a_key_at_a_time(keys):
+    some = [Entry(f"job_{number:03}", f"key_{number % keys}") for number in range(200)]
+    queue: Queue[Entry] = Queue(len(some))
+    lock, busy, taken = threading.Lock(), set(), []
+
+    def work(_):
+        while len(taken) < len(some):
+            entry = queue.take(0.01)
+            if entry is None:
+                continue
+            with lock:
+                assert entry.key not in busy
+                busy.add(entry.key)
+                taken.append(entry)
+            time.sleep(0)  # let another thread in
+            with lock:
+                busy.remove(entry.key)
+            queue.done(entry)
+
+    with ThreadPoolExecutor(7) as threads:
+        working = [threads.submit(work, n) for n in range(6)]
+        for entry in some:
+            queue.put(entry)
+        for done in working:
+            done.result(30)
+    assert sorted(entry.job_id for entry in taken) == [entry.job_id for entry in some]
+    for key in {entry.key for entry in some}:
+        assert [entry for entry in taken if entry.key == key] == [entry for entry in some if entry.key == key]
+    assert len(queue) == 0

@@ -1,0 +1,128 @@
+"""The frozen layer, A and B begin as PyTorch and PEFT begin them, each from a stream of its own."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from service.lora.init import STARTS, frozen, start, stream
+from service.lora.layer import LoRALinear
+from service.lora.spec import Spec
+from tests.lora.test_spec import specs
+
+SEEDS = st.integers(0, 2**53 - 1)
+ROUNDING = 1 + 1e-6
+
+
+def same(some, others):
+    """Whether all tensors are equal, bit for bit."""
+    return all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
+
+
+@settings(deadline=None, max_examples=25)
+@given(specs(), SEEDS, st.sampled_from(sorted(STARTS)))
+def test_one_seed_gives_the_same_tensors_each_time(spec, seed, name):
+    spec = Spec(**{**vars(spec), "init": name, "bias": True})
+    assert same(frozen(spec, seed), frozen(spec, seed))
+    assert same(start(spec, seed), start(spec, seed))
+
+
+@settings(deadline=None, max_examples=25)
+@given(specs(), SEEDS, SEEDS)
+def test_another_seed_gives_other_tensors(spec, seed, other):
+    if seed != other:
+        assert not torch.equal(frozen(spec, seed)[0], frozen(spec, other)[0])
+        assert not torch.equal(start(spec, seed)[0], start(spec, other)[0])
+
+
+@settings(deadline=None, max_examples=25)
+@given(specs(), SEEDS)
+def test_the_callers_own_random_numbers_are_left_alone(spec, seed):
+    before = torch.random.get_rng_state()
+    frozen(spec, seed)
+    start(spec, seed)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@settings(deadline=None, max_examples=50)
+@given(specs(), SEEDS)
+def test_a_new_kaiming_adapter_changes_nothing(spec, seed):
+    layer = LoRALinear(*frozen(spec, seed), *start(spec, seed), scaling=spec.scaling)
+    x = torch.randn(3, spec.in_features, generator=stream(seed, "test"))
+    assert not layer.B.any()
+    assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
+    assert torch.equal(layer.merged(), layer.weight)
+
+
+@settings(deadline=None, max_examples=50)
+@given(specs(), SEEDS)
+def test_every_tensor_has_the_shape_pytorch_gives_it(spec, seed):
+    weight, bias = frozen(spec, seed)
+    A, B = start(spec, seed)
+    linear = nn.Linear(spec.in_features, spec.out_features)
+    assert weight.shape == linear.weight.shape
+    assert (bias is not None) == spec.bias
+    assert bias is None or bias.shape == linear.bias.shape
+    assert A.shape == (spec.rank, spec.in_features)
+    assert B.shape == (spec.out_features, spec.rank)
+    assert {tensor.dtype for tensor in (weight, A, B)} == {torch.float32}
+
+
+@settings(deadline=None, max_examples=50)
+@given(specs(), SEEDS)
+def test_kaiming_and_the_frozen_layer_stay_within_one_over_the_root_of_in(spec, seed):
+    bound = ROUNDING / math.sqrt(spec.in_features)
+    weight, bias = frozen(spec, seed)
+    A, _ = start(spec, seed)
+    assert all(tensor.abs().max() <= bound for tensor in (weight, A, *([bias] if spec.bias else [])))
+
+
+def test_a_fresh_base_is_distributed_as_a_linear_layer_of_pytorch():
+    spec = Spec(in_features=300, out_features=400)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        linear = nn.Linear(300, 400)
+    for ours, theirs in zip(frozen(spec, 0), (linear.weight.detach(), linear.bias.detach()), strict=True):
+        assert float(ours.abs().max()) == pytest.approx(float(theirs.abs().max()), rel=0.02)
+        assert float(ours.std()) == pytest.approx(float(theirs.std()), rel=0.15)
+        assert abs(float(ours.mean())) < 5 * float(ours.std()) / math.sqrt(ours.numel())
+
+
+def test_kaiming_is_distributed_as_pytorchs_kaiming_uniform_with_the_root_of_five():
+    A, _ = start(Spec(in_features=300, out_features=400, rank=100), 0)
+    theirs = nn.init.kaiming_uniform_(torch.empty(100, 300), a=math.sqrt(5), generator=stream(0, "test"))
+    assert float(A.abs().max()) == pytest.approx(float(theirs.abs().max()), rel=0.01)
+    assert float(A.std()) == pytest.approx(float(theirs.std()), rel=0.02)
+
+
+def test_normal_draws_both_a_and_b_from_the_standard_normal():
+    for tensor in start(Spec(in_features=300, out_features=400, rank=100, init="normal"), 0):
+        assert float(tensor.std()) == pytest.approx(1, abs=0.02)
+        assert abs(float(tensor.mean())) < 0.03
+        assert float((tensor.abs() < 1).float().mean()) == pytest.approx(0.6827, abs=0.01)
+
+
+@settings(deadline=None, max_examples=25)
+@given(SEEDS)
+def test_a_does_not_repeat_rows_of_the_frozen_weight(seed):
+    spec = Spec(in_features=16, out_features=16, rank=4)
+    weight, _ = frozen(spec, seed)
+    A, _ = start(spec, seed)
+    assert not torch.isin(A, weight).any()
+
+
+def test_the_streams_of_one_seed_are_not_correlated():
+    names = ("base", "adapter", "data", "order", "dropout")
+    draws = torch.stack([torch.randn(100_000, generator=stream(7, name)) for name in names])
+    apart = torch.corrcoef(draws) - torch.eye(len(names))
+    assert float(apart.abs().max()) < 0.02
+
+
+@settings(deadline=None, max_examples=50)
+@given(SEEDS, st.text(max_size=10))
+def test_a_stream_is_a_function_of_its_seed_and_name(seed, name):
+    first, again, other = (stream(seed, text) for text in (name, name, f"{name}'"))
+    assert first.initial_seed() == again.initial_seed() != other.initial_seed()

@@ -1,0 +1,161 @@
+"""The layer's maps agree with one another, and with the same layer in plain PyTorch."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import linear
+
+from service.lora.init import stream
+from service.lora.layer import LoRALinear
+from tests.reference import outputs
+
+
+@st.composite
+def layers(draw):
+    """A layer of any small shape with weights of float64, so that identities hold to the last digits."""
+    in_features, out_features = draw(st.integers(1, 24)), draw(st.integers(1, 24))
+    rank = draw(st.integers(1, min(in_features, out_features)))
+    numbers = stream(draw(st.integers(0, 10_000)), "test")
+
+    def some(*shape):
+        return torch.randn(shape, generator=numbers, dtype=torch.float64)
+
+    bias, own_bias = draw(st.sampled_from([(False, False), (True, False), (True, True)]))
+    return LoRALinear(
+        some(out_features, in_features),
+        some(out_features) if bias else None,
+        some(rank, in_features),
+        some(out_features, rank),
+        scaling=draw(st.floats(0.01, 100)),
+        own_bias=some(out_features) if own_bias else None,
+    )
+
+
+def inputs(layer, *leading):
+    return torch.randn(*leading, layer.weight.shape[1], generator=stream(1, "x"), dtype=layer.weight.dtype)
+
+
+def bias_of(layer):
+    return layer.bias if layer.own_bias is None else layer.own_bias
+
+
+close = torch.testing.assert_close
+
+
+@settings(deadline=None, max_examples=50)
+@given(layers(), st.lists(st.integers(0, 4), max_size=3))
+def test_a_layer_maps_any_leading_dimensions_as_the_formula_says(layer, leading):
+    x = inputs(layer, *leading)
+    y = layer(x)
+    assert y.shape == (*leading, layer.weight.shape[0])
+    if leading:
+        close(y, outputs(vars(layer), layer.scaling, x))
+    else:
+        close(y, outputs(vars(layer), layer.scaling, x[None])[0])
+
+
+@settings(deadline=None, max_examples=50)
+@given(layers())
+def test_the_merged_weight_does_the_work_of_both(layer):
+    x = inputs(layer, 5)
+    close(linear(x, layer.merged(), bias_of(layer)), layer(x))
+    close(layer.merged() - layer.weight, layer.delta())
+
+
+@settings(deadline=None, max_examples=50)
+@given(layers())
+def test_with_b_zero_only_the_base_is_left(layer):
+    x = inputs(layer, 5)
+    bare = layer.adapted({"B": torch.zeros_like(layer.B)})
+    assert torch.equal(bare(x), linear(x, layer.weight, bias_of(layer)))
+    assert torch.equal(bare.merged(), layer.weight)
+
+
+@settings(deadline=None, max_examples=50)
+@given(layers())
+def test_the_change_has_the_rank_of_the_adapter(layer):
+    assert layer.delta().shape == layer.weight.shape
+    assert torch.linalg.matrix_rank(layer.delta()) <= layer.A.shape[0]
+
+
+@settings(deadline=None, max_examples=50)
+@given(layers(), st.floats(0.1, 10))
+def test_a_factor_may_sit_in_the_scaling_in_a_or_in_b(layer, factor):
+    x = inputs(layer, 3)
+    moved = [
+        layer.adapted({"scaling": layer.scaling * factor}),
+        layer.adapted({"A": layer.A * factor}),
+        layer.adapted({"B": layer.B * factor}),
+    ]
+    for other in moved[1:]:
+        close(other(x), moved[0](x))
+
+
+@settings(deadline=None, max_examples=50)
+@given(layers())
+def test_the_frozen_part_and_the_adapter_add_up_to_the_output(layer):
+    x = inputs(layer, 4)
+    moving = layer.scaling * linear(linear(x, layer.A), layer.B)
+    own = 0 if layer.own_bias is None else layer.own_bias
+    close(layer.frozen(x) + moving + own, layer(x))
+
+
+@settings(deadline=None, max_examples=50)
+@given(layers(), st.floats(-3, 3))
+def test_the_frozen_part_does_not_know_the_adapter(layer, factor):
+    x = inputs(layer, 4)
+    other = layer.adapted({name: tensor * factor for name, tensor in layer.adapter().items()})
+    assert torch.equal(other.frozen(x), layer.frozen(x))
+
+
+@settings(deadline=None, max_examples=25)
+@given(layers())
+def test_an_own_bias_stands_in_for_the_shared_one(layer):
+    x = inputs(layer, 4)
+    own = torch.full_like(layer.weight[:, 0], 3.0)
+    other = LoRALinear(layer.weight, own, layer.A, layer.B, layer.scaling)
+    close(layer.adapted({"own_bias": own})(x), other(x))
+
+
+@settings(deadline=None, max_examples=25)
+@given(layers())
+def test_the_adapter_is_what_training_changes_and_nothing_else(layer):
+    adapter = layer.adapter()
+    assert set(adapter) == {"A", "B"} | ({"own_bias"} if layer.own_bias is not None else set())
+    assert all(adapter[name] is getattr(layer, name) for name in adapter)
+
+
+@settings(deadline=None, max_examples=25)
+@given(layers())
+def test_an_adapted_layer_shares_the_base_and_leaves_the_old_one_as_it_was(layer):
+    before = {name: tensor.clone() for name, tensor in layer.adapter().items()}
+    adapted = layer.adapted({name: tensor + 1 for name, tensor in layer.adapter().items()})
+    assert adapted.weight is layer.weight
+    assert adapted.bias is layer.bias
+    assert adapted.scaling == layer.scaling
+    assert all(torch.equal(layer.adapter()[name], tensor) for name, tensor in before.items())
+
+
+def test_a_layer_never_changes():
+    layer = LoRALinear(torch.ones(2, 2), None, torch.ones(1, 2), torch.ones(2, 1), 1.0)
+    with pytest.raises(AttributeError):
+        layer.A = torch.zeros(1, 2)
+
+
+def test_a_batch_of_no_rows_is_legal():
+    layer = LoRALinear(torch.ones(3, 2), torch.ones(3), torch.ones(1, 2), torch.ones(3, 1), 1.0)
+    assert layer(torch.empty(0, 2)).shape == (0, 3)
+
+
+def test_small_numbers_by_hand():
+    layer = LoRALinear(
+        weight=torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
+        bias=torch.tensor([10.0, 20.0]),
+        A=torch.tensor([[1.0, -1.0]]),
+        B=torch.tensor([[2.0], [0.5]]),
+        scaling=2.0,
+    )
+    assert layer(torch.tensor([3.0, 1.0])).tolist() == [23.0, 35.0]
+    assert layer.delta().tolist() == [[4.0, -4.0], [1.0, -1.0]]
+    assert layer.merged().tolist() == [[5.0, -2.0], [4.0, 3.0]]

@@ -1,0 +1,228 @@
+"""A training process does one task after another, listens while it trains, and ends when its server does."""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import service
+from service.codecs.message import pack, unpack
+from service.training.fit import Fitted, fit
+from service.training.plan import Inline, Plan, Random, as_dict
+from service.worker import NICENESS, follow, out_of_memory, perform, prepare
+from tests.engine.engines import driven
+
+DEADLINE_SECONDS = 30
+PLAN = Plan(epochs=4, seed=3, data=Random(n_samples=20, seed=3))
+WEIGHTS = {
+    "weight": np.ones((3, 4), np.float32),
+    "bias": np.zeros(3, np.float32),
+    "A": np.ones((2, 4), np.float32),
+    "B": np.zeros((3, 2), np.float32),
+}
+
+
+def header(plan: Plan = PLAN, job: str = "job_1", **facts: Any) -> dict[str, Any]:
+    return {"do": "train", "job": job, "plan": as_dict(plan), "scaling": 1.0, "dropout": 0.0, **facts}
+
+
+class Heard:
+    """What is said, kept in order."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def __call__(self, value: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
+        self.lines.append(value)
+        self.arrays |= arrays or {}
+
+    @property
+    def losses(self) -> list[float]:
+        return [loss for line in self.lines if line["say"] == "losses" for loss in line["losses"]]
+
+
+def performed(head: dict[str, Any], weights: dict[str, np.ndarray] = WEIGHTS, cancelled=lambda: False) -> Heard:
+    """What is said while a task is performed in this process."""
+    heard = Heard()
+    perform((head, {name: array.copy() for name, array in weights.items()}), "cpu", cancelled, heard)
+    return heard
+
+
+def test_a_task_is_performed_as_fit_does_it():
+    heard = performed(header())
+    _, layer, rows = prepare(header(), {name: torch.from_numpy(array) for name, array in WEIGHTS.items()}, "cpu")
+    losses, fitted = driven(fit(layer, *rows, PLAN))
+    assert heard.losses == losses
+    assert heard.lines[-1] == {"say": "succeeded", "loss": fitted.loss}
+    assert heard.arrays.keys() == {"A", "B"}
+    assert all(np.array_equal(heard.arrays[name], fitted.layer.adapter()[name].numpy()) for name in "AB")
+
+
+def test_a_bias_of_its_own_is_trained_and_sent_back():
+    heard = performed(header(), {**WEIGHTS, "own_bias": np.zeros(3, np.float32)})
+    assert heard.arrays.keys() == {"A", "B", "own_bias"}
+    assert heard.arrays["own_bias"].any()
+
+
+def test_rows_of_the_task_are_trained_on():
+    plan = Plan(epochs=2, seed=0, data=Inline(n_samples=5, targets="numbers"))
+    x, y = np.ones((5, 4), np.float32), np.full((5, 3), 6, np.float32)
+    heard = performed(header(plan), {**WEIGHTS, "x": x, "y": y})
+    assert heard.losses[0] == 4  # (4 - 6)²
+    assert heard.lines[-1]["say"] == "succeeded"
+
+
+def test_a_task_that_is_not_wanted_any_more_is_not_begun():
+    assert performed(header(), cancelled=lambda: True).lines == [{"say": "cancelled"}]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 9])
+def test_a_cancel_stops_at_the_next_step(steps):
+    asked = iter(range(steps))
+    plan = Plan(epochs=100, seed=0, data=Random(n_samples=20, seed=0), batch_size=10)  # three yields for each epoch
+    heard = performed(header(plan), cancelled=lambda: next(asked, None) is None)
+    assert len(heard.losses) == steps // 3
+    assert heard.lines[-1] == {"say": "cancelled"}
+    assert heard.arrays == {}
+
+
+def test_a_run_that_diverges_tells_the_losses_it_had():
+    plan = Plan(epochs=100, lr=1e6, optimizer="sgd", seed=0, data=Random(n_samples=20, seed=0))
+    heard = performed(header(plan))
+    assert 1 <= len(heard.losses) < 100
+    assert np.isfinite(heard.losses).all()
+    assert (heard.lines[-1]["say"], heard.lines[-1]["reason"]) == ("failed", "diverged")
+
+
+def test_a_task_that_breaks_is_a_failure_and_in_the_log(caplog):
+    with caplog.at_level(logging.ERROR):
+        heard = performed(header(plan=PLAN, scaling="broken"))
+    assert [(line["say"], line["reason"]) for line in heard.lines] == [("failed", "internal-error")]
+    assert "broken" not in heard.lines[0]["detail"]
+    assert "Traceback" in caplog.text
+
+
+def test_a_task_that_does_not_fit_in_memory_says_so(caplog):
+    plan = Plan(epochs=1, seed=0, data=Inline(n_samples=5, targets="numbers"))
+    # One row that claims to be a thousand million million: its outputs do not fit anywhere.
+    x = np.lib.stride_tricks.as_strided(np.ones((1, 4), np.float32), (2**50, 4), (0, 4), writeable=True)
+    heard = Heard()
+    perform((header(plan), {**WEIGHTS, "x": x, "y": np.ones((5, 3), np.float32)}), "cpu", lambda: False, heard)
+    assert [(line["say"], line["reason"]) for line in heard.lines] == [("failed", "out-of-memory")]
+    assert caplog.text == ""
+
+
+def test_an_allocation_that_failed_is_told_from_other_errors():
+    for allocate in (lambda: torch.empty(2**59), lambda: np.empty(2**59), lambda: bytearray(2**60)):
+        with pytest.raises((MemoryError, RuntimeError)) as failed:
+            allocate()
+        assert out_of_memory(failed.value)
+    with pytest.raises(RuntimeError) as other:
+        torch.ones(2, 3) @ torch.ones(2, 3)
+    assert not out_of_memory(other.value)
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+
+
+def test_losses_that_come_fast_are_told_together_and_all_of_them():
+    def steps() -> Iterator[float | None]:
+        for number in range(1_000):
+            yield None
+            yield float(number)
+        return Fitted(None, 0.5)  # type: ignore[arg-type]
+
+    heard = Heard()
+    fitted = follow(steps(), lambda: False, heard)  # type: ignore[arg-type]
+    assert fitted is not None
+    assert fitted.loss == 0.5
+    assert heard.losses == [float(number) for number in range(1_000)]
+    assert len(heard.lines) < 500
+
+
+def test_losses_that_come_slowly_are_told_as_they_come():
+    heard, told = Heard(), []
+
+    def steps() -> Iterator[float | None]:
+        for number in range(3):
+            threading.Event().wait(0.03)
+            yield float(number)
+            told.append(len(heard.losses))
+        return Fitted(None, 0.5)  # type: ignore[arg-type]
+
+    follow(steps(), lambda: False, heard)  # type: ignore[arg-type]
+    assert told == [1, 2, 3]
+
+
+@contextlib.contextmanager
+def process() -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
+    """A worker process and the server's end of its pipe; the process has said that it is ready."""
+    ours, theirs = Pipe()
+    fd = theirs.fileno()
+    command = [sys.executable, "-m", "service.worker", "cpu", "1", str(fd)]
+    with subprocess.Popen(command, pass_fds=[fd], cwd=Path(service.__file__).parent.parent) as worker:
+        theirs.close()
+        try:
+            assert said(ours) == {"say": "ready"}
+            yield worker, ours
+        finally:
+            ours.close()
+            worker.kill()
+
+
+def said(pipe: Connection) -> dict[str, Any]:
+    """The next thing a worker says."""
+    assert pipe.poll(DEADLINE_SECONDS)
+    return unpack(pipe.recv_bytes())[0]
+
+
+def last_said(pipe: Connection) -> tuple[dict[str, Any], int]:
+    """How a task ended, and how many epochs were told of before."""
+    epochs = 0
+    while (line := said(pipe))["say"] == "losses":
+        epochs += len(line["losses"])
+    return line, epochs
+
+
+def test_a_worker_process_works_listens_and_ends_with_its_server():
+    endless = Plan(epochs=10_000, seed=0, data=Random(n_samples=50_000, seed=0))
+    with process() as (worker, pipe):
+        # It leaves the processor to whoever serves.
+        assert os.getpriority(os.PRIO_PROCESS, worker.pid) >= min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+
+        pipe.send_bytes(pack(header(job="job_1"), WEIGHTS))
+        line, epochs = last_said(pipe)
+        assert (line["say"], epochs) == ("succeeded", 4)
+
+        # Ctrl-C in a terminal reaches every process; this one waits for its server to end it.
+        worker.send_signal(signal.SIGINT)
+        pipe.send_bytes(pack(header(job="job_2"), WEIGHTS))
+        assert last_said(pipe)[0]["say"] == "succeeded"
+
+        # A cancel reaches the job it names, while that runs, and no other.
+        pipe.send_bytes(pack(header(endless, job="job_3"), WEIGHTS))
+        pipe.send_bytes(pack({"do": "cancel", "job": "job_4"}))
+        assert said(pipe)["say"] == "losses"
+        pipe.send_bytes(pack({"do": "cancel", "job": "job_3"}))
+        line, epochs = last_said(pipe)
+        assert (line, epochs < 10_000) == ({"say": "cancelled"}, True)
+
+        # Its server goes while it trains.
+        pipe.send_bytes(pack(header(endless, job="job_5"), WEIGHTS))
+        assert said(pipe)["say"] == "losses"
+        started = time.monotonic()
+        pipe.close()
+        assert worker.wait(DEADLINE_SECONDS) == 0
+        assert time.monotonic() - started < 2
