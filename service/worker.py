@@ -47,7 +47,7 @@ class Inbox:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._tasks: SimpleQueue[Message] = SimpleQueue()
-        self._cancelled: set[str] = set()
+        self._cancelled: str | None = None  # one is enough: a worker is told of its own task alone
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -55,7 +55,7 @@ class Inbox:
             while True:
                 header, tensors = unpack(self._pipe.recv_bytes())
                 if header["do"] == "cancel":
-                    self._cancelled.add(header["job"])
+                    self._cancelled = header["job"]
                 else:
                     self._tasks.put((header, tensors))
         except (EOFError, OSError):
@@ -67,11 +67,7 @@ class Inbox:
 
     def cancelled(self, job_id: str) -> bool:
         """Whether a task is no longer wanted."""
-        return job_id in self._cancelled
-
-    def forget(self, job_id: str) -> None:
-        """Forget a task that is over."""
-        self._cancelled.discard(job_id)
+        return job_id == self._cancelled
 
 
 def perform(task: Message, device: str, cancelled: Callable[[], bool], say: Say) -> None:
@@ -158,7 +154,6 @@ def main(device: str, threads: int, fd: int) -> None:
         task = inbox.next()
         job_id = task[0]["job"]
         perform(task, device, partial(inbox.cancelled, job_id), say)
-        inbox.forget(job_id)
 
 
 if __name__ == "__main__":

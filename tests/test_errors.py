@@ -20,6 +20,7 @@ from service.errors import (
     Unreadable,
     UriTooLong,
     Validation,
+    pointer,
 )
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ServiceError)]
@@ -72,3 +73,11 @@ def test_errors_of_a_kind_can_be_caught_together():
     assert issubclass(ModelNotFound, NotFound)
     assert issubclass(CapacityExhausted, Conflict)
     assert not issubclass(Unreadable, Validation)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [((), ""), (("inputs", 1, 3), "/inputs/1/3"), (("a/b", "~c", ""), "/a~1b/~0c/"), (("~1",), "/~01")],
+)
+def test_a_pointer_is_that_of_rfc_6901(path, expected):
+    assert pointer(*path) == expected

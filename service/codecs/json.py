@@ -82,12 +82,7 @@ def numbers(value: Any, name: str) -> Array:
     for depth, length in enumerate(shape):
         _check_lengths(items, length, name, shape[:depth])
         items = list(chain.from_iterable(items))
-        if len(items) > MAX_ELEMENTS:
-            raise LimitExceeded(
-                f"{name} has more than {MAX_ELEMENTS} elements; send larger tensors in a binary format",
-                fault(f"at most {MAX_ELEMENTS} elements", name),
-                limit=MAX_ELEMENTS,
-            )
+        _check_count(items, name)
     _check_types(items, name, shape)
     try:
         flat = np.array(items, dtype=np.float64)
@@ -98,11 +93,21 @@ def numbers(value: Any, name: str) -> Array:
 
 def classes(value: list[Any], name: str) -> NDArray[np.int64]:
     """A flat list of integers as an int64 array; range is for whoever knows the number of classes."""
+    _check_count(value, name)
     for i, item in enumerate(value):
         if type(item) is not int or not -(2**63) <= item < 2**63:
             detail = f"{name}[{i}] is {shown(item)}; a class is an integer"
             raise Validation(detail, fault(detail, name, [i]))
     return np.array(value, dtype=np.int64)
+
+
+def _check_count(items: list[Any], name: str) -> None:
+    if len(items) > MAX_ELEMENTS:
+        raise LimitExceeded(
+            f"{name} has more than {MAX_ELEMENTS} elements; send larger tensors in a binary format",
+            fault(f"at most {MAX_ELEMENTS} elements", name),
+            limit=MAX_ELEMENTS,
+        )
 
 
 def _shape(value: Any, name: str) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ HEADER = re.compile(
     r"\{\s*(?:(?:"
     r"'descr':\s*'(?P<descr>[^']{1,20})'|"
     r"'fortran_order':\s*(?P<fortran>True|False)|"
-    r"'shape':\s*\((?P<shape>[0-9, ]*)\)"
+    r"'shape':\s*\((?P<shape>|(?:\d+,\s*)+\d*)\)"
     r"),?\s*){3}\}\s*"
 )
 
@@ -38,9 +38,9 @@ def load(body: bytes | bytearray) -> NDArray[np.generic]:
     if descr not in FLOATS:
         raise _bad(f"the npy dtype is {descr}; it must be {FLOATS_IN_WORDS}")
     try:
-        shape = tuple(int(length) for length in lengths.replace(" ", "").removesuffix(",").split(",") if lengths)
-    except ValueError:
-        raise _bad(f"the npy shape is ({lengths[:60]}); it must be a tuple of whole numbers") from None
+        shape = tuple(int(length) for length in lengths.split(",") if length.strip())
+    except ValueError:  # more digits than Python reads
+        raise _bad(f"the npy shape is ({lengths[:60]}…), which no array can have") from None
     dtype = np.dtype(descr)
     needed, got = prod(shape) * dtype.itemsize, len(body) - start
     if needed != got:

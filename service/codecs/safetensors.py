@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
+import jiter
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -26,6 +27,8 @@ def load(body: bytes | bytearray, names: Collection[str] | None = None) -> Tenso
     if header_bytes > MAX_HEADER_BYTES:
         raise _bad(f"the header claims {header_bytes} bytes; at most {MAX_HEADER_BYTES} are read")
     try:
+        # The library takes the last of two tensors of one name.
+        jiter.from_json(bytes(body[8 : 8 + header_bytes]), catch_duplicate_keys=True)
         tensors: Tensors = load_numpy(bytes(body))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise _bad(f"the file cannot be read: {str(error)[:120]}") from None

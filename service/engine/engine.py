@@ -90,7 +90,9 @@ class Engine:
     def close(self) -> None:
         """End the workers; a job that has not ended fails as `interrupted`."""
         self.drain()
-        for job in self.ledger.all():
+        with self._lock:  # whoever was let in before is in the ledger now
+            jobs = self.ledger.all()
+        for job in jobs:
             if not job.state.terminal:
                 with suppress(JobNotFound):  # it ended meanwhile, and was forgotten
                     self._end(job.id, State.FAILED, "interrupted", "the service was shut down before the job had ended")
@@ -214,7 +216,11 @@ class Engine:
             TemporaryReducedCapacity: when the queue is full.
             Draining: when the service is shutting down.
         """
-        rows = rows or {}
+        # As the service computes; classes stay whole numbers.
+        rows = {
+            name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+            for name, array in (rows or {}).items()
+        }
         spec = self.registry.get(model_id).spec
         plan = fitted(plan, spec, secrets.randbelow(SEEDS), self.capacity.train_bytes)
         check_rows(rows, plan, spec)

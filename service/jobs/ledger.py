@@ -100,9 +100,10 @@ class Ledger:
 
         def stop() -> None:
             with self._lock:
-                self._watchers[job_id].discard(watcher)
-                if not self._watchers[job_id]:
-                    del self._watchers[job_id]
+                watchers = self._watchers.get(job_id, set())
+                watchers.discard(watcher)
+                if not watchers:
+                    self._watchers.pop(job_id, None)
 
         return stop
 

@@ -60,6 +60,12 @@ class Queue(Generic[E]):
                 self._running.add(entry.key)
             return entry
 
+    def put_back(self, entry: E) -> None:
+        """Make an entry that was taken the next one again."""
+        with self._changed:
+            self._waiting = {entry.job_id: entry, **self._waiting}
+        self.done(entry)
+
     def done(self, entry: E) -> None:
         """Free the key of an entry that was taken."""
         with self._changed:

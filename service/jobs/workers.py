@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +36,27 @@ class Task(Protocol):
         """No worker holds the task any longer, however it ended."""
 
 
-class Source(Protocol):
+T = TypeVar("T", bound=Task)
+
+
+class Source(Protocol[T]):
     """Where the workers' tasks come from."""
 
-    def take(self, timeout: float) -> Task | None:
+    def take(self, timeout: float) -> T | None:
         """The next task, or None when there is none within `timeout` seconds."""
 
+    def put_back(self, entry: T) -> None:
+        """Take back a task that was not begun."""
 
-class Worker:
+
+class Worker(Generic[T]):
     """One process behind a pipe, and the thread that feeds it; a dead process is replaced by a new one.
 
     The process gets its end of the pipe as a file descriptor, the last argument of its command. Messages are
     bytes, never pickles. It says something (anything) when it is ready, and ends when the pipe closes.
     """
 
-    def __init__(self, command: Sequence[str], source: Source) -> None:
+    def __init__(self, command: Sequence[str], source: Source[T]) -> None:
         self._command = command
         self._source = source
         self._stopping = threading.Event()
@@ -131,6 +137,9 @@ class Worker:
                 raise EOFError
             task = self._source.take(IDLE_CHECK_SECONDS)
             if task is not None:
+                if pipe.poll():  # it ended while idle, so the task has not met it
+                    self._source.put_back(task)
+                    raise EOFError
                 try:
                     self._run(task, pipe)
                 finally:
@@ -161,10 +170,10 @@ class Worker:
         return self._process.wait()
 
 
-class Workers:
+class Workers(Generic[T]):
     """A fixed number of workers on one source of tasks."""
 
-    def __init__(self, command: Sequence[str], count: int, source: Source) -> None:
+    def __init__(self, command: Sequence[str], count: int, source: Source[T]) -> None:
         self._workers = [Worker(command, source) for _ in range(count)]
 
     def start(self) -> None:

@@ -462,3 +462,8 @@ def test_arrays_within_an_object_are_dumped_as_lists(x):
     found = orjson.loads(dumps({"x": x, "of": ["a", 1]}))
     assert found["of"] == ["a", 1]
     assert np.array_equal(np.array(found["x"], np.float32).reshape(x.shape), x)
+
+
+def test_more_classes_than_a_tensor_may_have_are_refused():
+    with pytest.raises(LimitExceeded, match=str(MAX_ELEMENTS)):
+        classes([0] * (MAX_ELEMENTS + 1), "data.y")

@@ -66,7 +66,9 @@ def test_broken_dtypes_are_refused_too(descr):
     assert type(refusal(NPY.decode, npy_described("(2, 3)", descr, DATA.tobytes()), 3)) is BadNpy
 
 
-@pytest.mark.parametrize("shape", ["(-1, 3)", "(-2, -3)", "(2, -3)", "(0, -1)", "2", "[2, 3]", "(2.0, 3)", "('2', 3)"])
+@pytest.mark.parametrize(
+    "shape", ["(-1, 3)", "(-2, -3)", "(2, -3)", "(0, -1)", "2", "[2, 3]", "(2.0, 3)", "('2', 3)", "(,6)"]
+)
 def test_a_shape_is_a_tuple_of_numbers_from_zero_up(shape):
     assert type(refusal(NPY.decode, npy_described(shape, data=DATA.tobytes()), 3)) is BadNpy
 

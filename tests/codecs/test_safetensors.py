@@ -153,3 +153,10 @@ HEADERS = st.dictionaries(st.just("inputs") | st.just("__metadata__") | NAMES, E
 @given(header=HEADERS, data=st.integers(0, 12).map(bytes))
 def test_any_header_at_all_is_read_or_refused(header, data):
     decoded_or_refused(SAFETENSORS, safetensors_raw(json.dumps(header).encode(), data), 1)
+
+
+def test_a_tensor_named_twice_is_refused():
+    entry = b'"inputs":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]}'
+    error = refusal(SAFETENSORS.decode, safetensors_raw(b"{%b,%b}" % (entry, entry), bytes(4)), 1)
+    assert type(error) is BadSafetensors
+    assert "duplicate key" in error.detail

@@ -444,3 +444,13 @@ def test_an_engine_whose_workers_are_not_ready_yet_takes_jobs_and_closes():
     engine.close()
     assert engine.ledger.get(job.id).reason == "interrupted"
     assert all(gone(pid) for pid in pids)
+
+
+def test_rows_of_float64_are_trained_on_as_float32(engine):
+    model = small(engine)
+    plan, rows = inline()
+    job = until_ended(
+        engine, engine.train(model.id, plan, {name: array.astype(np.float64) for name, array in rows.items()})
+    )
+    again = until_ended(engine, engine.train(small(engine).id, plan, rows))
+    assert job.state is again.state is State.SUCCEEDED

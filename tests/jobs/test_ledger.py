@@ -229,3 +229,10 @@ def test_only_one_of_many_ends_counts():
         with ThreadPoolExecutor(3) as threads:
             assert len(set(threads.map(end, ENDS))) == 1
         assert [change.state.terminal for change in ledger.get("job_1").history] == [False, False, True]
+
+
+def test_to_stop_watching_twice_is_as_good_as_once():
+    ledger = ledger_with("job_1")
+    stop = ledger.watch(lambda: None, "job_1")
+    stop()
+    stop()

@@ -169,3 +169,12 @@ def test_many_threads_take_everything_once_in_turn_and_one_of_a_key_at_a_time(ke
     for key in {entry.key for entry in some}:
         assert [entry for entry in taken if entry.key == key] == [entry for entry in some if entry.key == key]
     assert len(queue) == 0
+
+
+def test_what_is_put_back_is_the_next_again():
+    first, second = entries("a", "b")
+    queue = queue_of(first, second)
+    taken = queue.take(0)
+    queue.put_back(taken)
+    assert len(queue) == 2
+    assert [queue.take(0), queue.take(0)] == [first, second]
