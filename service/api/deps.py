@@ -19,13 +19,14 @@ SPOT = 32_768
 T = TypeVar("T")
 
 
-def engine_of(request: Request) -> Engine:
+# Coroutines, because FastAPI would ask a thread for a plain function, which costs more than a small forward.
+async def engine_of(request: Request) -> Engine:
     """The engine behind the app."""
     engine: Engine = request.app.state.engine
     return engine
 
 
-def settings_of(request: Request) -> Settings:
+async def settings_of(request: Request) -> Settings:
     """The settings of the process."""
     settings: Settings = request.app.state.settings
     return settings

@@ -2,4 +2,5 @@
 
 from service.api.routes import forward, jobs, models, system, train
 
-ROUTERS = [models.router, train.router, forward.router, jobs.router, system.router]
+# Matched in this order, so the call that is made most often comes first.
+ROUTERS = [forward.router, models.router, train.router, jobs.router, system.router]
