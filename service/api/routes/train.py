@@ -1,6 +1,7 @@
 """Launch training jobs."""
 
 import re
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header
@@ -11,7 +12,15 @@ from service.api import describe, sse, views
 from service.api.bodies import read_json
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf
 from service.api.replies import reply
-from service.errors import CapacityExhausted, Draining, ModelNotFound, NotFound, ShapeMismatch, TemporaryReducedCapacity
+from service.errors import (
+    CapacityExhausted,
+    Draining,
+    JobNotFound,
+    ModelNotFound,
+    NotFound,
+    ShapeMismatch,
+    TemporaryReducedCapacity,
+)
 from service.schemas import answers
 from service.schemas.requests import TrainRequest
 
@@ -73,8 +82,9 @@ async def train_model(
     wait = wait_seconds(prefer or [])
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait}"
-        await sse.until_ended(engine, job.id, wait)
-        job = engine.ledger.get(job.id)
+        with suppress(JobNotFound):  # ended, and forgotten already for newer ones
+            await sse.until_ended(engine, job.id, wait)
+            job = engine.ledger.get(job.id)
     if job.state.terminal:
         return reply(views.of_job(job), 200, headers)
     return reply(views.of_job(job), 202, {**headers, "Retry-After": "1"})
