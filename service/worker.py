@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -147,7 +148,8 @@ def main(device: str, threads: int, fd: int) -> None:
     warm_up()
 
     def say(value: dict[str, Any], arrays: dict[str, NDArray[Any]] | None = None) -> None:
-        pipe.send_bytes(pack(value, arrays))
+        with suppress(OSError):  # the server's end has closed, so the inbox is about to end this process
+            pipe.send_bytes(pack(value, arrays))
 
     say({"say": "ready"})
     while True:

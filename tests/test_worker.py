@@ -219,10 +219,15 @@ def test_a_worker_process_works_listens_and_ends_with_its_server():
         line, epochs = last_said(pipe)
         assert (line, epochs < 10_000) == ({"say": "cancelled"}, True)
 
-        # Its server goes while it trains.
-        pipe.send_bytes(pack(header(endless, job="job_5"), WEIGHTS))
+
+@pytest.mark.parametrize("n_samples", [1_000, 50_000])  # it is about to speak when the server goes, or in a step
+def test_a_worker_whose_server_goes_while_it_trains_ends_at_once_and_without_a_word(n_samples, capfd):
+    endless = Plan(epochs=10_000, seed=0, data=Random(n_samples=n_samples, seed=0))
+    with process() as (worker, pipe):
+        pipe.send_bytes(pack(header(endless), WEIGHTS))
         assert said(pipe)["say"] == "losses"
         started = time.monotonic()
         pipe.close()
         assert worker.wait(DEADLINE_SECONDS) == 0
         assert time.monotonic() - started < 2
+    assert capfd.readouterr() == ("", "")
