@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -42,7 +41,8 @@ class Say(Protocol):
 class Inbox:
     """What the server says, read by a thread of its own so that a cancel arrives while a task runs.
 
-    When the server's end closes, however that happened, the process has no one to work for and ends.
+    When the server's end closes, however that happened, the process has no one to work for and ends. It ends as well
+    when it cannot take in what the server says: nobody would ever learn of the task.
     """
 
     def __init__(self, pipe: Connection) -> None:
@@ -52,6 +52,7 @@ class Inbox:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
+        status = 0
         try:
             while True:
                 header, tensors = unpack(self._pipe.recv_bytes())
@@ -60,7 +61,12 @@ class Inbox:
                 else:
                     self._tasks.put((header, tensors))
         except (EOFError, OSError):
-            os._exit(0)
+            pass
+        except BaseException:
+            log.exception("a message of the server could not be read")
+            status = 1
+        finally:
+            os._exit(status)
 
     def next(self) -> Message:
         """The next task, when there is one."""
@@ -140,7 +146,6 @@ def warm_up() -> None:
 
 def main(device: str, threads: int, fd: int) -> None:
     """Work for the server at the other end of a pipe until that end closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its workers itself
     os.nice(NICENESS)
     torch.set_num_threads(threads)
     pipe = Connection(fd)

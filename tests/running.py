@@ -7,8 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +20,8 @@ from service.cli.serve import READY
 from service.engine import Engine
 from service.settings import load
 
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 60
+CLIENT_SECONDS = 90  # more than the 60 for which a train call may wait
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def in_thread(**settings: Any) -> Iterator[Service]:
     thread.start()
     try:
         url = urls.get(timeout=DEADLINE_SECONDS)
-        with httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as http:
+        with httpx.Client(base_url=url, timeout=CLIENT_SECONDS) as http:
             yield Service(url, engine, http)
     finally:
         engine.drain()
@@ -63,11 +65,16 @@ def as_process(*arguments: str, **environment: str) -> Iterator[tuple[subprocess
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**clean, **environment}
     )
+    late = threading.Timer(DEADLINE_SECONDS, process.kill)
+    late.start()
     try:
         assert process.stdout is not None
-        url = next(line for line in process.stdout if line.startswith(READY)).removeprefix(READY).strip()
-        yield process, url
+        ready = next((line for line in process.stdout if line.startswith(READY)), None)
+        late.cancel()
+        assert ready is not None, "the server ended, or was late, before it was ready"
+        yield process, ready.removeprefix(READY).strip()
     finally:
+        late.cancel()
         process.kill()
         process.wait()
         assert process.stdout is not None
@@ -80,3 +87,20 @@ def until(condition: Callable[[], object], seconds: float = DEADLINE_SECONDS) ->
     while not condition():
         assert time.monotonic() < deadline, "the deadline has passed"
         time.sleep(0.005)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that the threads of a process have started."""
+    found: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended meanwhile
+            found += [int(child) for child in listed.read_text().split()]
+    return found
+
+
+def gone(pid: int) -> bool:
+    """Whether a process is no more, or only waits for somebody to take note of its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

@@ -1,5 +1,6 @@
 """The Python client against the running service."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def test_it_creates_trains_follows_and_runs_a_model(client: Client) -> None:
 
 def test_it_waits_for_a_job_and_cancels_one(client: Client) -> None:
     model = client.create(in_features=8, out_features=4)
-    assert client.train(model["id"], wait=30)["state"] == "succeeded"
+    assert client.train(model["id"], wait=60)["state"] == "succeeded"
     job = client.train(model["id"], epochs=10_000, batch_size=1)
     assert client.cancel(job["id"])["state"] == "cancelled"
     client.delete(model["id"], force=True)
@@ -50,7 +51,9 @@ def test_a_refusal_is_an_exception_with_the_problem_in_it(client: Client) -> Non
 
 
 def test_a_service_that_is_not_there_is_a_connection_error() -> None:
-    with Client("http://127.0.0.1:9") as client, pytest.raises(ConnectionError, match="does not answer"):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with Client(f"http://127.0.0.1:{port}") as client, pytest.raises(ConnectionError, match="does not answer"):
         client.model("mdl_x")
 
 

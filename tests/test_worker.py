@@ -3,11 +3,9 @@
 import contextlib
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -24,8 +22,8 @@ from service.training.fit import Fitted, fit
 from service.training.plan import Inline, Plan, Random, as_dict
 from service.worker import NICENESS, follow, out_of_memory, perform, prepare
 from tests.engine.engines import driven
+from tests.running import DEADLINE_SECONDS
 
-DEADLINE_SECONDS = 30
 PLAN = Plan(epochs=4, seed=3, data=Random(n_samples=20, seed=3))
 WEIGHTS = {
     "weight": np.ones((3, 4), np.float32),
@@ -197,7 +195,7 @@ def last_said(pipe: Connection) -> tuple[dict[str, Any], int]:
 
 
 def test_a_worker_process_works_listens_and_ends_with_its_server():
-    endless = Plan(epochs=10_000, seed=0, data=Random(n_samples=50_000, seed=0))
+    endless = Plan(epochs=10_000, seed=0, data=Random(n_samples=500_000, seed=0))
     with process() as (worker, pipe):
         # It leaves the processor to whoever serves.
         assert os.getpriority(os.PRIO_PROCESS, worker.pid) >= min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
@@ -206,8 +204,6 @@ def test_a_worker_process_works_listens_and_ends_with_its_server():
         line, epochs = last_said(pipe)
         assert (line["say"], epochs) == ("succeeded", 4)
 
-        # Ctrl-C in a terminal reaches every process; this one waits for its server to end it.
-        worker.send_signal(signal.SIGINT)
         pipe.send_bytes(pack(header(job="job_2"), WEIGHTS))
         assert last_said(pipe)[0]["say"] == "succeeded"
 
@@ -220,14 +216,13 @@ def test_a_worker_process_works_listens_and_ends_with_its_server():
         assert (line, epochs < 10_000) == ({"say": "cancelled"}, True)
 
 
-@pytest.mark.parametrize("n_samples", [1_000, 50_000])  # it is about to speak when the server goes, or in a step
-def test_a_worker_whose_server_goes_while_it_trains_ends_at_once_and_without_a_word(n_samples, capfd):
-    endless = Plan(epochs=10_000, seed=0, data=Random(n_samples=n_samples, seed=0))
+# It is about to speak when the server goes, or in a step; either training takes minutes.
+@pytest.mark.parametrize(("n_samples", "batch_size"), [(1_000, 10), (500_000, None)])
+def test_a_worker_whose_server_goes_while_it_trains_ends_at_once_and_without_a_word(n_samples, batch_size, capfd):
+    endless = Plan(epochs=10_000, batch_size=batch_size, seed=0, data=Random(n_samples=n_samples, seed=0))
     with process() as (worker, pipe):
         pipe.send_bytes(pack(header(endless), WEIGHTS))
         assert said(pipe)["say"] == "losses"
-        started = time.monotonic()
         pipe.close()
         assert worker.wait(DEADLINE_SECONDS) == 0
-        assert time.monotonic() - started < 2
     assert capfd.readouterr() == ("", "")

@@ -68,7 +68,7 @@ class Engine:
         self.workers = Workers(command, self.capacity.workers, self.queue)
         self.draining = False
         self.forwards = self.forward_rows = 0
-        self._lock = threading.Lock()  # between taking in a job and deleting its model
+        self._lock = threading.Lock()  # around taking in a model or a job, and deleting them
         self._new_model, self._new_job = Mint("mdl"), Mint("job")
 
     def __enter__(self) -> "Engine":
@@ -124,26 +124,29 @@ class Engine:
             A, B = (self._placed(tensor) for tensor in init.start(spec, seed))
         own = {"own_bias": base.bias.clone()} if spec.train_bias and base.bias is not None else {}
         at = instant().wall
-        return self.registry.add(
-            Model(
-                id=self._new_model(),
-                spec=spec,
-                seed=seed,
-                base=base,
-                adapter={"A": A, "B": B, **own},
-                created_at=at,
-                updated_at=at,
-                name=name,
-                metadata=dict(metadata or {}),
+        with self._lock:  # ids come in the order in which models do: a page of a list ends between two of them
+            return self.registry.add(
+                Model(
+                    id=self._new_model(),
+                    spec=spec,
+                    seed=seed,
+                    base=base,
+                    adapter={"A": A, "B": B, **own},
+                    created_at=at,
+                    updated_at=at,
+                    name=name,
+                    metadata=dict(metadata or {}),
+                )
             )
-        )
 
     def update(self, model_id: str, **notes: Any) -> Model:
-        """The model under another `name` or with other `metadata`.
+        """The model under another `name` or with other `metadata`; None leaves it without.
 
         Raises:
             ModelNotFound
         """
+        if "metadata" in notes:
+            notes["metadata"] = dict(notes["metadata"] or {})
         return self.registry.swap(model_id, lambda model: model.noted(instant().wall, **notes))
 
     def delete(self, model_id: str, *, force: bool = False) -> None:
@@ -162,7 +165,8 @@ class Engine:
                     "cancel it first, or delete the model with ?force=true"
                 )
             for job in active:
-                self.cancel(job.id)
+                with suppress(JobNotFound):  # it ended meanwhile, and was forgotten
+                    self.cancel(job.id)
             self.registry.remove(model_id)
 
     def weights(self, model_id: str) -> tuple[Model, Arrays]:
@@ -233,7 +237,7 @@ class Engine:
             run = Run(job.id, model_id, rows, self.registry, self.ledger, self._run_ended)
             self.budget.take(run.nbytes)
             self.ledger.add(job)
-            self.queue.put(run)  # has room: only this method puts, and one at a time
+            self.queue.put(run)
             return job
 
     def cancel(self, job_id: str) -> Job:
@@ -242,8 +246,10 @@ class Engine:
         Raises:
             JobNotFound
         """
+        over = self.ledger.get(job_id).state.terminal
         job = self._end(job_id, State.CANCELLED)
-        self.workers.tell(job_id, pack({"do": "cancel", "job": job_id}))
+        if not over:
+            self.workers.tell(job_id, pack({"do": "cancel", "job": job_id}))
         return job
 
     def _end(self, job_id: str, state: State, reason: str | None = None, detail: str | None = None) -> Job:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from service.clock import instant
 from service.codecs.message import pack, unpack
@@ -69,7 +70,7 @@ class Run:
             self._change(lambda job: job.progressed(said["losses"]))
             return False
         if said["say"] == "succeeded":
-            self._change(lambda job: self._published(job, said["loss"], arrays))
+            self._succeed(said["loss"], arrays)
         elif said["say"] == "failed":
             self._fail(said["reason"], said["detail"])
         return True
@@ -78,6 +79,13 @@ class Run:
         """The worker died under the job."""
         how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with status {exit_code}"
         self._fail("worker-died", f"the process that trained {how}; the model keeps the version it had")
+
+    def broke(self, error: Exception) -> None:
+        """The server could not hand out the job, or take in what came of it."""
+        if isinstance(error, MemoryError):
+            self._fail("out-of-memory", "the server had no memory to hand out the layer and its data")
+        else:
+            self._fail("internal-error", "the training broke inside the service; the log holds its trace")
 
     def ended(self) -> None:
         """No worker holds the job any longer."""
@@ -91,14 +99,16 @@ class Run:
         with suppress(JobNotFound):  # cancelled, and forgotten before the worker knew
             self._ledger.swap(self.job_id, change)
 
-    def _published(self, job: Job, loss: float, arrays: Arrays) -> Job:
+    def _succeed(self, loss: float, arrays: Arrays) -> None:
+        """Publish the weights as the model's next version, with which the job has succeeded."""
+        with suppress(NotFound):  # deleted meanwhile, and the job cancelled by that
+            device = self._registry.get(self.key).base.weight.device
+            # Copied here, where no reader waits for a lock.
+            adapter = {name: torch.from_numpy(np.array(array)).to(device) for name, array in arrays.items()}
+            self._change(lambda job: self._published(job, loss, adapter))
+
+    def _published(self, job: Job, loss: float, adapter: dict[str, Tensor]) -> Job:
         """The job as succeeded, once its weights are the model's next version."""
         at = instant()
-
-        def next_version(model: Any) -> Any:
-            device = model.base.weight.device
-            adapter = {name: torch.from_numpy(np.array(array)).to(device) for name, array in arrays.items()}
-            return model.published(at.wall, adapter, loss)
-
-        version = self._registry.swap(self.key, next_version).version
+        version = self._registry.swap(self.key, lambda model: model.published(at.wall, adapter, loss)).version
         return job.moved(State.SUCCEEDED, at, model_version=version, metrics={"final_loss": loss})

@@ -37,7 +37,7 @@ def since(job: Job, after: int = 0, end: int | None = None) -> list[Event]:
         first = max(done_epochs, after - earlier)
         events += [
             Event(k + earlier, "epoch", {"epoch": k, "epochs": job.epochs, "loss": loss})
-            for k, loss in enumerate(job.losses[first : max(0, min(epoch, end - earlier))], start=first + 1)
+            for k, loss in enumerate(job.losses_between(first, max(0, min(epoch, end - earlier))), start=first + 1)
         ]
         number = epoch + earlier + 1
         if change is not None and after < number <= end:

@@ -54,6 +54,10 @@ class Job:
         """One number for each finished epoch."""
         return self._losses[: self.epoch]
 
+    def losses_between(self, first: int, end: int) -> Sequence[float]:
+        """The losses of the epochs after the `first` up to the `end`, without a copy of all the others."""
+        return self._losses[first : min(end, self.epoch)]
+
     def moved(self, state: State, at: Instant, reason: str | None = None, **facts: Any) -> "Job":
         """This job in another state, with what became known by it.
 

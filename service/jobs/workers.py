@@ -32,6 +32,9 @@ class Task(Protocol):
     def lost(self, exit_code: int) -> None:
         """The worker died with this status (negative: the signal) before its last word."""
 
+    def broke(self, error: Exception) -> None:
+        """This side of the pipe failed at the task; its process, which may be in the middle of it, is replaced."""
+
     def ended(self) -> None:
         """No worker holds the task any longer, however it ended."""
 
@@ -60,8 +63,10 @@ class Worker(Generic[T]):
         self._command = command
         self._source = source
         self._stopping = threading.Event()
-        self._lock = threading.Lock()  # around what is sent, and which task it is about
+        self._lock = threading.Lock()  # around the next three; a request, which may take long, is sent without it
         self._task_id: str | None = None
+        self._asked = False  # the process has the task's request
+        self._untold: list[bytes] = []
         self._pipe: Connection | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.ready = self.was_ready = False
@@ -72,11 +77,15 @@ class Worker(Generic[T]):
         """Start the process, and the thread that feeds it."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the process, kindly first."""
+    def part(self) -> None:
+        """Ask the process to end, without waiting for it."""
         self._stopping.set()
         if self._process is not None:
             self._process.terminate()
+
+    def stop(self) -> None:
+        """End the process, kindly first."""
+        self.part()
         if self._thread.ident is not None:
             self._thread.join(STOP_SECONDS)
         if self._process is not None and self._process.poll() is None:
@@ -88,13 +97,18 @@ class Worker(Generic[T]):
         return None if self._process is None else self._process.pid
 
     def tell(self, job_id: str, message: bytes) -> None:
-        """Send a message about a task, if this worker has it."""
-        if self._task_id != job_id:  # so as not to wait for what is being sent about another
-            return
+        """Send a short message about a task, if this worker has it: at once, or right behind the task's request."""
         with self._lock:
-            if self._task_id == job_id and self._pipe is not None:
-                with suppress(OSError):  # it has just died, which its thread is about to notice
-                    self._pipe.send_bytes(message)
+            if self._task_id == job_id:
+                self._untold.append(message)
+                self._tell_all()
+
+    def _tell_all(self) -> None:
+        """Send what waits to be told, once the request is out; whoever calls holds the lock."""
+        if self._asked and self._pipe is not None:
+            with suppress(OSError):  # the process has just died, which its thread is about to notice
+                while self._untold:
+                    self._pipe.send_bytes(self._untold.pop(0))
 
     def _live(self) -> None:
         """Keep a process running, and start them more slowly each time one ends before it is ready."""
@@ -117,7 +131,12 @@ class Worker(Generic[T]):
         ours, theirs = Pipe()
         with ours, theirs:
             fd = theirs.fileno()
-            self._process = subprocess.Popen([*self._command, str(fd)], pass_fds=[fd], stdin=subprocess.DEVNULL)
+            # In a session of its own Ctrl-C in the terminal does not reach it: its server ends it.
+            self._process = subprocess.Popen(
+                [*self._command, str(fd)], pass_fds=[fd], stdin=subprocess.DEVNULL, start_new_session=True
+            )
+            if self._stopping.is_set():  # by a `stop` that came too early to see this process
+                self._process.terminate()
             self.starts += 1
             theirs.close()
             self._pipe = ours
@@ -152,17 +171,22 @@ class Worker(Generic[T]):
             request = task.begin()
             if request is None:
                 return
-            with self._lock:
-                pipe.send_bytes(request)
+            pipe.send_bytes(request)
             del request  # as large as the layer and its data
+            with self._lock:
+                self._asked = True
+                self._tell_all()
             while not task.heard(pipe.recv_bytes()):
                 pass
-        except Exception:
+        except (EOFError, OSError):
             task.lost(self._exit_code())
+            raise
+        except Exception as error:
+            task.broke(error)
             raise
         finally:
             with self._lock:
-                self._task_id = None
+                self._task_id, self._asked, self._untold = None, False, []
 
     def _exit_code(self) -> int:
         assert self._process is not None
@@ -181,6 +205,8 @@ class Workers(Generic[T]):
             worker.start()
 
     def stop(self) -> None:
+        for worker in self._workers:  # all of them end at the same time
+            worker.part()
         for worker in self._workers:
             worker.stop()
 

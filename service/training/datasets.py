@@ -31,8 +31,10 @@ def teacher(data: Teacher, layer: LoRALinear, tensors: dict[str, Tensor]) -> Row
     x = torch.randn(data.n_samples, in_features, generator=draw)
     down = torch.randn(rank, in_features, generator=draw) / in_features**0.5
     up = torch.randn(out_features, rank, generator=draw) / rank**0.5
-    noise = data.noise * torch.randn(data.n_samples, out_features, generator=draw)
-    return x, x @ (weight + up @ down).T + bias + noise
+    y = (x @ (weight + up @ down).T).add_(bias)
+    if data.noise:
+        y += data.noise * torch.randn(data.n_samples, out_features, generator=draw)
+    return x, y
 
 
 def handwritten(data: Digits, layer: LoRALinear, tensors: dict[str, Tensor]) -> Rows:

@@ -13,7 +13,7 @@ from service.lora.layer import LoRALinear
 from service.training.datasets import drawn
 from service.training.losses import LOSSES
 from service.training.optimizers import OPTIMIZERS
-from service.training.plan import Plan
+from service.training.plan import Plan, looked_at
 
 Rows = slice | Tensor
 
@@ -36,7 +36,8 @@ def fit(
     """Train a copy of the layer's adapter on x (n, in) and y; the given layer stays as it is.
 
     Yields None after each step, and after the last step of an epoch that epoch's loss: the mean over its rows,
-    each batch measured before its own update. Closing the generator stops the run between two steps.
+    each batch measured before its own update. At the end it yields None after each piece of the last look at the data.
+    Closing the generator stops the run where it yields.
 
     Raises:
         Diverged: when an epoch's loss, or a weight after it, is not finite as float32.
@@ -68,9 +69,10 @@ def fit(
         yield must_be_finite(float(total) / len(x))
 
     total = torch.zeros((), dtype=torch.float64, device=x.device)
-    for rows in pieces(len(x), plan.batch_size):
+    for rows in pieces(len(x), looked_at(plan)):
         loss, _ = loss_and_gradient(outputs(learner, frozen[rows], linear(x[rows], learner.A)), y[rows])
         total += loss.double() * len(x[rows])
+        yield None
     trained = layer.adapted({name: view.clone() for name, view in views.items()})
     return Fitted(trained, must_be_finite(float(total) / len(x)))
 
@@ -87,13 +89,13 @@ def batches(n: int, size: int | None, order: torch.Generator) -> Iterator[Rows]:
     if size is None:
         yield slice(n)
     else:
-        yield from torch.split(torch.randperm(n, generator=order), size)
+        shuffled = torch.randperm(n, generator=order)
+        yield from (shuffled[rows] for rows in pieces(n, size))
 
 
-def pieces(n: int, size: int | None) -> Iterator[slice]:
+def pieces(n: int, size: int) -> Iterator[slice]:
     """All rows in their order, at most `size` at a time."""
-    step = size or n
-    yield from (slice(start, start + step) for start in range(0, n, step))
+    yield from (slice(start, start + size) for start in range(0, n, size))
 
 
 def drop(x: Tensor, p: float, masks: torch.Generator) -> Tensor:
@@ -101,7 +103,7 @@ def drop(x: Tensor, p: float, masks: torch.Generator) -> Tensor:
     if p == 0:
         return x
     kept = torch.rand(x.shape, generator=masks) >= p
-    return x * kept.to(x.device) / (1 - p)
+    return (x * kept.to(x.device)).div_(1 - p)
 
 
 def outputs(layer: LoRALinear, frozen: Tensor, down: Tensor) -> Tensor:

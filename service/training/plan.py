@@ -14,6 +14,7 @@ from service.training import digits
 
 MAX_EPOCHS = 10_000
 MAX_SAMPLES = 100_000_000
+LOOKED_AT = 4_096
 
 Epochs = Annotated[int, Ge(1), Le(MAX_EPOCHS)]
 Samples = Annotated[int, Ge(1), Le(MAX_SAMPLES)]
@@ -168,9 +169,10 @@ def fitted(plan: Plan, spec: Spec, seed: int, max_bytes: int) -> Plan:
         _check_digits(spec)
     needed = bytes_needed(plan, spec)
     if needed > max_bytes:
-        detail = f"{data.n_samples} rows of {spec.in_features} → {spec.out_features} need {needed} bytes to train on"
+        rows = f"{data.n_samples} rows of {spec.in_features} → {spec.out_features}"
+        detail = f"{rows} need {needed} bytes to train on at rank {spec.rank}"
         raise LimitExceeded(
-            f"{detail}; {max_bytes} are allowed, so use fewer rows",
+            f"{detail}; {max_bytes} are allowed (LORA_TRAIN_MIB), so use fewer rows or a smaller batch or rank",
             Fault("/data", detail),
             bytes_needed=needed,
             bytes_allowed=max_bytes,
@@ -208,13 +210,21 @@ def targets_of(y: NDArray[Any]) -> Targets:
     return "probabilities" if bool(((y >= 0) & (y <= 1)).all()) else "numbers"
 
 
-def bytes_needed(plan: Plan, spec: Spec) -> int:
-    """Bytes of the rows and their frozen outputs, and of what one step makes of its batch."""
+def looked_at(plan: Plan) -> int:
+    """How many rows at a time the loss of the trained weights is measured on: small batches would only cost time."""
     n = plan.data.n_samples
-    step = plan.batch_size or n
-    copies = 3 * bool(spec.dropout) + bool(plan.batch_size)  # of a batch's inputs
-    rows = n * (spec.in_features + 2 * spec.out_features)
-    return FLOAT32_BYTES * (rows + step * (8 * spec.out_features + copies * spec.in_features))
+    return n if plan.batch_size is None else min(n, max(plan.batch_size, LOOKED_AT))
+
+
+def bytes_needed(plan: Plan, spec: Spec) -> int:
+    """Bytes of the rows, their frozen outputs and their order, of what one step makes of its batch, and of the adapter
+    with its gradient and the optimizer's moments."""
+    n, size = plan.data.n_samples, spec.in_features + spec.out_features
+    copies = 4 * bool(spec.dropout) + bool(plan.batch_size)  # of a batch's inputs
+    rows = n * (size + spec.out_features) + 2 * n * bool(plan.batch_size)
+    step = looked_at(plan) * (8 * spec.out_features + copies * spec.in_features + 2 * spec.rank)
+    hidden = 2 * spec.base_numbers + 2 * n * spec.out_features if isinstance(plan.data, Teacher) else 0
+    return FLOAT32_BYTES * (rows + max(step, hidden) + 8 * spec.adapter_numbers)
 
 
 def _taught(data: Teacher, spec: Spec) -> Teacher:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from tests.running import Service, until
+from tests.running import DEADLINE_SECONDS, Service, until
 
 
 def npy(x: NDArray[np.float32]) -> bytes:
@@ -54,7 +54,7 @@ def model(service: Service) -> dict:
     """A model whose adapter does something, with a scaling that is not 1."""
     fields = {"in_features": 64, "out_features": 10, "init": "normal", "alpha": 2.5, "train_bias": True, "seed": 6}
     created = service.http.post("/models", json=fields).json()
-    service.http.post(f"/models/{created['id']}/train", headers={"Prefer": "wait=30"})
+    service.http.post(f"/models/{created['id']}/train", headers={"Prefer": "wait=60"})
     return service.http.get(f"/models/{created['id']}").json()
 
 
@@ -159,23 +159,29 @@ def test_while_a_model_trains_every_answer_is_that_of_the_version_it_names(servi
     over = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(base_url=service.url) as mine:
+        with httpx.Client(base_url=service.url, timeout=DEADLINE_SECONDS) as mine:
             while not over.is_set():
                 answer = mine.post(path, content=x.tobytes(), headers=headers)
                 answers.append((int(answer.headers["x-model-version"]), np.frombuffer(answer.content, dtype="<f4")))
 
+    def hear() -> None:
+        enough = len(answers) + 5  # more than are under way
+        until(lambda: len(answers) >= enough)
+
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for version in range(1, 6):
-        job = http.post(f"/models/{model['id']}/train", json={"epochs": 300, "lr": 0.05}).json()
-        until(lambda job=job: http.get(f"/jobs/{job['id']}").json()["state"] == "succeeded")
-        expected[version] = formula(http, model, x)
-        enough = len(answers) + 5
-        until(lambda enough=enough: len(answers) >= enough)
-    over.set()
-    for thread in threads:
-        thread.join()
+    try:
+        hear()
+        for version in range(1, 6):
+            job = http.post(f"/models/{model['id']}/train", json={"epochs": 300, "lr": 0.05}).json()
+            until(lambda job=job: http.get(f"/jobs/{job['id']}").json()["state"] == "succeeded")
+            expected[version] = formula(http, model, x)
+            hear()
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
     assert {version for version, _ in answers} == set(range(6))
     for version, y in answers:
         assert_close(y.reshape(5, 4), expected[version])

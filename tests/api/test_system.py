@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.lora.spec import MAX_FEATURES
 from service.settings import Settings
-from tests.running import Service, in_thread
+from tests.running import Service, in_thread, until
 
 
 def metric(http: httpx.Client, name: str, **labels: str) -> float:
@@ -92,7 +92,10 @@ def test_the_documentation_needs_no_other_host(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/limits", "/metrics", "/openapi.json", "/docs"])
 def test_system_routes_answer_while_a_model_trains(service: Service, path: str) -> None:
-    model = service.http.post("/models", json={"in_features": 64, "out_features": 10}).json()
-    job = service.http.post(f"/models/{model['id']}/train", json={"epochs": 10_000, "batch_size": 1}).json()
-    assert service.http.get(path).status_code == 200
-    service.http.post(f"/jobs/{job['id']}/cancel")
+    http = service.http
+    model = http.post("/models", json={"in_features": 64, "out_features": 10}).json()
+    job = http.post(f"/models/{model['id']}/train", json={"epochs": 10_000, "batch_size": 1}).json()
+    until(lambda: http.get(f"/jobs/{job['id']}").json()["state"] == "running")
+    assert http.get(path).status_code == 200
+    assert http.get(f"/jobs/{job['id']}").json()["state"] == "running"
+    http.post(f"/jobs/{job['id']}/cancel")

@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from service.training.plan import Inline, Plan, Random
 from tests.running import until
 
 SHORT = Plan(epochs=3, data=Random(n_samples=20))
-ENDLESS = Plan(epochs=10_000, data=Random(n_samples=5_000))  # minutes, on a model as `small` makes it
+ENDLESS = Plan(epochs=10_000, batch_size=20, data=Random(n_samples=5_000))  # minutes, on a model as `small` makes it
 
 
 @contextmanager
@@ -36,11 +35,16 @@ def small(engine: Engine, **settings: Any) -> Model:
     return engine.create(**{"in_features": 64, "out_features": 64, "rank": 4, "seed": 7, **settings})
 
 
-def inline(n: int = 50, epochs: int = 3) -> tuple[Plan, dict[str, np.ndarray]]:
+def inline(n: int = 50, epochs: int = 3, batch_size: int | None = None) -> tuple[Plan, dict[str, np.ndarray]]:
     """A plan on rows that travel with it, for a model as `small` makes it."""
     draw = np.random.default_rng(0)
     rows = {name: draw.standard_normal((n, 64)).astype(np.float32) for name in "xy"}
-    return Plan(epochs=epochs, data=Inline(n_samples=n, targets="numbers")), rows
+    return Plan(epochs=epochs, batch_size=batch_size, data=Inline(n_samples=n, targets="numbers")), rows
+
+
+def endless() -> tuple[Plan, dict[str, np.ndarray]]:
+    """A plan that takes as long as `ENDLESS`, on rows that travel with it."""
+    return inline(5_000, ENDLESS.epochs, ENDLESS.batch_size)
 
 
 def until_ended(engine: Engine, job: Job) -> Job:
@@ -63,11 +67,3 @@ def driven(steps: Generator[float | None, None, Fitted]) -> tuple[list[float], F
             losses += [loss for loss in [next(steps)] if loss is not None]
         except StopIteration as end:
             return losses, end.value
-
-
-def gone(pid: int) -> bool:
-    """Whether a process is no more, or only waits for somebody to take note of its end."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True

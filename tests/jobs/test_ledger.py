@@ -194,9 +194,9 @@ def test_the_feed_reaches_back_so_far_and_no_further():
 def test_the_feed_is_read_in_one_pass():
     ledger = ledger_with("job_1")
     move(ledger, "job_1", State.RUNNING, [0.5] * 5_000)
-    started = time.monotonic()
+    started = time.thread_time()
     assert sum(1 for _ in ledger.feed(0)) == 5_002
-    assert time.monotonic() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_threads_that_change_jobs_leave_a_feed_without_gaps():

@@ -2,9 +2,12 @@
 
 import logging
 import os
+import select
 import signal
+import statistics
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from service.jobs.queue import Queue
-from service.jobs.workers import Workers
+from service.jobs.workers import STOP_SECONDS, Workers
 from tests.jobs import echo
-from tests.running import until
+from tests.running import DEADLINE_SECONDS, until
 
 ECHO = [sys.executable, "-S", echo.__file__]
+NEVER_READY = [sys.executable, "-S", "-c", "import os, sys; os.read(int(sys.argv[-1]), 1)"]
 
 
 class Order:
@@ -28,6 +32,7 @@ class Order:
         self.request: bytes | None = "\n".join(lines).encode()
         self.said: list[bytes] = []
         self.exit_codes: list[int] = []
+        self.errors: list[Exception] = []
         self.over = threading.Event()
         self.begun = False
         self.times_ended = 0
@@ -43,6 +48,9 @@ class Order:
     def lost(self, exit_code: int) -> None:
         self.exit_codes.append(exit_code)
 
+    def broke(self, error: Exception) -> None:
+        self.errors.append(error)
+
     def ended(self) -> None:
         self.times_ended += 1
         self.over.set()
@@ -54,7 +62,7 @@ class Orders(Queue[Order]):
     def run(self, order: Order) -> Order:
         """Wait for the order to be over."""
         self.put(order)
-        assert order.over.wait(10)
+        assert order.over.wait(DEADLINE_SECONDS)
         self.done(order)
         return order
 
@@ -73,6 +81,7 @@ def running(count: int = 1, command: list[str] = ECHO) -> Iterator[tuple[Workers
 
 
 def alive(pid: int) -> bool:
+    """Whether there is a process, be it one that only waits for its parent to take note of its end."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -122,7 +131,7 @@ def test_the_task_of_a_worker_that_is_killed_is_lost_with_the_signal(number):
         orders.put(order)
         until(lambda: order.said)
         os.kill(workers.pids[0], number)
-        assert order.over.wait(5)
+        assert order.over.wait(DEADLINE_SECONDS)
         assert (order.exit_codes, order.times_ended) == ([-number], 1)
         assert orders.run(Order("job_2", "say done")).said == [b"done"]
 
@@ -131,7 +140,7 @@ def test_an_idle_worker_that_is_killed_is_replaced():
     with running(2) as (workers, orders):
         pids = workers.pids
         os.kill(pids[0], signal.SIGKILL)
-        until(lambda: workers.restarts == 1 and workers.ready == 2, 10)
+        until(lambda: workers.restarts == 1 and workers.ready == 2)
         assert pids[0] not in workers.pids
         assert pids[1] in workers.pids
         assert not alive(pids[0])
@@ -153,10 +162,10 @@ def test_starts_that_fail_are_counted_and_told_until_one_does_not(tmp_path: Path
     assert not workers.failing
     workers.start()
     try:
-        until(lambda: workers.failing, 20)
+        until(lambda: workers.failing)
         assert workers.ready == 0
         permit.touch()
-        until(lambda: workers.ready == 2, 20)
+        until(lambda: workers.ready == 2)
         assert not workers.failing
         assert workers.restarts >= 6
         assert orders.run(Order("job_1", "say done")).said == [b"done"]
@@ -175,8 +184,8 @@ def test_one_worker_that_is_up_is_enough_not_to_be_failing(tmp_path: Path):
     workers = Workers([sys.executable, "-S", "-W", "ignore", str(script)], 2, Orders(10))
     workers.start()
     try:
-        until(lambda: workers.restarts >= 3, 20)
-        assert (workers.ready, workers.failing) == (1, False)
+        until(lambda: workers.restarts >= 3 and workers.ready == 1)
+        assert not workers.failing
     finally:
         workers.stop()
 
@@ -187,9 +196,9 @@ def test_a_start_that_the_system_refuses_is_tried_again(tmp_path: Path):
     with running(command=[str(python), "-S", echo.__file__]) as (workers, _):
         python.unlink()
         os.kill(workers.pids[0], signal.SIGKILL)
-        until(lambda: workers.failing, 10)
+        until(lambda: workers.failing)
         python.symlink_to(sys.executable)
-        until(lambda: workers.ready == 1, 10)
+        until(lambda: workers.ready == 1)
 
 
 def test_stopping_ends_every_process_and_is_not_taken_for_a_death():
@@ -208,11 +217,31 @@ def test_workers_may_be_stopped_before_they_are_ready_or_started():
     never = Workers(ECHO, 2, Orders(1))
     never.stop()
     assert never.pids == []
-    young = Workers([*ECHO, os.devnull], 2, Orders(1))
+    young = Workers(NEVER_READY, 2, Orders(1))
     young.start()
+    until(lambda: len(young.pids) == 2)
     pids = young.pids
     young.stop()
     assert not any(alive(pid) for pid in pids)
+
+
+def test_stopping_at_once_after_the_start_takes_no_time_and_leaves_no_process():
+    stopped, seconds = [], []
+    for _ in range(20):
+        workers = Workers(NEVER_READY, 1, Orders(1))
+        workers.start()
+        started = time.monotonic()
+        workers.stop()
+        seconds.append(time.monotonic() - started)
+        stopped.append(workers)
+    assert statistics.median(seconds) < STOP_SECONDS / 2
+    assert not any(alive(pid) for workers in stopped for pid in workers.pids)
+
+
+def test_ctrl_c_in_the_terminal_reaches_no_worker():
+    with running(2) as (workers, _):
+        # A terminal sends the signal to processes of its own session.
+        assert [os.getsid(pid) for pid in workers.pids] == workers.pids
 
 
 def test_a_process_that_does_not_end_when_asked_is_killed():
@@ -236,13 +265,13 @@ class Broken(Order):
         return super().begin()
 
     def heard(self, message: bytes) -> bool:
-        if self.where in ("heard", "lost"):
+        if self.where in ("heard", "broke"):
             raise RuntimeError(self.where)
         return super().heard(message)
 
-    def lost(self, exit_code: int) -> None:
-        super().lost(exit_code)
-        if self.where == "lost":
+    def broke(self, error: Exception) -> None:
+        super().broke(error)
+        if self.where == "broke":
             raise RuntimeError(self.where)
 
     def ended(self) -> None:
@@ -251,12 +280,12 @@ class Broken(Order):
             raise RuntimeError(self.where)
 
 
-@pytest.mark.parametrize("where", ["begin", "heard", "lost", "ended"])
+@pytest.mark.parametrize("where", ["begin", "heard", "broke", "ended"])
 def test_a_task_that_breaks_on_the_servers_side_does_not_take_its_worker_along(where, caplog):
     with running() as (workers, orders), caplog.at_level(logging.ERROR):
         broken = orders.run(Broken("job_1", where))
         assert broken.times_ended == 1
-        assert len(broken.exit_codes) == (0 if where == "ended" else 1)
+        assert (len(broken.errors), broken.exit_codes) == (0 if where == "ended" else 1, [])
         assert orders.run(Order("job_2", "say done")).said == [b"done"]
         assert "a worker's task broke on the server's side" in caplog.text
         assert workers.restarts == 1
@@ -269,11 +298,11 @@ def test_a_message_about_a_task_reaches_the_process_that_has_it():
         orders.put(other)
         until(lambda: one.said and other.said)
         workers.tell("job_2", b"say hello\nsay done")
-        assert other.over.wait(5)
+        assert other.over.wait(DEADLINE_SECONDS)
         assert other.said == [b"2", b"hello", b"done"]
         assert (one.said, one.over.is_set()) == ([b"1"], False)
         workers.tell("job_1", b"say done")
-        assert one.over.wait(5)
+        assert one.over.wait(DEADLINE_SECONDS)
 
 
 def test_a_message_about_a_task_that_nobody_has_reaches_nobody():
@@ -296,22 +325,24 @@ def test_a_message_to_a_process_that_has_just_died_is_dropped():
         assert order.exit_codes == [-signal.SIGKILL]
 
 
-def test_a_process_that_takes_nothing_in_holds_up_nobody_elses_message():
+def test_a_message_does_not_wait_for_a_process_that_takes_nothing_in_and_follows_the_request():
     with running() as (workers, orders):
         (pid,) = workers.pids
         os.kill(pid, signal.SIGSTOP)
         try:
-            stuck = Order("job_1", f"say {'x' * 20_000_000}", "say done")
+            stuck = Order("job_1", f"say {'x' * 20_000_000}")
             orders.put(stuck)
-            until(lambda: stuck.begun)
-            telling = threading.Thread(target=workers.tell, args=("job_2", b"say done"), daemon=True)
+            pipe = workers._workers[0]._pipe
+            until(lambda: stuck.begun and not select.select([], [pipe], [], 0)[1])  # the pipe is full of the request
+            telling = threading.Thread(target=workers.tell, args=("job_1", b"say done"), daemon=True)
             telling.start()
-            telling.join(1)
+            telling.join(DEADLINE_SECONDS)
             held_up = telling.is_alive()
         finally:
             os.kill(pid, signal.SIGCONT)
-        assert stuck.over.wait(10)
+        assert stuck.over.wait(DEADLINE_SECONDS)
         assert not held_up
+        assert [len(said) for said in stuck.said] == [20_000_000, len("done")]
 
 
 def test_tasks_of_one_key_never_run_at_the_same_time():
@@ -322,9 +353,9 @@ def test_tasks_of_one_key_never_run_at_the_same_time():
         until(lambda: first.said and other.said)
         assert not second.begun
         workers.tell(first.job_id, b"say done")
-        assert first.over.wait(5)
+        assert first.over.wait(DEADLINE_SECONDS)
         orders.done(first)
         until(lambda: second.said)
         for order in (second, other):
             workers.tell(order.job_id, b"say done")
-            assert order.over.wait(5)
+            assert order.over.wait(DEADLINE_SECONDS)

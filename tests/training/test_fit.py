@@ -1,6 +1,9 @@
 """A run equals the seed document's loop step for step, and leaves the layer it was given alone."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,7 +144,7 @@ def test_a_run_yields_none_for_each_batch_and_one_loss_for_each_epoch(n, epochs,
     x, y = rows_for("mse", layer, n)
     ended = run(layer, x, y, plan_for("mse", n, epochs=epochs, batch_size=size))
     steps = 1 if size is None else math.ceil(n / size)
-    assert [loss is None for loss in ended.yields] == ([True] * steps + [False]) * epochs
+    assert [loss is None for loss in ended.yields] == ([True] * steps + [False]) * epochs + [True]
     assert all(math.isfinite(loss) for loss in ended.losses)
 
 
@@ -375,3 +378,49 @@ def test_a_layer_of_zeros_can_be_trained():
     layer = LoRALinear(torch.zeros(2, 2), None, torch.zeros(1, 2), torch.zeros(2, 1), scaling=1.0)
     plan = Plan(epochs=1, batch_size=1, seed=0)
     assert run(layer, torch.zeros(2, 2), torch.zeros(2, 2), plan).losses == [0.0]
+
+
+MEASURE = """
+import sys, torch
+from service.lora.init import frozen, start
+from service.lora.layer import LoRALinear
+from service.lora.spec import Spec
+from service.training import datasets
+from service.training.fit import fit
+from service.training.plan import bytes_needed, fitted
+from tests.memory import peak_growth
+from tests.training.test_fit import GREEDY
+
+torch.set_num_threads(1)
+spec, plan = GREEDY[sys.argv[1]]
+plan = fitted(plan, spec, 0, 2**40)
+A, B = start(spec, 0)
+layer = LoRALinear(*frozen(spec, 0), A, B, spec.scaling)
+small = LoRALinear(torch.zeros(2, 2), None, torch.zeros(1, 2), torch.zeros(2, 1), 1.0)
+x = torch.zeros(2, 2)
+for _ in fit(small, x, x, plan):  # what torch sets up on first use is no part of a job
+    break
+grown = peak_growth()
+for number, _ in enumerate(fit(layer, *datasets.load(plan.data, layer, {}), plan, spec.dropout)):
+    if number == 5:
+        break
+print(grown(), bytes_needed(plan, spec))
+"""
+GREEDY = {
+    "a teacher of many rows": (Spec(in_features=1, out_features=64, rank=1), Plan(data=Teacher(n_samples=500_000))),
+    "a teacher of a large layer": (Spec(in_features=3_000, out_features=3_000), Plan(data=Teacher(n_samples=8))),
+    "a high rank": (Spec(in_features=4_000, out_features=4_000, rank=1_000), Plan(data=Random(n_samples=8))),
+    "many small batches": (
+        Spec(in_features=1, out_features=1, rank=1),
+        Plan(data=Random(n_samples=2**21), batch_size=1),
+    ),
+    "one full batch": (Spec(in_features=64, out_features=64), Plan(data=Random(n_samples=200_000), loss="cosine")),
+    "dropout": (Spec(in_features=256, out_features=8, dropout=0.5), Plan(data=Random(n_samples=100_000))),
+}
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_a_run_takes_no_more_memory_than_its_plan_says(name):
+    said = subprocess.check_output([sys.executable, "-c", MEASURE, name], text=True, cwd=Path(__file__).parents[2])
+    taken, needed = map(int, said.split())
+    assert taken <= needed + 2**23  # what the allocator keeps

@@ -16,6 +16,7 @@ from service.errors import LimitExceeded, NonFinite, ShapeMismatch, Validation
 from service.lora.spec import Spec
 from service.training.plan import (
     DATA_KINDS,
+    LOOKED_AT,
     LOSS_TARGETS,
     OPTIMIZER_DEFAULTS,
     OPTIMIZER_SETTINGS,
@@ -284,8 +285,8 @@ def test_data_is_refused_exactly_when_it_needs_more_bytes_than_are_allowed(n, in
     assert error.faults[0].pointer == "/data"
     assert error.facts == {"bytes_needed": needed, "bytes_allowed": needed - 1}
     assert error.detail == (
-        f"{n} rows of {in_features} → {out_features} need {needed} bytes to train on; "
-        f"{needed - 1} are allowed, so use fewer rows"
+        f"{n} rows of {in_features} → {out_features} need {needed} bytes to train on at rank 1; "
+        f"{needed - 1} are allowed (LORA_TRAIN_MIB), so use fewer rows or a smaller batch or rank"
     )
 
 
@@ -295,7 +296,7 @@ def test_rows_that_no_machine_could_hold_are_refused_before_anything_is_allocate
     assert error.facts["bytes_needed"] > 10**14
 
 
-@given(st.integers(16, 10**8 - 1))
+@given(st.integers(2 * LOOKED_AT, 10**8 - 1))
 def test_more_rows_need_more_bytes_and_small_batches_fewer_than_a_full_one(n):
     def needed(n, size):
         return bytes_needed(Plan(data=Random(n_samples=n), batch_size=size), SPEC)
