@@ -17,7 +17,7 @@ RUN pip install -q -c constraints.txt -U pip \
 # files that only later Pythons can read.
 RUN cd /opt/venv/lib/python3*/site-packages \
     && rm -rf torch/include torch/share torch/test \
-    && find torch/bin -type f ! -name torch_shm_manager -delete \
+    && find torch -path 'torch/bin/*' -type f ! -name torch_shm_manager -delete \
     && find sympy networkx -type d -name tests -prune -exec rm -rf {} + \
     && (python -m compileall -qq -j 0 --invalidation-mode unchecked-hash . || true)
 COPY README.md LICENSE ./
@@ -40,5 +40,5 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 # Without ProxyHandler({}) a proxy from the environment would be asked.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-c", \
-    "from urllib.request import ProxyHandler, build_opener; build_opener(ProxyHandler({})).open('http://127.0.0.1:8000/readyz', timeout=4)"]
+    "import os; from urllib.request import ProxyHandler, build_opener; build_opener(ProxyHandler({})).open(f'http://127.0.0.1:{os.getenv(\"LORA_PORT\", 8000)}/readyz', timeout=4)"]
 CMD ["lora", "serve", "--host", "0.0.0.0"]

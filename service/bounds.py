@@ -19,6 +19,9 @@ RULES: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 # The size of a layer is a limit in both directions; of everything else only what is too large is.
 SIZES = frozenset({"in_features", "out_features"})
 
+# How JSON spells what it has no numbers for.
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+
 
 def shown(value: object) -> str:
     """The value as an error may quote it: JSON, at most 60 characters."""

@@ -221,6 +221,15 @@ class TemporaryReducedCapacity(ServiceError):
     retryable = True
 
 
+class NotReady(ServiceError):
+    """The service does not take work yet, or no longer.
+
+    The detail has the state of each check. After a start it takes some seconds until the workers are up.
+    """
+
+    retryable = True
+
+
 class Draining(ServiceError):
     """The service is shutting down.
 

@@ -1,6 +1,7 @@
 """Everything that can be set from outside, as `LORA_*`: read once, checked, and then fixed."""
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,8 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LORA_"
 KUBERNETES = (
-    "Kubernetes injects names like LORA_PORT and LORA_SERVICE_HOST for a Service called lora; "
-    "set enableServiceLinks: false in the pod, or call the Service something else"
+    "in a pod: Kubernetes injects names like LORA_PORT and LORA_SERVICE_HOST for a Service called lora; "
+    "set enableServiceLinks: false, or call the Service something else"
 )
 
 
@@ -45,7 +46,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    host: str = _setting("127.0.0.1", "address to listen on")
+    host: str = _setting("127.0.0.1", "address to listen on", min_length=1)
     port: int = _setting(8000, "port to listen on; 0 takes a free one", ge=0, le=65_535)
     device: Literal["auto", "cpu", "cuda"] = _setting("auto", "where tensors live; auto is cuda where there is one")
     workers: int = _setting(default_workers, "processes that train", unit="processes", ge=1, le=256)
@@ -71,7 +72,9 @@ def load(**given: Any) -> Settings:
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
     if unknown:
-        raise SettingsError(f"{unknown[0]} is not a setting of this service ({KUBERNETES})")
+        meant = get_close_matches(unknown[0].lower().removeprefix(PREFIX.lower()), Settings.model_fields, n=1)
+        hint = f"; did you mean {PREFIX}{meant[0].upper()}?" if meant else ""
+        raise SettingsError(f"{unknown[0]} is not a setting of this service{hint} ({KUBERNETES})")
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:

@@ -14,6 +14,7 @@ from service.errors import (
     MalformedJson,
     ModelNotFound,
     NotFound,
+    NotReady,
     ServiceError,
     ShapeMismatch,
     TemporaryReducedCapacity,
@@ -64,7 +65,7 @@ def test_an_error_carries_its_detail_its_faults_and_its_facts(kind):
 
 
 def test_only_what_passes_by_itself_is_worth_a_retry():
-    assert {kind for kind in KINDS if kind.retryable} == {TemporaryReducedCapacity, Draining}
+    assert {kind for kind in KINDS if kind.retryable} == {TemporaryReducedCapacity, NotReady, Draining}
 
 
 def test_errors_of_a_kind_can_be_caught_together():

@@ -52,8 +52,15 @@ def test_a_name_that_is_no_setting_stops_the_start(name, monkeypatch):
     monkeypatch.setenv("LORAX_Y", "1")
     with pytest.raises(SettingsError) as wrong:
         load()
-    assert str(wrong.value) == f"{name} is not a setting of this service ({KUBERNETES})"
-    assert "enableServiceLinks: false" in str(wrong.value)
+    assert str(wrong.value).startswith(f"{name} is not a setting of this service")
+    assert str(wrong.value).endswith(f"({KUBERNETES})")
+    assert "enableServiceLinks: false" in KUBERNETES
+
+
+def test_a_misspelt_name_is_told_from_the_one_that_was_meant(monkeypatch):
+    monkeypatch.setenv("LORA_WORKER_THREAD", "1")
+    with pytest.raises(SettingsError, match="did you mean LORA_WORKER_THREADS"):
+        load()
 
 
 @pytest.mark.parametrize("name", ["LORA", "LORAX_Y", "MY_LORA_X"])
@@ -74,6 +81,7 @@ def test_a_port_that_kubernetes_set_is_recognised(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("host", ""),
         ("port", "65536"),
         ("port", "-1"),
         ("port", ""),

@@ -1,7 +1,8 @@
 """Put the app together: engine, routes, errors, documentation, door."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import torch
 from fastapi import FastAPI
@@ -15,7 +16,7 @@ from service.api.metrics import Metrics
 from service.api.routes import ROUTERS
 from service.engine import Capacity, Engine
 from service.engine.engine import MIB
-from service.settings import Settings, SettingsError
+from service.settings import Settings, SettingsError, usable_cores
 
 SUMMARY = "Low-rank adapters on any linear layer: create, train and run them over HTTP."
 TAGS = [
@@ -36,6 +37,7 @@ def create_engine(settings: Settings) -> Engine:
     cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not cuda:
         raise SettingsError("LORA_DEVICE is 'cuda', and torch finds no CUDA device here; use auto or cpu")
+    torch.set_num_threads(usable_cores())  # torch itself does not know of a container's quota
     capacity = Capacity(
         memory_bytes=settings.memory_mib * MIB,
         layer_bytes=settings.layer_mib * MIB,
@@ -55,7 +57,7 @@ def create_app(settings: Settings, engine: Engine) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with engine:
+        with engine, suppress(asyncio.CancelledError):  # cancelled by a second signal, which waits for nothing
             yield
 
     app = FastAPIOffline(

@@ -1,4 +1,4 @@
-"""Read what a request carries, within limits and by its Content-Type; choose the type of the answer by Accept."""
+"""Read what a request carries, within limits and by its Content-Type."""
 
 from typing import TypeVar
 
@@ -6,14 +6,13 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from service.api.deps import off_loop
-from service.api.faults import field_names, from_pydantic
+from service.api.faults import from_pydantic
 from service.codecs import CODECS
 from service.codecs.codec import Codec
 from service.codecs.json import JSON, parse
-from service.errors import Fault, NotAcceptable, TooLarge, UnsupportedEncoding, UnsupportedMediaType, Validation
+from service.errors import TooLarge, UnsupportedEncoding, UnsupportedMediaType
 
 MIB = 2**20
-MAX_FIELDS = 64  # of any object in a request
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -60,22 +59,10 @@ async def read_json(request: Request, schema: type[T], max_mib: int, *, optional
 
 def validated(body: bytes | bytearray, schema: type[T]) -> T:
     """The JSON text as an instance of its schema."""
-    value = parse(body)
-    must_be_small(value)
     try:
-        return schema.model_validate(value)
+        return schema.model_validate(parse(body))
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        raise from_pydantic(found, field_names(schema)) from None
-
-
-def must_be_small(value: object) -> None:
-    """Raise Validation for an object with far too many fields: pydantic would describe each of them."""
-    if isinstance(value, dict):
-        if len(value) > MAX_FIELDS:
-            raise Validation(f"an object has {len(value)} fields; at most {MAX_FIELDS} are read", Fault("", "too many"))
-        for inner in value.values():
-            must_be_small(inner)
+        raise from_pydantic(error.errors(include_url=False), schema) from None
 
 
 def must_be(given: str, allowed: list[str]) -> None:
@@ -91,48 +78,6 @@ def codec_in(request: Request) -> Codec:
     given = media_type(request)
     must_be(given, list(CODECS))
     return CODECS[given]
-
-
-def codec_out(request: Request, default: Codec) -> Codec:
-    """The codec of the answer: the one that Accept likes best, the request's own where it does not care."""
-    return CODECS[accepted(request, [default.media_type, *CODECS])]
-
-
-def accepted(request: Request, offered: list[str]) -> str:
-    """The offered type that Accept (RFC 9110, 12.5.1) likes best; of equals the first.
-
-    Raises:
-        NotAcceptable: when it takes none of them.
-    """
-    header = request.headers.get("accept", "*/*")
-    ranges = [_media_range(part) for part in header.split(",") if part.strip()]
-
-    def quality(offer: str) -> float:
-        """What the most specific range that covers the offer gives it."""
-        covering = [(_specificity(name), q) for name, q in ranges if _covers(name, offer)]
-        return max(covering)[1] if covering else 0.0
-
-    best = max(offered, key=quality)
-    if ranges and quality(best) <= 0:
-        raise NotAcceptable(f"Accept is {header[:80]}; this route answers {', '.join(dict.fromkeys(offered))}")
-    return best
-
-
-def _media_range(part: str) -> tuple[str, float]:
-    name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-    q = next((parameter[2:] for parameter in parameters if parameter.startswith("q=")), "1")
-    try:
-        return name, float(q)
-    except ValueError:
-        return name, 1.0
-
-
-def _specificity(name: str) -> int:
-    return 0 if name == "*/*" else 1 if name.endswith("/*") else 2
-
-
-def _covers(name: str, offer: str) -> bool:
-    return name in ("*/*", offer) or (name.endswith("/*") and offer.startswith(name[:-1]))
 
 
 def _too_large(size: str, max_bytes: int) -> TooLarge:

@@ -1,5 +1,6 @@
 """What the OpenAPI page says of bodies that the routes read and write themselves."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -13,6 +14,7 @@ from service.codecs import CODECS
 from service.codecs.json import JSON
 from service.errors import (
     DuplicateKey,
+    InternalError,
     LimitExceeded,
     MalformedJson,
     NonFinite,
@@ -23,7 +25,16 @@ from service.errors import (
     UnsupportedMediaType,
     Validation,
 )
-from service.schemas.answers import EventPage, Job, Model, Problem
+from service.schemas.answers import (
+    EventPage,
+    ForwardResponse,
+    Job,
+    JobPage,
+    Limits,
+    Model,
+    ModelPage,
+    Problem,
+)
 from service.schemas.requests import CreateModelRequest, ForwardRequest, TrainRequest, UpdateModelRequest
 
 # Schemas of bodies that the routes read and write themselves, which FastAPI does not see; and of those whose
@@ -34,8 +45,12 @@ SCHEMAS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
     (TrainRequest, "validation"),
     (ForwardRequest, "validation"),
     (Model, "serialization"),
+    (ModelPage, "serialization"),
     (Job, "serialization"),
+    (JobPage, "serialization"),
     (EventPage, "serialization"),
+    (ForwardResponse, "serialization"),
+    (Limits, "serialization"),
     (Problem, "serialization"),
 ]
 REFERENCE = "#/components/schemas/{model}"
@@ -44,6 +59,18 @@ BINARY = [name for name in CODECS if name != JSON.media_type]
 # What can be wrong with any body, and with one in JSON.
 BODY = (TooLarge, UnsupportedMediaType, UnsupportedEncoding)
 JSON_BODY = (*BODY, MalformedJson, TooDeep, Validation, DuplicateKey, LimitExceeded, NonFinite)
+
+HEADERS = {
+    "X-Request-Id": ("string", "the id of the request: the client's own where it sent a plain one"),
+    "Location": ("string", "where the new thing is"),
+    "Link": ("string", 'the next page, rel="next" (RFC 8288); absent on the last'),
+    "Retry-After": ("integer", "seconds to wait before asking again"),
+    "Preference-Applied": ("string", "the wait that was granted (RFC 7240); absent where none was asked for"),
+    "X-Model-Version": ("integer", "the version of the model that answered"),
+    "Allow": ("string", "the methods of this address"),
+    "Accept": ("string", "the types that are read here"),
+}
+OF_ERRORS = {415: ["Accept"], 503: ["Retry-After"]}
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -66,11 +93,22 @@ def reference(schema: type[BaseModel]) -> dict[str, str]:
     return {"$ref": REFERENCE.format(model=schema.__name__)}
 
 
+def headers(*names: str) -> dict[str, Any]:
+    """The `headers` of an answer."""
+    return {
+        name: {"description": description, "schema": {"type": kind}}
+        for name, (kind, description) in HEADERS.items()
+        if name in names
+    }
+
+
 def problems(*kinds: type[ServiceError]) -> Responses:
-    """The error answers of a route: those named, by status, with an example of each."""
+    """The error answers of a route, by status: those named, and the one that no route is safe from."""
+    kinds = (*kinds, InternalError)
     return {
         status: {
             "description": "; ".join(kind.title() for kind in of_status),
+            "headers": headers(*OF_ERRORS.get(status, [])),
             "content": {
                 MEDIA_TYPE: {
                     "schema": reference(Problem),
@@ -110,18 +148,24 @@ def install(app: FastAPI) -> None:
             )
             _, own = models_json_schema(SCHEMAS, ref_template=REFERENCE)
             page["components"]["schemas"] |= own["$defs"]
-            _forget_framework_errors(page)
+            for name in ("HTTPValidationError", "ValidationError"):
+                page["components"]["schemas"].pop(name, None)
+            for operation in _operations(page):
+                _finish(operation["responses"])
             app.openapi_schema = page
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _forget_framework_errors(page: dict[str, Any]) -> None:
-    """Take out the 422 that FastAPI adds wherever there is a parameter, and that no route answers with."""
-    for name in ("HTTPValidationError", "ValidationError"):
-        page["components"]["schemas"].pop(name, None)
+def _operations(page: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for path in page["paths"].values():
-        for operation in path.values():
-            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
-                del operation["responses"]["422"]
+        yield from path.values()
+
+
+def _finish(responses: dict[str, Any]) -> None:
+    """Add what every answer has; take out the 422 that FastAPI adds to each parameter, which no route answers with."""
+    if "application/json" in responses.get("422", {}).get("content", {}):
+        del responses["422"]
+    for answer in responses.values():
+        answer["headers"] = {**headers("X-Request-Id"), **answer.get("headers", {})}

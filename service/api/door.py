@@ -1,14 +1,17 @@
 """The first thing a request meets and the last its answer passes: an id, the time it took, a last resort."""
 
+import asyncio
 import logging
 import re
 import secrets
 import time
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api import problems
 from service.api.metrics import Metrics
+from service.errors import Draining
 
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
@@ -28,7 +31,10 @@ class Door:
             return
         started = time.perf_counter()
         request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        method = scope["method"]
+        scope.setdefault("state", {}).update(request_id=request_id, head=method == "HEAD")
+        if method == "HEAD":  # what GET would answer; the server leaves out the body
+            scope = {**scope, "method": "GET"}
         status = 0
 
         async def pass_on(message: Message) -> None:
@@ -42,11 +48,15 @@ class Door:
             await self.app(scope, receive, pass_on)
         except ClientDisconnect:
             status = 499  # as nginx counts a client that left before it was answered
+        except asyncio.CancelledError:  # the time that a shutdown leaves to requests under way is up
+            if not status:
+                error = Draining("the service shut down before this request was answered")
+                await problems.response(error, Request(scope))(scope, receive, pass_on)
         except Exception:  # the app has answered with a problem already
             log.exception("request %s broke", request_id)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
-            self.metrics.answered(route, _method(scope), status, time.perf_counter() - started)
+            self.metrics.answered(route, _counted(method), status, time.perf_counter() - started)
 
 
 def _request_id(scope: Scope) -> str:
@@ -55,7 +65,6 @@ def _request_id(scope: Scope) -> str:
     return given.decode() if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
 
-def _method(scope: Scope) -> str:
+def _counted(method: str) -> str:
     """The method as a metric may name it: whatever a client makes up counts as one."""
-    method: str = scope["method"]
     return method if method in {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"} else "other"

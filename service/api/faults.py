@@ -2,16 +2,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import islice, takewhile
 from typing import Any
 
 from pydantic import BaseModel
 
-from service.bounds import out_of_bounds, refusal, shown
+from service.bounds import NOT_FINITE, out_of_bounds, refusal, shown
 from service.errors import Fault, NonFinite, Validation, pointer
 from service.ids import BASE_ID, MODEL_ID
 from service.lora.spec import PLANNED_INITS
 from service.schemas.fields import A_MODEL_ID, TEXT
-from service.training.plan import DATA_KINDS
+from service.schemas.requests import DATA
 
 BOUNDS = {
     "greater_than_equal": "ge",
@@ -35,37 +36,49 @@ PATTERNS = {
     BASE_ID: "the id of a base, which is base_ and 64 hexadecimal digits",
     MODEL_ID: f"the id of a model, such as {A_MODEL_ID}",
 }
+# What PyTorch, PEFT, transformers and OpenAI call our fields.
+SYNONYMS = {
+    "r": "rank",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "init_lora_weights": "init",
+    "learning_rate": "lr",
+    "n_epochs": "epochs",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "steps": "epochs",
+    "criterion": "loss",
+    "optim": "optimizer",
+    "per_device_train_batch_size": "batch_size",
+    "random_state": "seed",
+}
 MAX_FAULTS = 20
+MAX_NAME = 60
 
 Loc = Sequence[str | int]
 
 
-def from_pydantic(found: Iterable[Mapping[str, Any]], fields: Sequence[str] = ()) -> Validation:
+def from_pydantic(found: Iterable[Mapping[str, Any]], schema: type[BaseModel] | None = None) -> Validation:
     """One error of ours for all that pydantic found; its kind is that of the first fault.
 
     Args:
         found: what `ValidationError.errors()` lists.
-        fields: names to suggest where an unknown one looks misspelt.
+        schema: of the body, whose fields are suggested where an unknown one looks misspelt.
     """
-    faults: list[Fault] = []
-    kind: type[Validation] | None = None
-    for fault in found:
-        each_kind, detail = _sentence(fault, fields)
-        kind = kind or each_kind
-        faults.append(Fault(pointer(*_path(fault["loc"])), detail))
-        if len(faults) == MAX_FAULTS:
-            break
-    return (kind or Validation)(faults[0].detail, *faults)
+    sentences = [(_sentence(fault, schema), fault["loc"]) for fault in islice(found, MAX_FAULTS)]
+    (kind, detail), _ = sentences[0]
+    return kind(detail, *(Fault(pointer(*_path(loc)), each_detail) for (_, each_detail), loc in sentences))
 
 
-def field_names(schema: type[BaseModel]) -> list[str]:
-    """The fields of a body and of the bodies within it."""
-    definitions = schema.model_json_schema().get("$defs", {}).values()
-    nested = [name for definition in definitions for name in definition.get("properties", {})]
-    return [*schema.model_fields, *nested]
+def _similar(name: str, loc: Loc, schema: type[BaseModel] | None) -> str:
+    """What to write in place of a field that is none, as the end of a sentence."""
+    kind = DATA.get(str(loc[1])) if len(loc) > 2 and loc[0] == "data" else None
+    fields = list((kind or schema or BaseModel).model_fields)
+    meant = get_close_matches(SYNONYMS.get(name, name), fields, n=1)
+    return f"; did you mean {meant[0]}?" if meant else f"; the fields are {', '.join(fields)}"
 
 
-def _sentence(fault: Mapping[str, Any], fields: Sequence[str]) -> tuple[type[Validation], str]:
+def _sentence(fault: Mapping[str, Any], schema: type[BaseModel] | None) -> tuple[type[Validation], str]:
     name = _name(fault["loc"])
     given, kind, context = fault["input"], fault["type"], fault.get("ctx", {})
     if kind in BOUNDS:
@@ -76,9 +89,9 @@ def _sentence(fault: Mapping[str, Any], fields: Sequence[str]) -> tuple[type[Val
     if kind == "missing":
         return Validation, f"{name} is required"
     if kind == "extra_forbidden":
-        similar = get_close_matches(name, fields, n=1)
-        hint = f"; did you mean {similar[0]}?" if similar else f"; the fields are {', '.join(fields)}"
-        return Validation, f"{name[:60]} is not a field of this request{hint}"
+        return Validation, f"{name} is not a field of this request{_similar(name, fault['loc'], schema)}"
+    if kind == "float_type" and given in NOT_FINITE:
+        return NonFinite, f"{name} is {shown(given)}; it must be a finite number"
     if kind in EXPECTED:
         return Validation, f"{name} is {shown(given)}; it must be {EXPECTED[kind]}"
     if kind in ("too_short", "too_long"):
@@ -101,10 +114,14 @@ def _name(loc: Loc) -> str:
     """What a sentence calls it: the last name, with the indices after it."""
     name = "the body"
     for part in _path(loc):
-        name = f"{name}[{part}]" if isinstance(part, int) else part[:60]
+        name = f"{name}[{part}]" if isinstance(part, int) else part[:MAX_NAME]
     return name
 
 
 def _path(loc: Loc) -> list[str | int]:
-    """Where it stands in the body: pydantic's way there names the kind of data once more than the body does."""
-    return [part for i, part in enumerate(loc) if not (i and loc[i - 1] == "data" and part in DATA_KINDS)]
+    """Where it stands in the body: pydantic's way there names the kind of data once more than the body does.
+
+    A key of the request's own that is too long to be repeated is left out with all below it.
+    """
+    path = [part for i, part in enumerate(loc) if not (i and loc[i - 1] == "data" and part in DATA)]
+    return list(takewhile(lambda part: isinstance(part, int) or len(part) <= MAX_NAME, path))

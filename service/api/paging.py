@@ -1,17 +1,29 @@
 """Lists in pages: a cursor says after which item of which list, under which filters, the next page begins."""
 
 import base64
+import re
 from collections.abc import Sequence
 from typing import Annotated, Protocol, TypeVar
 
 import orjson
 from fastapi import Query
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from service.errors import BadCursor
+from service.ids import ANY_ID, matches
 
 MAX_PAGE = 200
 
-LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE, description="how many at most")]
+
+def _whole(text: str) -> str:
+    """The text, unless it is what Python takes for an integer and nobody else does: 7.0, +7, 1_0."""
+    if not re.fullmatch("-?[0-9]+", text):
+        raise PydanticCustomError("int_type", "not an integer")
+    return text
+
+
+LimitQuery = Annotated[int, BeforeValidator(_whole), Query(ge=1, le=MAX_PAGE, description="how many at most")]
 CursorQuery = Annotated[str | None, Query(max_length=512, description="next_cursor of the page before")]
 
 
@@ -48,7 +60,7 @@ def _write(after: str, of: Sequence[str | None]) -> str:
 def _read(cursor: str, of: Sequence[str | None]) -> str:
     try:
         after, *rest = orjson.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
-        if rest == list(of) and isinstance(after, str):
+        if rest == list(of) and isinstance(after, str) and matches(ANY_ID, after):
             return after
     except (ValueError, TypeError):
         pass

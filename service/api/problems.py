@@ -10,12 +10,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 
 from service import errors
-from service.api.faults import from_pydantic
+from service.api.faults import MAX_FAULTS, from_pydantic
 from service.errors import ServiceError
 
 MEDIA_TYPE = "application/problem+json"
-MAX_FAULTS = 20
+MAX_BYTES = 8 * 1024
 MAX_TEXT = 300
+MAX_PATH = 100
 RETRY_AFTER_SECONDS = 1
 
 STATUS: dict[type[ServiceError], int] = {
@@ -32,6 +33,7 @@ STATUS: dict[type[ServiceError], int] = {
     errors.HeadersTooLarge: 431,
     errors.InternalError: 500,
     errors.TemporaryReducedCapacity: 503,
+    errors.NotReady: 503,
     errors.Draining: 503,
 }
 
@@ -49,25 +51,24 @@ def kinds(of: type[ServiceError] = ServiceError) -> Iterator[type[ServiceError]]
 
 
 def body_of(error: ServiceError, instance: str, request_id: str) -> bytes:
-    """The problem as JSON; at most 20 faults, and no text longer than it needs to be."""
+    """The problem as JSON: at most 20 faults, and no more than fit into 8 KiB."""
     detail = _short(error.detail)
-    return orjson.dumps(
-        {
-            **error.facts,
-            "type": f"/problems/{error.slug()}",
-            "title": error.title(),
-            "status": status_of(type(error)),
-            "detail": detail,
-            "instance": _short(instance),
-            "request_id": request_id,
-            "retryable": error.retryable,
-            "errors": [
-                {"pointer": _short(fault.pointer), "detail": _short(fault.detail)}
-                for fault in error.faults[:MAX_FAULTS]
-            ],
-            "error": detail,
-        }
-    )
+    faults = [{"pointer": _short(each.pointer), "detail": _short(each.detail)} for each in error.faults[:MAX_FAULTS]]
+    problem = {
+        **error.facts,
+        "type": f"/problems/{error.slug()}",
+        "title": error.title(),
+        "status": status_of(type(error)),
+        "detail": detail,
+        "instance": _short(instance, MAX_PATH),
+        "request_id": request_id,
+        "retryable": error.retryable,
+        "errors": faults,
+        "error": detail,
+    }
+    while len(body := orjson.dumps(problem)) > MAX_BYTES and faults:
+        faults.pop()
+    return body
 
 
 def response(error: ServiceError, request: Request, headers: Mapping[str, str] | None = None) -> Response:
@@ -94,20 +95,23 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     async def parameters(request: Request, error: RequestValidationError) -> Response:
         found = error.errors()
         if any(fault["loc"][0] == "path" for fault in found):
-            return response(errors.NotFound(f"there is nothing at {request.url.path[:100]}"), request)
+            return response(
+                errors.NotFound("there is nothing at this address: its id has not the form of one"), request
+            )
         return response(from_pydantic([{**fault, "loc": fault["loc"][1:]} for fault in found]), request)
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> Response:
-        path, method = request.url.path[:100], request.method[:20]
         if error.status_code == 404:
-            return response(errors.NotFound(f"there is nothing at {path}; /docs lists what there is"), request)
+            return response(errors.NotFound("there is nothing at this address; /docs lists what there is"), request)
         if error.status_code == 405:
             # The framework names the methods of the first route at the path, and others may stand there too.
             at_path = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
-            methods = sorted({method for route in at_path for method in getattr(route, "methods", ())})
-            allow = ", ".join(methods) or (error.headers or {}).get("Allow", "")
-            detail = f"{path} does not know the method {method}; it knows {allow}"
+            methods = {method for route in at_path for method in getattr(route, "methods", ())}
+            # The door answers HEAD wherever there is a GET.
+            allow = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+            allow = allow or (error.headers or {}).get("Allow", "")
+            detail = f"this address does not know the method {request.method[:20]}; it knows {allow}"
             return response(errors.MethodNotAllowed(detail), request, {"Allow": allow})
         return response(errors.Unreadable(str(error.detail)), request, error.headers)
 
@@ -116,5 +120,5 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         return response(errors.InternalError("something broke inside the service; the log holds the trace"), request)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
+def _short(text: str, most: int = MAX_TEXT) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

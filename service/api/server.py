@@ -1,4 +1,4 @@
-"""uvicorn, with bounds on what a request's head may take and an end that is clean."""
+"""uvicorn, with bounds on how a request may arrive and an end that is clean."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -10,10 +10,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_URL_BYTES = 8 * 1024
+MAX_CHUNKS = 65_536
 
 
-class HeadTooLarge(Exception):
-    """Stops the parser; the status says which part was too large."""
+class Refused(Exception):
+    """Stops the parser; the status says what was too much."""
 
     def __init__(self, status: int) -> None:
         self.status = status
@@ -23,34 +24,44 @@ class Protocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1, which by itself would keep a head of any size in memory."""
 
     _in_head = True
-    _head_bytes = 0
+    _head_bytes = 0  # of the parts that the parser has passed on
+    _read_bytes = 0  # of the reads since the one in which the head began, which the parser may still hold
+    _chunks = 0
     _refusal = 400
 
     def data_received(self, data: bytes) -> None:
+        began_before = self._in_head
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
+        if began_before and self._in_head and not self.transport.is_closing():
+            self._read_bytes += len(data)
+            if self._read_bytes > MAX_HEAD_BYTES:
                 self._refuse(431)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._read_bytes, self._chunks = True, 0, 0, 0
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
+        self._head_bytes += len(url)
         if len(self.url) > MAX_URL_BYTES:
             self._stop(414)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
-        self._head_bytes += len(name) + len(value)
+        self._head_bytes += len(name) + len(value) + len(": \r\n")
         if self._head_bytes > MAX_HEAD_BYTES:
             self._stop(431)
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._in_head = False
+
+    def on_chunk_header(self) -> None:
+        """Count: a chunk costs more than the one byte it may hold."""
+        self._chunks += 1
+        if self._chunks > MAX_CHUNKS:
+            self._stop(400)
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn answers to a request it cannot read, with the status that fits."""
@@ -61,7 +72,7 @@ class Protocol(HttpToolsProtocol):
 
     def _stop(self, status: int) -> None:
         self._refusal = status
-        raise HeadTooLarge(status)
+        raise Refused(status)
 
     def _refuse(self, status: int) -> None:
         self.transport.write(STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n")
@@ -86,8 +97,11 @@ class Server(uvicorn.Server):
         """First signal: finish what is under way. Second: leave at once."""
         if self.should_exit:
             self.force_exit = True
-        self._leaving()
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._leaving()  # not in the signal's handler, which would wait for locks that the code below it holds
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterator
 
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from service.api.sse import MEDIA_TYPE
 from service.errors import TemporaryReducedCapacity
 
 
-def stream(request: Request, max_streams: int, frames: AsyncIterator[bytes]) -> StreamingResponse:
+def stream(request: Request, max_streams: int, frames: AsyncIterator[bytes]) -> Response:
     """The frames as a Server-Sent Event stream.
 
     Raises:
@@ -29,4 +29,7 @@ def stream(request: Request, max_streams: int, frames: AsyncIterator[bytes]) -> 
         finally:
             state.streams -= 1
 
-    return StreamingResponse(counted(), media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
+    headers = {"Cache-Control": "no-store"}
+    if request.state.head:  # its answer has no body, so it would never end
+        return Response(media_type=MEDIA_TYPE, headers=headers)
+    return StreamingResponse(counted(), media_type=MEDIA_TYPE, headers=headers)

@@ -47,26 +47,35 @@ def demo(*, keep: bool) -> int:
     """Run the three parts against a service of its own; the exit status."""
     console = Console(highlight=False)
     try:
-        with service(keep=keep) as url, Client(url) as client:
+        with service(keep=keep) as (url, pid), Client(url) as client:
             first_run(client, console)
             readers = read_digits(client, console)
             one_digit(client, console, readers[-1])
-            goodbye(console, url, readers[-1].model["id"], keep=keep)
+            goodbye(console, url, readers[-1].model["id"], pid if keep else None)
+    except NotStarted as error:  # and the service has said why
+        return error.status
     except (Problem, ConnectionError, RuntimeError) as error:
         print(f"lora: {error}", file=sys.stderr)
         return 5
     return 0
 
 
+class NotStarted(Exception):
+    """The service ended before it was ready."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
 @contextmanager
-def service(*, keep: bool) -> Iterator[str]:
-    """The URL of a service that is started for this, and stopped again unless `keep`."""
+def service(*, keep: bool) -> Iterator[tuple[str, int]]:
+    """The URL and the process id of a service that is started for this, and stopped again unless `keep`."""
     command = [sys.executable, "-P", "-m", "service", "serve", "--port", "0"]
     # A service that stays must not hold the terminal, or the pipe, that this command was given.
     errors = subprocess.DEVNULL if keep else None
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=keep)
     try:
-        yield _url(process)
+        yield _url(process), process.pid
     except BaseException:
         keep = False
         raise
@@ -85,7 +94,7 @@ def _url(process: subprocess.Popen[str]) -> str:
     for line in process.stdout:
         if line.startswith(READY):
             return line.removeprefix(READY).strip()
-    raise RuntimeError(f"the service ended with status {process.wait()} before it was ready")
+    raise NotStarted(process.wait())
 
 
 def first_run(client: Client, console: Console) -> None:
@@ -147,20 +156,18 @@ def follow(client: Client, console: Console, jobs: list[dict[str, Any]]) -> list
 
 
 def as_table(readers: list[Reader]) -> Table:
-    """Rank, parameters, losses and held-out accuracy of each reader."""
+    """Rank, trainable parameters, losses and held-out accuracy of each reader; 60 columns are enough."""
     table = Table(title=f"{digits.ROWS['train']} digits to learn from, {digits.ROWS['test']} held out")
-    for heading in ("rank", "trainable", "of all", "first loss", "last loss", "accuracy before", "after"):
+    for heading in ("rank", "params", "of all", "loss, first → last", "held-out accuracy"):
         table.add_column(heading, justify="right")
     for reader in readers:
         parameters = reader.model["parameters"]
         table.add_row(
             str(reader.rank),
             str(parameters["trainable"]),
-            f"{parameters['trainable_percent']:.2f} %",
-            f"{reader.job['losses'][0]:.4f}",
-            f"{reader.job['losses'][-1]:.4f}",
-            f"{reader.accuracy_before:.1%}",
-            f"{reader.accuracy_after:.1%}",
+            f"{parameters['trainable_percent']:.2f}%",
+            f"{reader.job['losses'][0]:.3f} → {reader.job['losses'][-1]:.3f}",
+            f"{reader.accuracy_before:.1%} → {reader.accuracy_after:.1%}",
         )
     return table
 
@@ -183,15 +190,16 @@ def picture(x: NDArray[np.float32]) -> str:
     return "\n".join("".join(SHADES[level] * 2 for level in row) for row in levels)
 
 
-def goodbye(console: Console, url: str, model_id: str, *, keep: bool) -> None:
-    """Where to go on."""
+def goodbye(console: Console, url: str, model_id: str, pid: int | None) -> None:
+    """Where to go on; `pid` is that of the service, where it stays."""
     console.rule("Go on from here")
-    if not keep:
+    if pid is None:
         url = "http://127.0.0.1:8000"
         console.print("This service ends now. `lora serve` starts one that stays; then there are")
     for path, what in (("/docs", "try every call"), ("/metrics", "the service in numbers"), ("/limits", "its limits")):
         console.print(f"  {url}{path}  {what}", soft_wrap=True)
-    if keep:
+    if pid is not None:
+        console.print(f"  kill {pid}  stop the service", soft_wrap=True)
         body = '{"inputs": [' + ", ".join(["0.5"] * digits.FEATURES) + "]}"
         path = f"/models/{model_id}/forward"
     else:
@@ -202,5 +210,6 @@ def goodbye(console: Console, url: str, model_id: str, *, keep: bool) -> None:
 def must_succeed(job: dict[str, Any]) -> dict[str, Any]:
     """The job, which has succeeded."""
     if job["state"] != "succeeded":
-        raise RuntimeError(f"job {job['id']} {job['state']}: {job['detail'] or job['reason']}")
+        why = job["detail"] or "its events ended before it did"
+        raise RuntimeError(f"job {job['id']} is {job['state']}: {why}")
     return job

@@ -1,6 +1,8 @@
 """`lora serve`: settings, app and server, from start to a clean end."""
 
 import logging
+import os
+import socket
 import sys
 
 from service.settings import Settings, SettingsError, load
@@ -14,11 +16,24 @@ def serve(host: str | None, port: int | None) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         settings = load(host=host, port=port)
+        must_be_free(settings.host, settings.port)
         _run(settings)
     except SettingsError as error:
         print(f"lora: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def must_be_free(host: str, port: int) -> None:
+    """Raise SettingsError unless the service could listen there."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trial.bind(address)
+    except OSError as error:
+        where = f"LORA_HOST is {host[:60]!r} and LORA_PORT is {port}"
+        raise SettingsError(f"{where}, and nothing can listen there: {error.strerror}") from None
 
 
 def _run(settings: Settings) -> None:
@@ -36,6 +51,9 @@ def _run(settings: Settings) -> None:
         leaving=engine.drain,
     )
     server.run()
+    # What a thread still computes is of no use to anyone any longer, and Python would wait for it.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def summary(settings: Settings, device: str) -> list[str]:

@@ -9,13 +9,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.bounds import shown
+from service.bounds import NOT_FINITE, shown
 from service.codecs.codec import MAX_DIMENSIONS, MAX_ELEMENTS, Answer, Array, Codec, fault, finite, fits, place
 from service.errors import (
     DuplicateKey,
     Fault,
     LimitExceeded,
     MalformedJson,
+    NonFinite,
     ShapeMismatch,
     TooDeep,
     Validation,
@@ -23,12 +24,16 @@ from service.errors import (
 )
 
 MAX_DEPTH = 100
+MAX_LISTS = 2**16  # lists and objects of one body: the rows of a tensor
+MAX_FIELDS = 1_024  # of all its objects: whoever reads many holds up the whole process
+MAX_VALUES = 2 * MAX_ELEMENTS + 2**14  # x, y and everything else
 
-# A string, also one that never ends: brackets within it do not nest.
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+\\?"?', re.DOTALL)
+SMALLER = ", so send large tensors in a binary format"
+
 _STEPS = np.zeros(256, dtype=np.int8)
 _STEPS[list(b"[{")] = 1
 _STEPS[list(b"]}")] = -1
+_NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}:"'))
 _WHERE = re.compile(r" at line (\d+) column (\d+)$")
 
 
@@ -36,26 +41,45 @@ def parse(body: bytes | bytearray) -> Any:
     """The value that the text stands for; numbers like NaN and 1e400 pass, since who reads them names the field.
 
     Raises:
-        TooDeep, MalformedJson, DuplicateKey
+        TooDeep, LimitExceeded, MalformedJson, DuplicateKey
         Validation: for an empty body.
     """
     if not body:
         raise Validation("the body is empty; send a JSON object", Fault("", "the body is empty"))
     body = bytes(body)
-    _check_depth(body)
+    _check_structure(body)
     try:
         return jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=True)
     except ValueError as error:
         raise _unreadable(body, str(error)) from None
 
 
-def _check_depth(body: bytes) -> None:
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+def _check_structure(body: bytes) -> None:
+    """Refuse, before it is read, what would take long to read or is deeper than anyone needs."""
+    values = body.count(b",") + 1  # commas in text count as well; the limit has room for them
+    _check_most(values, MAX_VALUES, "values", SMALLER)
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH and body.count(b":") <= MAX_FIELDS:
         return
-    text = np.frombuffer(_STRING.sub(b"", body), dtype=np.uint8)
-    depth = int(np.cumsum(_STEPS[text], dtype=np.int32).max(initial=0))
+    # Without its escapes, each quote begins or ends a string; what stands within one is no structure.
+    kept = body.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NOT_STRUCTURE)
+    marks = np.frombuffer(kept, dtype=np.uint8)
+    marks = marks[~np.logical_xor.accumulate(marks == ord('"'))]
+    steps = _STEPS[marks]
+    depth = int(np.cumsum(steps, dtype=np.int32).max(initial=0))
     if depth > MAX_DEPTH:
         raise TooDeep(f"the JSON is nested {depth} deep; at most {MAX_DEPTH} levels are read", limit=MAX_DEPTH)
+    _check_most(int((marks == ord(":")).sum()), MAX_FIELDS, "fields", "; see /docs for those there are")
+    lists = int((steps == 1).sum())
+    if lists > MAX_LISTS and b"[]" in body:
+        detail = f"the body has {lists} lists, and some are empty; each row needs in_features numbers"
+        raise ShapeMismatch(detail, Fault("", detail))
+    _check_most(lists, MAX_LISTS, "lists", SMALLER)
+
+
+def _check_most(count: int, limit: int, things: str, advice: str) -> None:
+    if count > limit:
+        detail = f"the body has {count} {things}; at most {limit} are read"
+        raise LimitExceeded(detail + advice, Fault("", detail), limit=limit)
 
 
 def _unreadable(body: bytes, message: str) -> Validation | MalformedJson:
@@ -147,7 +171,7 @@ def _check_types(items: list[Any], name: str, shape: tuple[int, ...]) -> None:
     i, item = next((i, item) for i, item in enumerate(items) if type(item) not in (float, int))
     index = _index(i, shape)
     detail = f"{place(name, index)} is {shown(item)}; it must be a number"
-    kind = ShapeMismatch if isinstance(item, list) else Validation
+    kind = ShapeMismatch if isinstance(item, list) else NonFinite if item in NOT_FINITE else Validation
     raise kind(detail, fault(detail, name, index))
 
 

@@ -30,7 +30,9 @@ def load(body: bytes | bytearray, names: Collection[str] | None = None) -> Tenso
         # The library takes the last of two tensors of one name.
         jiter.from_json(bytes(body[8 : 8 + header_bytes]), catch_duplicate_keys=True)
         tensors: Tensors = load_numpy(bytes(body))
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+    except KeyError as dtype:  # numpy has no such type
+        raise _bad(f"a tensor is {str(dtype)[:20]}; it must be {FLOATS_IN_WORDS}") from None
+    except (SafetensorError, ValueError, TypeError) as error:
         raise _bad(f"the file cannot be read: {str(error)[:120]}") from None
     if names is not None and set(tensors) != set(names):
         found = ", ".join(sorted(tensors))[:120] or "nothing"

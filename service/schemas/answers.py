@@ -10,8 +10,14 @@ from service.schemas.fields import A_BASE_ID, A_JOB_ID, A_MODEL_ID, NESTED_NUMBE
 from service.training import plan
 
 
+def _example(value: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [value]})
+
+
 class ForwardResponse(BaseModel):
     """Outputs of shape (…, out_features), and the version that made them."""
+
+    model_config = _example({"outputs": [[0.5, -1.25]], "shape": [1, 2], "model_id": A_MODEL_ID, "model_version": 1})
 
     outputs: Annotated[Any, WithJsonSchema(NESTED_NUMBERS)]
     shape: list[int]
@@ -75,7 +81,7 @@ class Parameters(BaseModel):
 class Model(BaseModel):
     """One LoRA adapter on one base."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [MODEL_EXAMPLE]})
+    model_config = _example(MODEL_EXAMPLE)
 
     id: ModelId
     base_id: BaseId
@@ -105,7 +111,7 @@ class Model(BaseModel):
 class Job(BaseModel):
     """The record of one training run."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [JOB_EXAMPLE]})
+    model_config = _example(JOB_EXAMPLE)
 
     id: JobId
     model_id: ModelId
@@ -129,12 +135,16 @@ class Job(BaseModel):
 class ModelPage(BaseModel):
     """Some models, oldest first, and the cursor to the next of them."""
 
+    model_config = _example({"items": [MODEL_EXAMPLE], "next_cursor": None})
+
     items: list[Model]
     next_cursor: str | None
 
 
 class JobPage(BaseModel):
     """Some jobs, oldest first, and the cursor to the next of them."""
+
+    model_config = _example({"items": [JOB_EXAMPLE], "next_cursor": None})
 
     items: list[Job]
     next_cursor: str | None
@@ -150,6 +160,17 @@ class Event(BaseModel):
 
 class EventPage(BaseModel):
     """The events of a job so far."""
+
+    model_config = _example(
+        {
+            "items": [
+                {"id": 1, "event": "state", "data": {"state": "queued", "reason": None}},
+                {"id": 2, "event": "state", "data": {"state": "running", "reason": None}},
+                {"id": 3, "event": "epoch", "data": {"epoch": 1, "epochs": 2, "loss": 1.25}},
+            ],
+            "next_cursor": None,
+        }
+    )
 
     items: list[Event]
     next_cursor: None = None
@@ -189,6 +210,20 @@ class Limit(BaseModel):
 
 class Limits(BaseModel):
     """Every limit in force, and whether what the service holds outlives a restart."""
+
+    model_config = _example(
+        {
+            "durable": False,
+            "limits": {
+                "max_models": {
+                    "value": 10_000,
+                    "unit": "models",
+                    "description": "models",
+                    "setting": "LORA_MAX_MODELS",
+                }
+            },
+        }
+    )
 
     durable: bool
     limits: dict[str, Limit]

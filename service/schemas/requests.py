@@ -34,14 +34,14 @@ class CreateModelRequest(Request):
     train_bias: bool = Field(False, description="the adapter trains a copy of the bias of its own")
     seed: Seed | None = Field(None, description="of the fresh base and of A and B; drawn when left out")
     name: Text | None = Field(None, description="free text")
-    metadata: Metadata = Field(default_factory=dict, description="up to 16 pairs of text")
+    metadata: Metadata | None = Field(None, description="up to 16 pairs of text")
 
 
 class UpdateModelRequest(Request):
     """What may be changed of a model without training it; what is left out stays."""
 
     name: Text | None = Field(None, description="free text; null removes it")
-    metadata: Metadata = Field(default_factory=dict, description="replaces all pairs")
+    metadata: Metadata | None = Field(None, description="replaces all pairs; null removes them")
 
 
 def _rows(name: str) -> Any:
@@ -102,6 +102,14 @@ class InlineData(Request):
         if not len(self.x):
             refuse("data/x", "data.x has no rows; at least one is needed")
         return plan.Inline(n_samples=len(self.x), targets=plan.targets_of(self.y))
+
+
+DATA: dict[str, type[RandomData | TeacherData | DigitsData | InlineData]] = {
+    "random": RandomData,
+    "teacher": TeacherData,
+    "digits": DigitsData,
+    "inline": InlineData,
+}
 
 
 class TrainRequest(Request):

@@ -1,10 +1,12 @@
 """Bad input: each gets a clear problem, and leaves everything as it was."""
 
+import base64
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from service.api.problems import STATUS, kinds, status_of
 from tests.running import Service, in_thread
 
 JSON = {"Content-Type": "application/json"}
+PICTURE = {**JSON, "Accept": "image/png"}
 MODEL = {"in_features": 64, "out_features": 10}
 
 
@@ -50,6 +53,7 @@ def forward(name: str, body: bytes, slug: str, says: str = "", media: str = "jso
     return Bad(f"forward: {name}", "POST", "/models/{id}/forward", status, slug, body, headers, says)
 
 
+FORGED = base64.urlsafe_b64encode(b'["zzz","models",null]').decode()
 INLINE = {"kind": "inline", "x": [[0.0] * 64] * 2, "y": [[0.0] * 10] * 2}
 
 BAD = [
@@ -69,10 +73,19 @@ BAD = [
     create("1,000 objects", b'{"a":' * 1_000 + b"1" + b"}" * 1_000, 400, "too-deep"),
     create("250,000 arrays", b"[" * 250_000 + b"]" * 250_000, 400, "too-deep"),
     create("a misspelt field", {"in_feature": 64}, 422, "validation", "did you mean in_features?", "/in_feature"),
-    create("an unknown field", {**MODEL, "zzz": 1}, 422, "validation", "the fields are in_features", "/zzz"),
-    create("100,000 unknown fields", {f"k{i}": 1 for i in range(100_000)}, 422, "validation", "at most 64"),
     create(
-        "100,000 notes", {**MODEL, "metadata": {f"k{i}": 1 for i in range(100_000)}}, 422, "validation", "at most 64"
+        "the name of PEFT", {**MODEL, "r": 4}, 422, "validation", "r is not a field of this request; did you mean rank?"
+    ),
+    create("keys of 10 kB", {f"{i}" + "\x01" * 10_000: 1 for i in range(20)}, 422, "validation", "the fields are", ""),
+    create("20 keys of emoji", {"\U0001f600" * 60 + str(i): 1 for i in range(20)}, 422, "validation", "the fields are"),
+    create("an unknown field", {**MODEL, "zzz": 1}, 422, "validation", "the fields are in_features", "/zzz"),
+    create("100,000 unknown fields", {f"k{i}": 1 for i in range(100_000)}, 422, "limit-exceeded", "at most 1024"),
+    create(
+        "100,000 notes",
+        {**MODEL, "metadata": {f"k{i}": 1 for i in range(100_000)}},
+        422,
+        "limit-exceeded",
+        "at most 1024",
     ),
     create("twice the same key", b'{"rank": 1, "rank": 64}', 422, "duplicate-key", 'duplicate key "rank"'),
     create("a string for a number", {**MODEL, "rank": "7"}, 422, "validation", 'rank is "7"; it must be an integer'),
@@ -99,7 +112,7 @@ BAD = [
     create("alpha 0", {**MODEL, "alpha": 0}, 422, "validation", "alpha is 0; it must be above 0", "/alpha"),
     create("alpha NaN", b'{"in_features":64,"out_features":10,"alpha":NaN}', 422, "non-finite", "alpha", "/alpha"),
     create("alpha 1e400", b'{"in_features":64,"out_features":10,"alpha":1e400}', 422, "non-finite", "alpha", "/alpha"),
-    create("alpha in words", {**MODEL, "alpha": "NaN"}, 422, "validation", 'alpha is "NaN"; it must be a number'),
+    create("alpha in words", {**MODEL, "alpha": "NaN"}, 422, "non-finite", 'alpha is "NaN"; it must be a finite'),
     create("dropout 1", {**MODEL, "dropout": 1.0}, 422, "validation", "below 1", "/dropout"),
     create("dropout below 0", {**MODEL, "dropout": -0.1}, 422, "validation", "at least 0", "/dropout"),
     create("an init of later", {**MODEL, "init": "pissa"}, 422, "validation", "does not exist here yet", "/init"),
@@ -129,6 +142,9 @@ BAD = [
     train("numbers wanted", {"data": {"kind": "digits"}}, "validation", "losses that fit this data", "/loss"),
     train("no kind", {"data": {}}, "validation", "kind is required", "/data"),
     train("an unknown kind", {"data": {"kind": "cifar"}}, "validation", "'digits'", "/data"),
+    train("the name of others", {"learning_rate": 3}, "validation", "did you mean lr?", "/learning_rate"),
+    train("data's field", {"n_samples": 3}, "validation", "loss, batch_size, seed, data", "/n_samples"),
+    train("x of random data", {"data": {"kind": "random", "x": 1}}, "validation", "kind, n_samples, seed", "/data/x"),
     train("a misspelt field", {"epoch": 3}, "validation", "did you mean epochs?", "/epoch"),
     train("one in data", {"data": {"kind": "random", "samples": 3}}, "validation", "n_samples?", "/data/samples"),
     train("0 rows", {"data": {"kind": "random", "n_samples": 0}}, "validation", "at least 1", "/data/n_samples"),
@@ -193,10 +209,25 @@ BAD = [
         406,
         "not-acceptable",
         b'{"inputs": []}',
-        {**JSON, "Accept": "image/png"},
+        PICTURE,
     ),
     Bad("gzip", "POST", "/models", 415, "unsupported-encoding", b"\x1f\x8b", {**JSON, "Content-Encoding": "gzip"}),
+    *(
+        Bad(f"an Accept nobody can meet, {method} {path}", method, path, 406, "not-acceptable", b"{}", PICTURE)
+        for method, path in [
+            ("POST", "/models"),
+            ("GET", "/models"),
+            ("GET", "/models/{id}"),
+            ("PATCH", "/models/{id}"),
+            ("GET", "/models/{id}/weights"),
+            ("POST", "/models/{id}/train"),
+            ("GET", "/jobs"),
+            ("GET", "/events"),
+            ("GET", "/limits"),
+        ]
+    ),
     Bad("an unknown route", "GET", "/nothing", 404, "not-found"),
+    Bad("an unknown route of 7 kB", "GET", "/" + "a" * 7_000, 404, "not-found"),
     Bad("an unknown model", "GET", f"/models/mdl_{'0' * 26}", 404, "model-not-found"),
     Bad("an unknown job", "GET", f"/jobs/job_{'0' * 26}", 404, "job-not-found"),
     Bad("an unknown problem", "GET", "/problems/nothing", 404, "not-found"),
@@ -216,8 +247,13 @@ BAD = [
     ),
     Bad("limit 0", "GET", "/models?limit=0", 422, "validation", says="at least 1", pointer="/limit"),
     Bad("limit 10^9", "GET", "/jobs?limit=1000000000", 422, "limit-exceeded", says="at most 200", pointer="/limit"),
-    Bad("a forged cursor", "GET", "/models?cursor=abc", 400, "bad-cursor"),
-    Bad("a wrong method", "PUT", "/models", 405, "method-not-allowed", says="it knows GET, POST"),
+    *(
+        Bad(f"limit {n}", "GET", f"/models?limit={n}", 422, "validation", says="an integer")
+        for n in ("7.0", "1_0", "a")
+    ),
+    Bad("a cursor that is none", "GET", "/models?cursor=abc", 400, "bad-cursor"),
+    Bad("a forged cursor", "GET", f"/models?cursor={FORGED}", 400, "bad-cursor"),
+    Bad("a wrong method", "PUT", "/models", 405, "method-not-allowed", says="it knows GET, HEAD, POST"),
     Bad("TRACE", "TRACE", "/models", 405, "method-not-allowed"),
 ]
 
@@ -248,6 +284,7 @@ def test_bad_input_gets_a_clear_problem_and_changes_nothing(quiet: tuple[Service
     assert problem["request_id"] == answer.headers["x-request-id"]
     assert problem["error"] == problem["detail"]
     assert len(problem["errors"]) <= 20
+    assert longest_run(answer.text) < 200
     assert "Traceback" not in answer.text
     assert not re.search(r"\.py\b", answer.text)
     assert bad.says in problem["detail"]
@@ -261,6 +298,11 @@ def test_bad_input_gets_a_clear_problem_and_changes_nothing(quiet: tuple[Service
     assert http.get("/jobs").json()["items"] == []
     assert http.get(f"/models/{model_id}/weights").content == weights
     assert service.engine.budget.used == used
+
+
+def longest_run(text: str) -> int:
+    """How often the same character stands in a row: what the service writes itself has no such runs."""
+    return max(len(list(run)) for _, run in groupby(text))
 
 
 def test_a_body_beyond_the_limit_is_413_however_it_says_its_length(quiet: tuple[Service, str]) -> None:
@@ -283,8 +325,8 @@ def test_a_wrong_type_is_answered_with_the_right_ones(quiet: tuple[Service, str]
 
 def test_allow_names_every_method_of_the_address(quiet: tuple[Service, str]) -> None:
     service, model_id = quiet
-    assert service.http.put("/models").headers["allow"] == "GET, POST"
-    assert service.http.put(f"/models/{model_id}").headers["allow"] == "DELETE, GET, PATCH"
+    assert service.http.put("/models").headers["allow"] == "GET, HEAD, POST"
+    assert service.http.put(f"/models/{model_id}").headers["allow"] == "DELETE, GET, HEAD, PATCH"
     assert service.http.put("/docs").headers["allow"]
 
 

@@ -1,21 +1,20 @@
 """The server at its socket: what it does with bytes that are no request, and how it ends."""
 
-import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from random import Random
 
 import httpx
 import pytest
 
 from service.api.server import MAX_HEAD_BYTES
-from tests.running import Service, as_process, in_thread, until
+from tests.running import DEADLINE_SECONDS, Service, as_process, children, gone, until
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = b"POST /models HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def exchange(service: Service, *parts: bytes, host: str = "127.0.0.1") -> bytes:
@@ -38,10 +37,12 @@ def exchange(service: Service, *parts: bytes, host: str = "127.0.0.1") -> bytes:
     ("name", "parts", "status"),
     [
         ("one header of 1 MiB", [GET + b"X: " + b"a" * 2**20], b"431"),
+        ("8,000 short headers", [GET + b"a: b\r\n" * 8_000 + b"\r\n"], b"431"),
         ("a header that never ends", [GET + b"X: ", *[b"a" * 4_096] * 10], b"431"),
         ("100,000 headers", [GET, *[b"X: 1\r\n" * 100] * 1_000], b"431"),
         ("a URL of 1 MiB", [b"GET /" + b"a" * 2**20 + b" HTTP/1.1\r\n\r\n"], b"414"),
-        ("random bytes", [os.urandom(512)], b"400"),
+        ("random bytes", [Random(0).randbytes(512)], b"400"),
+        ("65,537 chunks of a byte", [CHUNKED + b"1\r\n \r\n" * 65_537], b"400"),
         ("a TLS hello", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)], b"400"),
         ("HTTP/2", [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"], b"400"),
         ("a negative length", [b"POST /models HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"], b"400"),
@@ -77,6 +78,29 @@ def test_pipelined_requests_are_answered_in_order(service: Service) -> None:
     assert answer.count(b"HTTP/1.1 200 OK") == 100
 
 
+@pytest.mark.parametrize("reads", [1, 3, 40])
+def test_a_head_up_to_the_limit_is_read_however_it_is_cut(service: Service, reads: int) -> None:
+    head = GET + b"Connection: close\r\nX: "
+    head += b"a" * (MAX_HEAD_BYTES - len(head) - 40) + b"\r\n\r\n"
+    size = len(head) // reads + 1
+    answer = exchange(service, *(head[i : i + size] for i in range(0, len(head), size)))
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_65_536_chunks_are_read(service: Service) -> None:
+    answer = exchange(service, CHUNKED, b"1\r\n \r\n" * 65_534, b"2\r\n{}\r\n0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 422")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/models", "/jobs", "/limits", "/docs", "/openapi.json", "/events"])
+def test_head_answers_as_get_does_without_a_body(service: Service, path: str) -> None:
+    with service.http.stream("GET", path) as answer:
+        expected = answer.status_code, answer.headers["content-type"]
+    headed = service.http.head(path)
+    assert (headed.status_code, headed.headers["content-type"], headed.content) == (*expected, b"")
+    assert service.http.head("/nothing").status_code == 404
+
+
 def test_one_byte_at_a_time_is_still_a_request(service: Service) -> None:
     request = GET + b"Connection: close\r\n\r\n"
     assert exchange(service, *[request[i : i + 1] for i in range(len(request))]).startswith(b"HTTP/1.1 200")
@@ -98,8 +122,8 @@ def test_a_signal_ends_the_server_with_status_0_and_its_workers_with_it(sent: si
         workers = children(process.pid)
         until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
         process.send_signal(sent)
-        assert process.wait(15) == 0
-        until(lambda: not any(alive(worker) for worker in workers), 5)
+        assert process.wait(DEADLINE_SECONDS) == 0
+        until(lambda: all(gone(worker) for worker in workers))
 
 
 def test_a_kill_of_the_server_alone_leaves_no_worker_behind() -> None:
@@ -111,8 +135,19 @@ def test_a_kill_of_the_server_alone_leaves_no_worker_behind() -> None:
             job = http.post(f"/models/{model['id']}/train", json={"epochs": 10_000, "batch_size": 1}).json()
             until(lambda: http.get(f"/jobs/{job['id']}").json()["state"] == "running")
         process.send_signal(signal.SIGKILL)
-        process.wait(5)
-        until(lambda: not any(alive(worker) for worker in workers), 5)
+        process.wait(DEADLINE_SECONDS)
+        until(lambda: all(gone(worker) for worker in workers))
+
+
+def test_a_second_signal_ends_the_server_at_once_and_without_a_trace() -> None:
+    with as_process() as (process, url):
+        with half_sent(url):
+            process.send_signal(signal.SIGTERM)
+            until(lambda: not listens(url))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DEADLINE_SECONDS) == 0
+        assert process.stdout is not None
+        assert "Traceback" not in process.stdout.read()
 
 
 def test_a_leaving_server_ends_its_streams_with_an_event_that_says_so() -> None:
@@ -127,50 +162,61 @@ def test_a_leaving_server_ends_its_streams_with_an_event_that_says_so() -> None:
             at = time.monotonic()
             assert "event: shutdown" in list(lines)
             assert time.monotonic() - at < 5
-        assert process.wait(15) == 0
+        assert process.wait(DEADLINE_SECONDS) == 0
 
 
 def test_requests_under_way_are_answered_before_the_server_leaves() -> None:
-    body = bytes(4 * 64 * 20_000)
-    with as_process() as (process, url), httpx.Client(base_url=url, timeout=20) as http:
-        model = http.post("/models", json={"in_features": 64, "out_features": 64}).json()
-        answers: list[int] = []
-
-        def ask() -> None:
-            headers = {"Content-Type": "application/octet-stream"}
-            answers.append(httpx.post(f"{url}/models/{model['id']}/forward", content=body, headers=headers).status_code)
-
-        threads = [threading.Thread(target=ask) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        until(lambda: len(answers) >= 1)
-        process.send_signal(signal.SIGTERM)
-        for thread in threads:
-            thread.join()
-        assert answers.count(200) >= 1
-        assert process.wait(15) == 0
+    with as_process() as (process, url):
+        with ExitStack() as stack:
+            connections = [stack.enter_context(half_sent(url)) for _ in range(8)]
+            process.send_signal(signal.SIGTERM)
+            until(lambda: not listens(url))
+            for connection in connections:
+                connection.sendall(b"}")
+            for connection in connections:
+                answer = connection.makefile("rb").read()
+                assert answer.startswith(b"HTTP/1.1 201")
+                assert b"connection: close" in answer
+        assert process.wait(DEADLINE_SECONDS) == 0
 
 
-def test_a_port_in_use_is_one_line_and_no_trace() -> None:
-    with in_thread() as service:
-        port = service.url.rpartition(":")[2]
-        command = [sys.executable, "-m", "service", "serve", "--port", port]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert ended.returncode != 0
-    assert "address already in use" in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_a_request_that_outlasts_the_grace_period_is_told_so() -> None:
+    with as_process(LORA_GRACE_SECONDS="1") as (process, url):
+        with half_sent(url) as connection:
+            process.send_signal(signal.SIGTERM)
+            answer = connection.makefile("rb").read()
+        assert process.wait(DEADLINE_SECONDS) == 0
+        assert process.stdout is not None
+        log = process.stdout.read()
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"/problems/draining" in answer
+    assert b"retry-after" in answer
+    assert "Traceback" not in log
 
 
-def children(pid: int) -> list[int]:
-    """The processes that the threads of a process have started."""
-    return [
-        int(child) for listed in Path(f"/proc/{pid}/task").glob("*/children") for child in listed.read_text().split()
-    ]
+@contextmanager
+def half_sent(url: str) -> Iterator[socket.socket]:
+    """A connection on which a server has begun to answer a request that lacks its last byte."""
+    body = b'{"in_features": 64, "out_features": 10}'
+    head = f"POST /models HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    with connected(url) as connection:
+        # The server says that it goes on when the request is with the route.
+        connection.sendall(head.encode() + b"Expect: 100-continue\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue")
+        connection.sendall(body[:-1])
+        yield connection
 
 
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits for its parent does not."""
+def connected(url: str) -> socket.socket:
+    """A bare connection to a server."""
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=DEADLINE_SECONDS)
+
+
+def listens(url: str) -> bool:
+    """Whether a server takes new connections."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+        connected(url).close()
+    except ConnectionError:
         return False
+    return True

@@ -6,24 +6,25 @@ import shlex
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from service.cli.demo import picture
 from service.training import digits
-from tests.running import until
+from tests.programs import needs
+from tests.running import DEADLINE_SECONDS, gone, until
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
+def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "service", "demo", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, capture_output=True, text=True, timeout=250, env={**os.environ, **environment})
 
 
 @pytest.fixture(scope="module")
 def output() -> str:
-    ended = run()
+    """What the demo prints to a narrow terminal."""
+    ended = run(COLUMNS="60")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
     return ended.stdout
@@ -37,7 +38,7 @@ def test_it_prints_the_lines_of_the_first_run(output: str) -> None:
 
 
 def test_it_tabulates_what_each_rank_learns(output: str) -> None:
-    rows = re.findall(r"│ +(\d) │ +(\d+) │ +[\d.]+ % │ +([\d.]+) │ +([\d.]+) │ +([\d.]+)% │ ([\d.]+)% │", output)
+    rows = re.findall(r"│ +(\d) │ +(\d+) │ +[\d.]+% │ +([\d.]+) → ([\d.]+) │ +([\d.]+)% → ([\d.]+)% │", output)
     assert [(int(rank), int(trainable)) for rank, trainable, *_ in rows] == [(1, 74), (2, 148), (4, 296), (8, 592)]
     accuracy = [float(row[5]) for row in rows]
     assert accuracy == sorted(accuracy)
@@ -64,30 +65,20 @@ def test_it_ends_with_three_addresses_and_a_line_to_go_on_with(output: str) -> N
 
 
 def test_keep_leaves_the_service_running_and_its_curl_line_works() -> None:
-    before = servers()
+    needs("curl")
     ended = run("--keep")
     assert ended.returncode == 0, ended.stderr
-    left = servers() - before
+    (pid,) = re.findall(r"^  kill (\d+)  stop the service$", ended.stdout, re.MULTILINE)
     try:
-        assert len(left) == 1
         command = shlex.split(ended.stdout.rstrip().splitlines()[-1])
-        answer = subprocess.run([*command, "-sS"], capture_output=True, text=True, timeout=20)
+        answer = subprocess.run([*command, "-sS"], capture_output=True, text=True, timeout=DEADLINE_SECONDS)
         assert '"outputs":[' in answer.stdout, answer.stderr
     finally:
-        for pid in left:
-            os.kill(pid, signal.SIGTERM)
-    until(lambda: not (servers() & left))
+        os.kill(int(pid), signal.SIGTERM)
+    until(lambda: gone(int(pid)))
 
 
-def servers() -> set[int]:
-    """The processes that are a `lora serve` of this interpreter."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if words[1:5] == [b"-P", b"-m", b"service", b"serve"]:
-                found.add(int(entry.name))
-    return found
+def test_a_wrong_setting_is_said_once_and_keeps_its_status() -> None:
+    ended = run(LORA_WORKERS="none")
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert "LORA_WORKERS is 'none'" in ended.stderr

@@ -1,6 +1,8 @@
 """`lora serve` as it is started."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 
@@ -8,19 +10,36 @@ import httpx
 import pytest
 
 from service import __version__
-from tests.running import as_process
+from service.cli.serve import MEMORY_ONLY
+from service.settings import Settings
+from tests.running import DEADLINE_SECONDS, as_process, children, gone, until
 
 
 def lora(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "service", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **environment})
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, env={**os.environ, **environment}
+    )
 
 
 def test_the_settings_in_force_are_printed_at_start() -> None:
+    command = [sys.executable, "-m", "service", "serve", "--port", "0"]
+    environment = {**os.environ, "LORA_QUEUE_MAX": "7", "LORA_DEVICE": "cpu"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            printed = [line.strip() for line in iter(process.stdout.readline, f"{MEMORY_ONLY}\n")]
+        finally:
+            process.kill()
+    assert {"LORA_QUEUE_MAX=7", "LORA_DEVICE=cpu (cpu)", "LORA_PORT=0", "LORA_MEMORY_MIB=4096"} <= set(printed)
+    assert len(printed) == len(Settings.model_fields)
+
+
+def test_the_settings_in_force_are_those_given() -> None:
     with as_process(LORA_QUEUE_MAX="7", LORA_MEMORY_MIB="512") as (process, url):
         limits = httpx.get(f"{url}/limits").json()["limits"]
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(DEADLINE_SECONDS) == 0
     assert (limits["queue_max"]["value"], limits["memory_mib"]["value"]) == (7, 512)
 
 
@@ -33,6 +52,9 @@ def test_the_settings_in_force_are_printed_at_start() -> None:
         ({"LORA_WORKERS": "none"}, "LORA_WORKERS is 'none'"),
         ({"LORA_WORKERS": "0"}, "LORA_WORKERS is '0'"),
         ({"LORA_DEVICE": "tpu"}, "LORA_DEVICE is 'tpu'"),
+        ({"LORA_HOST": ""}, "LORA_HOST is ''"),
+        ({"LORA_HOST": "no.such.host.invalid"}, "LORA_HOST is 'no.such.host.invalid'"),
+        ({"LORA_HOST": "192.0.2.1"}, "nothing can listen there: Cannot assign requested address"),
     ],
 )
 def test_a_setting_that_is_wrong_stops_the_start_with_one_line(environment: dict[str, str], says: str) -> None:
@@ -47,6 +69,35 @@ def test_a_device_that_is_not_there_stops_the_start_with_one_line() -> None:
     ended = lora("serve", "--port", "0", LORA_DEVICE="cuda", CUDA_VISIBLE_DEVICES="")
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert "no CUDA device" in ended.stderr
+
+
+def test_a_port_in_use_stops_the_start_with_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        ended = lora("serve", "--port", str(port))
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert f"LORA_PORT is {port}, and nothing can listen there: Address already in use" in ended.stderr
+
+
+@pytest.mark.parametrize("program", ["serve", "demo"])
+def test_ctrl_c_in_the_terminal_leaves_no_trace_and_no_process(program: str) -> None:
+    command = [sys.executable, "-m", "service", program, *(["--port", "0"] if program == "serve" else [])]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+    try:
+        until(lambda: descendants(started.pid))
+        family = descendants(started.pid)
+        os.killpg(started.pid, signal.SIGINT)
+        _, said = started.communicate(timeout=DEADLINE_SECONDS)
+    finally:
+        started.kill()
+    assert started.returncode in (0, 130)
+    assert "Traceback" not in said
+    until(lambda: all(gone(pid) for pid in family))
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    return [pid for child in children(pid) for pid in (child, *descendants(child))]
 
 
 def test_an_option_that_does_not_exist_is_a_usage_error() -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.codecs.json import JSON, MAX_DEPTH, MAX_ELEMENTS, classes, dumps, numbers, parse
+from service.bounds import NOT_FINITE
+from service.codecs.json import JSON, MAX_DEPTH, MAX_ELEMENTS, MAX_FIELDS, MAX_LISTS, classes, dumps, numbers, parse
 from service.errors import (
     DuplicateKey,
     LimitExceeded,
@@ -176,13 +177,19 @@ def test_nesting_up_to_the_limit_is_read(opening, closing):
 
 
 def test_brackets_side_by_side_are_not_deep():
-    assert parse(b"[" + b",".join([b"[{}]"] * 100_000) + b"]") == [[{}]] * 100_000
+    assert parse(b"[" + b",".join([b"[{}]"] * 30_000) + b"]") == [[{}]] * 30_000
+
+
+STRINGS = st.text('[]{}"\\a', max_size=8).map(json.dumps)
+CUT_STRINGS = st.sampled_from(["", '"[[', '"\\"[[', '"\\\\', '"\\'])
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.integers(MAX_DEPTH - 5, MAX_DEPTH + 1), st.text('[]{}"\\a', max_size=30))
-def test_only_brackets_outside_of_strings_nest(opened, text):
-    body = b"[" * opened + text.encode()
+@given(
+    st.integers(MAX_DEPTH - 5, MAX_DEPTH + 1), st.lists(st.sampled_from("[]{}a") | STRINGS, max_size=30), CUT_STRINGS
+)
+def test_only_brackets_outside_of_strings_nest(opened, pieces, end):
+    body = b"[" * opened + "".join(pieces).encode() + end.encode()
     try:
         parse(body)
     except TooDeep:
@@ -233,9 +240,32 @@ def test_quotes_and_backslashes_are_scanned_in_one_pass(text):
     assert time.monotonic() - started < DECODES_IN_SECONDS
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "says"),
+    [
+        (b"[" + b"[1]," * MAX_LISTS + b"[1]]", LimitExceeded, "65538 lists; at most 65536"),
+        (b"[" + b'["["],' * MAX_LISTS + b"[1]]", LimitExceeded, "65538 lists; at most 65536"),
+        (b"[" + b"[]," * 1_000_000 + b"[]]", ShapeMismatch, "1000002 lists, and some are empty"),
+        (b"{" + b'"a":1,' * MAX_FIELDS + b'"b":1}', LimitExceeded, "1025 fields; at most 1024"),
+        (b"{" + b'"a":1,' * 2_000_000 + b'"b":1}', LimitExceeded, "2000001 fields"),
+        (b"[" + b"1," * 8_000_000 + b"1]", LimitExceeded, "8000001 values"),
+    ],
+    ids=["lists", "lists of text", "empty lists", "fields", "many fields", "values"],
+)
+def test_what_would_take_long_to_read_is_refused_before_it_is_read(body, kind, says):
+    started = time.monotonic()
+    error = refusal(parse, body)
+    assert (type(error), says in error.detail) == (kind, True), error.detail
+    assert time.monotonic() - started < DECODES_IN_SECONDS
+
+
+@pytest.mark.parametrize("text", ["a: b", ":" * 5_000, "[" * 5_000, '\\": ' * 500])
+def test_structure_within_text_counts_for_nothing(text):
+    assert parse(json.dumps({"name": text}).encode()) == {"name": text}
+
+
 NOT_NUMBERS = [
     ('"7"', '"7"'),
-    ('"NaN"', '"NaN"'),
     ("true", "true"),
     ("false", "false"),
     ("null", "null"),
@@ -254,6 +284,13 @@ def test_what_is_no_number_is_refused_with_its_place(text, shown, shape, at):
     assert type(error) is Validation
     assert error.detail == f"{place} is {shown}; it must be a number"
     assert [fault.pointer for fault in error.faults] == ["/inputs/" + "/".join(map(str, index))]
+
+
+@pytest.mark.parametrize("word", NOT_FINITE)
+def test_a_word_for_what_is_not_finite_is_refused_as_such(word):
+    error = refusal(JSON.decode, b'{"inputs": [[1, "%b"]]}' % word.encode(), 2)
+    assert type(error) is NonFinite
+    assert error.detail == f'inputs[0][1] is "{word}"; it must be a number'
 
 
 def with_element(shape: tuple[int, ...], index: list[int], text: str) -> bytes:

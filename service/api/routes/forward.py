@@ -5,7 +5,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api import describe
-from service.api.bodies import codec_in, codec_out, read
+from service.api.accept import codec_out
+from service.api.bodies import codec_in, read
 from service.api.deps import ModelIdPath, engine_of, off_loop, settings_of
 from service.codecs.codec import MAX_ELEMENTS, Answer, Codec
 from service.codecs.json import JSON
@@ -36,6 +37,7 @@ EXAMPLES = {"one row for 64 to 10": {"inputs": [0.5] * 64}, "two rows for 64 to 
         200: {
             "description": "The outputs, in the type that Accept asks for; the request's own by default",
             "content": {name: {"schema": {"type": "string", "format": "binary"}} for name in describe.BINARY},
+            "headers": describe.headers("X-Model-Version"),
         },
         **describe.problems(
             *describe.JSON_BODY, NotFound, ModelNotFound, NotAcceptable, ShapeMismatch, BadNpy, BadSafetensors
@@ -60,7 +62,8 @@ async def forward(model_id: ModelIdPath, request: Request) -> Response:
         must_be_writable(answer, writer)
         return answer, writer.encode(answer)
 
-    cost = len(body) * max(1, spec.out_features // 256)
+    # Multiplications grow with one of these, and the size of the answer with the other.
+    cost = len(body) * max(1, spec.out_features // 256, spec.out_features // spec.in_features)
     answer, content = await off_loop(cost, work)
     return Response(content, headers={"X-Model-Version": str(answer.model_version)}, media_type=writer.media_type)
 

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api import describe, sse, views
-from service.api.bodies import accepted
+from service.api.accept import JsonRoute, accepted
 from service.api.deps import EngineOf, JobIdPath, SettingsOf, in_thread, off_loop
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
@@ -27,7 +27,7 @@ from service.jobs import events
 from service.jobs.state import State
 from service.schemas import answers
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=JsonRoute)
 
 CSV = "text/csv"
 BYTES_PER_LOSS = 20  # in JSON
@@ -41,7 +41,7 @@ LastEventId = Annotated[str | None, Header(description="as EventSource sends it 
     operation_id="list_jobs",
     summary="List jobs, oldest first",
     response_model=answers.JobPage,
-    responses=describe.problems(BadCursor, Validation),
+    responses={200: {"headers": describe.headers("Link")}, **describe.problems(BadCursor, Validation, NotAcceptable)},
 )
 async def list_jobs(
     request: Request,
@@ -66,7 +66,7 @@ async def list_jobs(
     operation_id="get_job",
     summary="One job, with the losses so far",
     response_model=answers.Job,
-    responses=describe.problems(NotFound, JobNotFound),
+    responses=describe.problems(NotFound, JobNotFound, NotAcceptable),
 )
 async def get_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     """The job as it is now."""
@@ -78,7 +78,7 @@ async def get_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     operation_id="cancel_job",
     summary="Cancel a job",
     response_model=answers.Job,
-    responses=describe.problems(NotFound, JobNotFound),
+    responses=describe.problems(NotFound, JobNotFound, NotAcceptable),
 )
 async def cancel_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     """The worker stops after the step it is at; the model keeps its version. A job that has ended stays as it is."""
@@ -106,13 +106,14 @@ async def delete_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     responses={
         200: {
             "description": "A header, then one line per finished epoch",
-            "content": {CSV: {"example": "epoch,loss\n"}},
+            "content": {CSV: {"example": "epoch,loss\n1,1.25\n"}},
         },
-        **describe.problems(NotFound, JobNotFound),
+        **describe.problems(NotFound, JobNotFound, NotAcceptable),
     },
 )
-async def get_losses_csv(job_id: JobIdPath, engine: EngineOf) -> Response:
+async def get_losses_csv(job_id: JobIdPath, request: Request, engine: EngineOf) -> Response:
     """Columns `epoch` and `loss`."""
+    accepted(request, [CSV])
     losses = engine.ledger.get(job_id).losses
     lines = (f"{epoch},{loss!r}\n" for epoch, loss in enumerate(losses, start=1))
     headers = {"Content-Disposition": f'attachment; filename="{job_id}.csv"'}

@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api import describe, views
-from service.api.bodies import accepted, read_json
+from service.api.accept import JsonRoute, accepted
+from service.api.bodies import read_json
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf, in_thread, off_loop
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
@@ -25,12 +26,13 @@ from service.errors import (
     ShapeMismatch,
     Validation,
 )
-from service.lora.spec import FLOAT32_BYTES
+from service.models.model import Model
 from service.schemas import answers
 from service.schemas.requests import CreateModelRequest, UpdateModelRequest
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], route_class=JsonRoute)
 
+WEIGHTS_TYPES = [SAFETENSORS.media_type, "application/octet-stream"]
 EXAMPLES = {
     "64 to 10, rank 4": {"in_features": 64, "out_features": 10, "rank": 4},
     "everything set": {
@@ -55,7 +57,10 @@ EXAMPLES = {
     summary="Create a LoRA layer",
     status_code=201,
     response_model=answers.Model,
-    responses=describe.problems(*describe.JSON_BODY, BaseNotFound, ShapeMismatch, CapacityExhausted),
+    responses={
+        201: {"headers": describe.headers("Location")},
+        **describe.problems(*describe.JSON_BODY, NotAcceptable, BaseNotFound, ShapeMismatch, CapacityExhausted),
+    },
     openapi_extra=describe.body(CreateModelRequest, EXAMPLES),
 )
 async def create_model(request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
@@ -63,8 +68,7 @@ async def create_model(request: Request, engine: EngineOf, settings: SettingsOf)
     asked = await read_json(request, CreateModelRequest, settings.json_body_mib)
     given = asked.model_dump(exclude_unset=True)
     must_have_sizes(asked)
-    numbers = (asked.in_features or 1) * (asked.out_features or 1)
-    model = await off_loop(FLOAT32_BYTES * numbers, lambda: engine.create(**given))
+    model = await in_thread(lambda: engine.create(**given))
     return reply(views.of_model(model), 201, {"Location": f"/models/{model.id}"})
 
 
@@ -73,7 +77,7 @@ async def create_model(request: Request, engine: EngineOf, settings: SettingsOf)
     operation_id="list_models",
     summary="List models, oldest first",
     response_model=answers.ModelPage,
-    responses=describe.problems(BadCursor, Validation),
+    responses={200: {"headers": describe.headers("Link")}, **describe.problems(BadCursor, Validation, NotAcceptable)},
 )
 async def list_models(
     request: Request,
@@ -94,7 +98,7 @@ async def list_models(
     operation_id="get_model",
     summary="One model",
     response_model=answers.Model,
-    responses=describe.problems(NotFound, ModelNotFound),
+    responses=describe.problems(NotFound, ModelNotFound, NotAcceptable),
 )
 async def get_model(model_id: ModelIdPath, engine: EngineOf) -> Response:
     """The model as it is now: its settings, version and parameter counts."""
@@ -106,7 +110,7 @@ async def get_model(model_id: ModelIdPath, engine: EngineOf) -> Response:
     operation_id="update_model",
     summary="Change a model's name or metadata",
     response_model=answers.Model,
-    responses=describe.problems(*describe.JSON_BODY, NotFound, ModelNotFound),
+    responses=describe.problems(*describe.JSON_BODY, NotFound, ModelNotFound, NotAcceptable),
     openapi_extra=describe.body(UpdateModelRequest, {"rename": {"name": "my adapter", "metadata": {"team": "a"}}}),
 )
 async def update_model(model_id: ModelIdPath, request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
@@ -138,16 +142,23 @@ async def delete_model(
     summary="All tensors of a model, as safetensors",
     response_class=Response,
     responses={
-        200: describe.binary("base.weight, base.bias, lora_A.weight, lora_B.weight, bias", SAFETENSORS.media_type),
+        200: {
+            **describe.binary("base.weight, base.bias, lora_A.weight, lora_B.weight, bias", *WEIGHTS_TYPES),
+            "headers": describe.headers("X-Model-Version"),
+        },
         **describe.problems(NotFound, ModelNotFound, NotAcceptable),
     },
 )
 async def get_weights(model_id: ModelIdPath, request: Request, engine: EngineOf) -> Response:
     """float32, under the names PEFT uses; `bias` is the adapter's own copy, where it trains one."""
-    media_type = accepted(request, [SAFETENSORS.media_type, "application/octet-stream"])
-    model, tensors = engine.weights(model_id)
-    size = model.nbytes + model.base.nbytes
-    body = await off_loop(size, lambda: safetensors.dump(tensors))
+    media_type = accepted(request, WEIGHTS_TYPES)
+    model = engine.registry.get(model_id)
+
+    def work() -> tuple[Model, bytes]:
+        model, tensors = engine.weights(model_id)
+        return model, safetensors.dump(tensors)
+
+    model, body = await off_loop(model.nbytes + model.base.nbytes, work)
     return Response(body, media_type=media_type, headers={"X-Model-Version": str(model.version)})
 
 

@@ -2,30 +2,31 @@
 
 import re
 from html import escape
-from typing import Annotated
+from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Query
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from service.api import describe
+from service.api.accept import JsonRoute
 from service.api.deps import EngineOf, SettingsOf
+from service.api.faults import MAX_FAULTS
 from service.api.paging import MAX_PAGE
-from service.api.problems import MAX_FAULTS, kinds, status_of
+from service.api.problems import kinds, status_of
 from service.api.replies import reply
-from service.api.server import MAX_HEAD_BYTES, MAX_URL_BYTES
+from service.api.server import MAX_CHUNKS, MAX_HEAD_BYTES, MAX_URL_BYTES
 from service.codecs.codec import MAX_DIMENSIONS, MAX_ELEMENTS
-from service.codecs.json import JSON, MAX_DEPTH
+from service.codecs.json import JSON, MAX_DEPTH, MAX_FIELDS, MAX_LISTS, dumps
 from service.engine import Engine
-from service.errors import NotFound
+from service.errors import NotAcceptable, NotFound, NotReady
 from service.lora.spec import MAX_FEATURES, MAX_RANK
 from service.schemas import answers
 from service.settings import PREFIX, Settings
 from service.training.plan import MAX_EPOCHS, MAX_SAMPLES
 
-router = APIRouter(tags=["system"])
+router = APIRouter(tags=["system"], route_class=JsonRoute)
 
 FIXED = {
     "features": (MAX_FEATURES, "features", "in_features and out_features of a layer"),
@@ -33,19 +34,32 @@ FIXED = {
     "epochs": (MAX_EPOCHS, "epochs", "epochs of a job"),
     "samples": (MAX_SAMPLES, "rows", "rows of generated data"),
     "json_depth": (MAX_DEPTH, "levels", "nesting of JSON"),
+    "json_lists": (MAX_LISTS, "lists", "lists and objects of a JSON body, such as rows of a tensor"),
+    "json_fields": (MAX_FIELDS, "fields", "fields of all objects of a JSON body"),
     "json_elements": (MAX_ELEMENTS, "numbers", "numbers of a tensor in JSON"),
     "tensor_dimensions": (MAX_DIMENSIONS, "dimensions", "dimensions of a tensor"),
     "page_items": (MAX_PAGE, "items", "items of one page of a list"),
     "errors_listed": (MAX_FAULTS, "errors", "faults listed in one problem"),
     "header_bytes": (MAX_HEAD_BYTES, "bytes", "request line and headers"),
     "url_bytes": (MAX_URL_BYTES, "bytes", "URL of a request"),
+    "chunks": (MAX_CHUNKS, "chunks", "chunks of a body sent without its length"),
 }
 
 
-@router.get("/livez", operation_id="livez", summary="Whether the process answers", response_class=Response)
+def _health_as(status: str) -> dict[str, Any]:
+    return {"description": "All is well", "content": {JSON.media_type: {"example": {"status": status}}}}
+
+
+@router.get(
+    "/livez",
+    operation_id="livez",
+    summary="Whether the process answers",
+    response_class=Response,
+    responses={200: _health_as("ok"), **describe.problems()},
+)
 async def livez() -> Response:
     """200 as long as the event loop turns."""
-    return _health({"status": "ok"}, 200)
+    return _health({"status": "ok"})
 
 
 @router.get(
@@ -53,7 +67,7 @@ async def livez() -> Response:
     operation_id="readyz",
     summary="Whether the service takes work",
     response_class=Response,
-    responses={503: {"description": "It is shutting down, or no worker process can be started"}},
+    responses={200: _health_as("ready"), **describe.problems(NotReady)},
 )
 async def readyz(
     engine: EngineOf, verbose: Annotated[str | None, Query(description="list each check")] = None
@@ -63,11 +77,12 @@ async def readyz(
         "draining": "shutting down" if engine.draining else "ok",
         "workers": workers_check(engine),
     }
-    ready = set(checks.values()) == {"ok"}
-    body: dict[str, object] = {"status": "ready" if ready else "not ready"}
+    if set(checks.values()) != {"ok"}:
+        raise NotReady(", ".join(f"{name}: {state}" for name, state in checks.items()))
+    body: dict[str, object] = {"status": "ready"}
     if verbose is not None:
         body |= {"checks": checks, "workers": {"ready": engine.workers.ready, "of": len(engine.workers)}}
-    return _health(body, 200 if ready else 503)
+    return _health(body)
 
 
 def workers_check(engine: Engine) -> str:
@@ -78,7 +93,11 @@ def workers_check(engine: Engine) -> str:
 
 
 @router.get(
-    "/limits", operation_id="get_limits", summary="Every limit in force, with its unit", response_model=answers.Limits
+    "/limits",
+    operation_id="get_limits",
+    summary="Every limit in force, with its unit",
+    response_model=answers.Limits,
+    responses=describe.problems(NotAcceptable),
 )
 async def get_limits(settings: SettingsOf) -> Response:
     """What a request may ask for, and which setting moves it."""
@@ -90,7 +109,10 @@ async def get_limits(settings: SettingsOf) -> Response:
     operation_id="get_metrics",
     summary="Prometheus metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}, "description": "The text format of Prometheus"}},
+    responses={
+        200: {"content": {"text/plain": {}}, "description": "The text format of Prometheus"},
+        **describe.problems(),
+    },
 )
 async def get_metrics(request: Request) -> Response:
     """Requests, models, jobs, memory and workers in numbers."""
@@ -124,8 +146,8 @@ async def front() -> Response:
     return RedirectResponse("/docs")
 
 
-def _health(body: dict[str, object], status: int) -> Response:
-    return Response(orjson.dumps(body), status, {"Cache-Control": "no-store"}, JSON.media_type)
+def _health(body: dict[str, object]) -> Response:
+    return Response(dumps(body), 200, {"Cache-Control": "no-store"}, JSON.media_type)
 
 
 def _settable(settings: Settings) -> dict[str, answers.Limit]:

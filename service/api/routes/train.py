@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api import describe, sse, views
+from service.api.accept import JsonRoute
 from service.api.bodies import read_json
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf
 from service.api.replies import reply
@@ -17,6 +18,7 @@ from service.errors import (
     Draining,
     JobNotFound,
     ModelNotFound,
+    NotAcceptable,
     NotFound,
     ShapeMismatch,
     TemporaryReducedCapacity,
@@ -24,7 +26,7 @@ from service.errors import (
 from service.schemas import answers
 from service.schemas.requests import TrainRequest
 
-router = APIRouter(tags=["training"])
+router = APIRouter(tags=["training"], route_class=JsonRoute)
 
 MAX_WAIT_SECONDS = 60
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?", re.IGNORECASE)
@@ -52,9 +54,15 @@ EXAMPLES = {
     status_code=202,
     response_model=answers.Job,
     responses={
-        200: {"model": answers.Job, "description": "The job has ended within the time of `Prefer: wait=SECONDS`"},
+        200: {
+            "model": answers.Job,
+            "description": "The job has ended within the time of `Prefer: wait=SECONDS`",
+            "headers": describe.headers("Location", "Preference-Applied"),
+        },
+        202: {"headers": describe.headers("Location", "Preference-Applied", "Retry-After")},
         **describe.problems(
             *describe.JSON_BODY,
+            NotAcceptable,
             NotFound,
             ModelNotFound,
             ShapeMismatch,
