@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -226,3 +227,20 @@ def test_a_worker_whose_server_goes_while_it_trains_ends_at_once_and_without_a_w
         pipe.close()
         assert worker.wait(DEADLINE_SECONDS) == 0
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_that_cannot_make_sense_of_a_message_ends_and_says_why(capfd):
+    with process() as (worker, pipe):
+        pipe.send_bytes(b"nonsense")
+        assert worker.wait(DEADLINE_SECONDS) == 1
+    assert "a message of the server could not be read" in capfd.readouterr().err
+
+
+def test_a_worker_without_the_memory_for_a_message_ends(capfd):
+    with process() as (worker, pipe):
+        held = int(Path(f"/proc/{worker.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.prlimit(worker.pid, resource.RLIMIT_AS, (held + 2**24, held + 2**24))
+        with contextlib.suppress(ConnectionError):  # it ends before it has taken everything in
+            pipe.send_bytes(bytes(2**28))
+        assert worker.wait(DEADLINE_SECONDS) == 1
+    assert "MemoryError" in capfd.readouterr().err

@@ -39,7 +39,7 @@ from tests.engine.engines import (
     until_ready,
     until_training,
 )
-from tests.running import gone, until
+from tests.running import DEADLINE_SECONDS, gone, until
 
 
 def run_of(engine: Engine, job: Job, rows: Arrays | None = None) -> Run:
@@ -320,6 +320,43 @@ def test_a_model_may_be_deleted_by_force_while_it_trains(engine):
     until(lambda: engine.budget.used == 0)
     other = small(engine)
     assert until_ended(engine, engine.train(other.id, SHORT)).model_version == 1
+
+
+def test_a_worker_that_takes_nothing_in_holds_up_neither_a_delete_nor_other_models():
+    with running() as engine:
+        stuck, other = engine.create(in_features=2_048, out_features=2_048, rank=1), small(engine)
+        (pid,) = engine.workers.pids
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            job = engine.train(stuck.id, SHORT)
+            until(lambda: engine.ledger.get(job.id).state is State.RUNNING)
+            deleting = threading.Thread(target=engine.delete, args=(stuck.id,), kwargs={"force": True}, daemon=True)
+            deleting.start()
+            deleting.join(DEADLINE_SECONDS)
+            assert not deleting.is_alive()
+            waiting = engine.train(other.id, SHORT)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert engine.ledger.get(job.id).state is State.CANCELLED
+        assert until_ended(engine, waiting).state is State.SUCCEEDED
+        assert engine.workers.restarts == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(MemoryError(), "out-of-memory"), (RuntimeError("a bug"), "internal-error")]
+)
+def test_what_breaks_on_the_servers_side_is_not_told_as_a_workers_death(error, reason):
+    engine = Engine()
+    job = engine.train(small(engine).id, SHORT)
+    run = engine.queue.take(0)
+    run.begin()
+    run.broke(error)
+    run.ended()
+    failed = engine.ledger.get(job.id)
+    assert (failed.state, failed.reason) == (State.FAILED, reason)
+    assert "a bug" not in failed.detail
+    assert engine.train(failed.model_id, SHORT)
+    assert engine.queue.take(0) is not None
 
 
 def test_a_model_may_be_deleted_by_force_the_moment_its_job_starts(engine, caplog):
