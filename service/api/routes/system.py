@@ -1,4 +1,4 @@
-"""Health, limits, metrics, and what an error means."""
+"""How the service is: health, metrics, and what its errors mean."""
 
 import re
 from html import escape
@@ -10,40 +10,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from service.api import describe
-from service.api.accept import JsonRoute
-from service.api.deps import EngineOf, SettingsOf
-from service.api.faults import MAX_FAULTS
-from service.api.paging import MAX_PAGE
+from service.api.deps import EngineOf
 from service.api.problems import kinds, status_of
-from service.api.replies import reply
-from service.api.server import MAX_CHUNKS, MAX_HEAD_BYTES, MAX_URL_BYTES
-from service.codecs.codec import MAX_DIMENSIONS, MAX_ELEMENTS
-from service.codecs.json import JSON, MAX_DEPTH, MAX_FIELDS, MAX_LISTS, dumps
+from service.codecs.json import JSON, dumps
 from service.engine import Engine
-from service.errors import NotAcceptable, NotFound, NotReady
-from service.lora.spec import MAX_FEATURES, MAX_RANK
-from service.schemas import answers
-from service.settings import PREFIX, Settings
-from service.training.plan import MAX_EPOCHS, MAX_SAMPLES
+from service.errors import NotFound, NotReady
 
-router = APIRouter(tags=["system"], route_class=JsonRoute)
-
-FIXED = {
-    "features": (MAX_FEATURES, "features", "in_features and out_features of a layer"),
-    "rank": (MAX_RANK, "rank", "rank of an adapter, which is also at most min(in_features, out_features)"),
-    "epochs": (MAX_EPOCHS, "epochs", "epochs of a job"),
-    "samples": (MAX_SAMPLES, "rows", "rows of generated data"),
-    "json_depth": (MAX_DEPTH, "levels", "nesting of JSON"),
-    "json_lists": (MAX_LISTS, "lists", "lists and objects of a JSON body, such as rows of a tensor"),
-    "json_fields": (MAX_FIELDS, "fields", "fields of all objects of a JSON body"),
-    "json_elements": (MAX_ELEMENTS, "numbers", "numbers of a tensor in JSON"),
-    "tensor_dimensions": (MAX_DIMENSIONS, "dimensions", "dimensions of a tensor"),
-    "page_items": (MAX_PAGE, "items", "items of one page of a list"),
-    "errors_listed": (MAX_FAULTS, "errors", "faults listed in one problem"),
-    "header_bytes": (MAX_HEAD_BYTES, "bytes", "request line and headers"),
-    "url_bytes": (MAX_URL_BYTES, "bytes", "URL of a request"),
-    "chunks": (MAX_CHUNKS, "chunks", "chunks of a body sent without its length"),
-}
+router = APIRouter(tags=["system"])
 
 
 def _health_as(status: str) -> dict[str, Any]:
@@ -93,18 +66,6 @@ def workers_check(engine: Engine) -> str:
 
 
 @router.get(
-    "/limits",
-    operation_id="get_limits",
-    summary="Every limit in force, with its unit",
-    response_model=answers.Limits,
-    responses=describe.problems(NotAcceptable),
-)
-async def get_limits(settings: SettingsOf) -> Response:
-    """What a request may ask for, and which setting moves it."""
-    return reply(answers.Limits(durable=False, limits={**_settable(settings), **_fixed()}))
-
-
-@router.get(
     "/metrics",
     operation_id="get_metrics",
     summary="Prometheus metrics",
@@ -148,24 +109,3 @@ async def front() -> Response:
 
 def _health(body: dict[str, object]) -> Response:
     return Response(dumps(body), 200, {"Cache-Control": "no-store"}, JSON.media_type)
-
-
-def _settable(settings: Settings) -> dict[str, answers.Limit]:
-    """The settings that have a unit."""
-    return {
-        name: answers.Limit(
-            value=getattr(settings, name),
-            unit=str(field.json_schema_extra["unit"]),
-            description=str(field.description),
-            setting=f"{PREFIX}{name}".upper(),
-        )
-        for name, field in Settings.model_fields.items()
-        if isinstance(field.json_schema_extra, dict)
-    }
-
-
-def _fixed() -> dict[str, answers.Limit]:
-    return {
-        name: answers.Limit(value=value, unit=unit, description=description, setting=None)
-        for name, (value, unit, description) in FIXED.items()
-    }

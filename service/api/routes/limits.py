@@ -1,0 +1,71 @@
+"""Every limit in force: those that a setting moves, and those that are fixed."""
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from service.api import describe
+from service.api.accept import JsonRoute
+from service.api.deps import SettingsOf
+from service.api.faults import MAX_FAULTS
+from service.api.paging import MAX_PAGE
+from service.api.replies import reply
+from service.api.server import MAX_CHUNKS, MAX_HEAD_BYTES, MAX_URL_BYTES
+from service.codecs.codec import MAX_DIMENSIONS, MAX_ELEMENTS
+from service.codecs.json import MAX_DEPTH, MAX_FIELDS, MAX_LISTS
+from service.errors import NotAcceptable
+from service.lora.spec import MAX_FEATURES, MAX_RANK
+from service.schemas import answers
+from service.settings import PREFIX, Settings
+from service.training.plan import MAX_EPOCHS, MAX_SAMPLES
+
+router = APIRouter(tags=["system"], route_class=JsonRoute)
+
+FIXED = {
+    "features": (MAX_FEATURES, "features", "in_features and out_features of a layer"),
+    "rank": (MAX_RANK, "rank", "rank of an adapter, which is also at most min(in_features, out_features)"),
+    "epochs": (MAX_EPOCHS, "epochs", "epochs of a job"),
+    "samples": (MAX_SAMPLES, "rows", "rows of generated data"),
+    "json_depth": (MAX_DEPTH, "levels", "nesting of JSON"),
+    "json_lists": (MAX_LISTS, "lists", "lists and objects of a JSON body, such as rows of a tensor"),
+    "json_fields": (MAX_FIELDS, "fields", "fields of all objects of a JSON body"),
+    "json_elements": (MAX_ELEMENTS, "numbers", "numbers of a tensor in JSON"),
+    "tensor_dimensions": (MAX_DIMENSIONS, "dimensions", "dimensions of a tensor"),
+    "page_items": (MAX_PAGE, "items", "items of one page of a list"),
+    "errors_listed": (MAX_FAULTS, "errors", "faults listed in one problem"),
+    "header_bytes": (MAX_HEAD_BYTES, "bytes", "request line and headers"),
+    "url_bytes": (MAX_URL_BYTES, "bytes", "URL of a request"),
+    "chunks": (MAX_CHUNKS, "chunks", "chunks of a body sent without its length"),
+}
+
+
+@router.get(
+    "/limits",
+    operation_id="get_limits",
+    summary="Every limit in force, with its unit",
+    response_model=answers.Limits,
+    responses=describe.problems(NotAcceptable),
+)
+async def get_limits(settings: SettingsOf) -> Response:
+    """What a request may ask for, and which setting moves it."""
+    return reply(answers.Limits(durable=False, limits={**_settable(settings), **_fixed()}))
+
+
+def _settable(settings: Settings) -> dict[str, answers.Limit]:
+    """The settings that have a unit."""
+    return {
+        name: answers.Limit(
+            value=getattr(settings, name),
+            unit=str(field.json_schema_extra["unit"]),
+            description=str(field.description),
+            setting=f"{PREFIX}{name}".upper(),
+        )
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.json_schema_extra, dict)
+    }
+
+
+def _fixed() -> dict[str, answers.Limit]:
+    return {
+        name: answers.Limit(value=value, unit=unit, description=description, setting=None)
+        for name, (value, unit, description) in FIXED.items()
+    }
