@@ -42,7 +42,7 @@ class Run:
         """What the rows take while the job waits or runs."""
         return sum(array.nbytes for array in self._rows.values())
 
-    def begin(self) -> bytes | None:
+    def begin(self) -> bytes | memoryview | None:
         """Mark the job as running; the message with its plan, layer and rows. None when it has ended meanwhile."""
         try:
             job = self._ledger.swap(self.job_id, lambda job: job.moved(State.RUNNING, instant()))

@@ -23,7 +23,7 @@ class Task(Protocol):
     @property
     def job_id(self) -> str: ...
 
-    def begin(self) -> bytes | None:
+    def begin(self) -> bytes | memoryview | None:
         """The message that tells a worker what to do; None when there is nothing left to do."""
 
     def heard(self, message: bytes) -> bool:
@@ -66,7 +66,7 @@ class Worker(Generic[T]):
         self._lock = threading.Lock()  # around the next three; a request, which may take long, is sent without it
         self._task_id: str | None = None
         self._asked = False  # the process has the task's request
-        self._untold: list[bytes] = []
+        self._untold: list[bytes | memoryview] = []
         self._pipe: Connection | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.ready = self.was_ready = False
@@ -96,7 +96,7 @@ class Worker(Generic[T]):
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
-    def tell(self, job_id: str, message: bytes) -> None:
+    def tell(self, job_id: str, message: bytes | memoryview) -> None:
         """Send a short message about a task, if this worker has it: at once, or right behind the task's request."""
         with self._lock:
             if self._task_id == job_id:
@@ -210,7 +210,7 @@ class Workers(Generic[T]):
         for worker in self._workers:
             worker.stop()
 
-    def tell(self, job_id: str, message: bytes) -> None:
+    def tell(self, job_id: str, message: bytes | memoryview) -> None:
         """Send a message to the worker that has the task, if one has."""
         for worker in self._workers:
             worker.tell(job_id, message)
