@@ -217,8 +217,11 @@ def looked_at(plan: Plan) -> int:
 
 
 def bytes_needed(plan: Plan, spec: Spec) -> int:
-    """Bytes of the rows, their frozen outputs and their order, of what one step makes of its batch, and of the adapter
-    with its gradient and the optimizer's moments."""
+    """Bytes that a run takes beside its layer.
+
+    They are those of the rows, their frozen outputs and their order, of what one step makes of its batch, and of the
+    adapter's copy, its gradient and the optimizer's moments.
+    """
     n, size = plan.data.n_samples, spec.in_features + spec.out_features
     copies = 4 * bool(spec.dropout) + bool(plan.batch_size)  # of a batch's inputs
     rows = n * (size + spec.out_features) + 2 * n * bool(plan.batch_size)
