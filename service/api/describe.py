@@ -67,7 +67,6 @@ HEADERS = {
     "Retry-After": ("integer", "seconds to wait before asking again"),
     "Preference-Applied": ("string", "the wait that was granted (RFC 7240); absent where none was asked for"),
     "X-Model-Version": ("integer", "the version of the model that answered"),
-    "Allow": ("string", "the methods of this address"),
     "Accept": ("string", "the types that are read here"),
 }
 OF_ERRORS = {415: ["Accept"], 503: ["Retry-After"]}

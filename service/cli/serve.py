@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import sys
+from typing import NoReturn
 
 from service.settings import Settings, SettingsError, load
 
@@ -12,7 +13,7 @@ MEMORY_ONLY = "models and jobs live in memory only: they end with this process"
 
 
 def serve(host: str | None, port: int | None) -> int:
-    """Run the service; the exit status."""
+    """Run the service, with which the process ends; the exit status where it cannot start."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         settings = load(host=host, port=port)
@@ -21,7 +22,6 @@ def serve(host: str | None, port: int | None) -> int:
     except SettingsError as error:
         print(f"lora: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def must_be_free(host: str, port: int) -> None:
@@ -36,7 +36,7 @@ def must_be_free(host: str, port: int) -> None:
         raise SettingsError(f"{where}, and nothing can listen there: {error.strerror}") from None
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings) -> NoReturn:
     # Here and not above: torch takes a second to import, and a wrong setting should not.
     from service.api.app import create_app, create_engine
     from service.api.server import Server, config

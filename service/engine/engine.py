@@ -14,8 +14,8 @@ from torch import Tensor
 
 from service.clock import instant
 from service.codecs.codec import Answer, Array
-from service.codecs.message import pack
-from service.engine.run import Arrays, Run
+from service.codecs.message import Arrays, pack
+from service.engine.run import Run
 from service.errors import Draining, Fault, JobNotFound, LimitExceeded, ModelBusy
 from service.ids import Mint
 from service.jobs.job import Job

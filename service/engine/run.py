@@ -2,23 +2,19 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from service.clock import instant
-from service.codecs.message import pack, unpack
+from service.codecs.message import Arrays, pack, unpack
 from service.errors import JobNotFound, NotFound
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
 from service.jobs.state import State
 from service.models.registry import Registry
 from service.training.plan import as_dict
-
-Arrays = dict[str, NDArray[Any]]
 
 
 class Run:

@@ -11,7 +11,7 @@ from service.api.paging import MAX_PAGE
 from service.api.replies import reply
 from service.api.server import MAX_CHUNKS, MAX_HEAD_BYTES, MAX_URL_BYTES
 from service.codecs.codec import MAX_DIMENSIONS, MAX_ELEMENTS
-from service.codecs.json import MAX_DEPTH, MAX_FIELDS, MAX_LISTS
+from service.codecs.json import MAX_DEPTH, MAX_FIELDS, MAX_LISTS, MAX_VALUES
 from service.errors import NotAcceptable
 from service.lora.spec import MAX_FEATURES, MAX_RANK
 from service.schemas import answers
@@ -28,6 +28,7 @@ FIXED = {
     "json_depth": (MAX_DEPTH, "levels", "nesting of JSON"),
     "json_lists": (MAX_LISTS, "lists", "lists and objects of a JSON body, such as rows of a tensor"),
     "json_fields": (MAX_FIELDS, "fields", "fields of all objects of a JSON body"),
+    "json_values": (MAX_VALUES, "values", "values of a JSON body: all its tensors and fields together"),
     "json_elements": (MAX_ELEMENTS, "numbers", "numbers of a tensor in JSON"),
     "tensor_dimensions": (MAX_DIMENSIONS, "dimensions", "dimensions of a tensor"),
     "page_items": (MAX_PAGE, "items", "items of one page of a list"),
