@@ -26,8 +26,9 @@ lint: .venv/dev ## check style and types
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 
-bench: .venv/dev ## measure the service
-	$(PYTHON) benchmarks/serving.py
+bench: .venv/bench ## measure the service
+	$(PYTHON) -m benchmarks.training
+	$(PYTHON) -m benchmarks.serving
 
 .venv/runtime: pyproject.toml constraints.txt
 	@$(PYTHON3) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or later is needed: make PYTHON3=…")'
@@ -39,6 +40,10 @@ bench: .venv/dev ## measure the service
 
 .venv/dev: .venv/runtime
 	@$(PIP) --group dev
+	@touch $@
+
+.venv/bench: .venv/dev
+	@$(PIP) --group bench
 	@touch $@
 
 .PHONY: help install demo serve test lint bench

@@ -6,17 +6,15 @@ the same arithmetic, which is what one would write in ten lines.
 
 import asyncio
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 
+from benchmarks.servers import connected, pin, serve, started
 from service.cli.serve import READY
 
 CONNECTIONS = 16
@@ -52,42 +50,16 @@ Server(config).run()
 """
 
 
-@contextmanager
-def started(command: list[str], ready: str) -> Iterator[str]:
-    """The URL of a server that runs on the first core; the load comes from the last."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: pin(first=True))
-    try:
-        assert process.stdout is not None
-        yield next(line for line in process.stdout if line.startswith(ready)).removeprefix(ready).strip()
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def pin(*, first: bool) -> None:
-    """Keep this process on one core."""
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[0] if first else cores[-1]})
-
-
 async def load(url: str, path: str, body: bytes) -> tuple[float, float]:
     """Requests per second and the median latency in ms over keep-alive connections, each with one under way."""
-    host, port = url.removeprefix("http://").split(":")
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    request = head.encode() + body
     times: list[float] = []
     deadline = time.perf_counter() + SECONDS
 
     async def client() -> None:
-        reader, writer = await asyncio.open_connection(host, int(port))
-        while (at := time.perf_counter()) < deadline:
-            writer.write(request)
-            answer = await reader.readuntil(b"\r\n\r\n")
-            assert answer.startswith(b"HTTP/1.1 200"), answer
-            length = int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-            await reader.readexactly(length)
-            times.append(time.perf_counter() - at)
-        writer.close()
+        async with connected(url) as post:
+            while (at := time.perf_counter()) < deadline:
+                await post(path, body)
+                times.append(time.perf_counter() - at)
 
     await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
     return len(times) / SECONDS, statistics.median(times) * 1_000
@@ -106,10 +78,6 @@ def start_times() -> tuple[float, float]:
         while httpx.get(f"{url}/readyz").is_error:
             time.sleep(0.01)
         return answers, time.perf_counter() - at
-
-
-def serve() -> list[str]:
-    return [sys.executable, "-m", "service", "serve", "--port", "0"]
 
 
 def training(http: httpx.Client, model_id: str) -> list[float]:

@@ -73,7 +73,7 @@ def check(value: Any, within: str = "") -> None:
     for field, rule, bound in _bounds(type(value)):  # type: ignore[arg-type]  # a class is hashable
         given = getattr(value, field)
         for number in given if isinstance(given, tuple | list) else (given,):
-            if number is None:
+            if not isinstance(number, int | float):
                 continue
             if isinstance(number, float) and not math.isfinite(number):
                 detail = f"{field} is {number}; it must be a finite number"

@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     memory_mib: int = _setting(4_096, "all tensors held: models, bases, rows of jobs", unit="MiB", ge=1)
     layer_mib: int = _setting(1_024, "tensors of one model and its base", unit="MiB", ge=1)
     train_mib: int = _setting(1_024, "data and working memory of one job", unit="MiB", ge=1)
+    moments_mib: int = _setting(256, "second moments of one data set", unit="MiB", ge=1)
+    together_max: int = _setting(256, "jobs trained in one stacked step", unit="jobs", ge=1, le=65_536)
     max_models: int = _setting(10_000, "models", unit="models", ge=1)
     queue_max: int = _setting(1_024, "jobs that wait for a worker", unit="jobs", ge=1)
     keep_jobs: int = _setting(10_000, "jobs remembered after their end; the oldest go first", unit="jobs", ge=1)

@@ -5,13 +5,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,13 +19,17 @@ from torch import Tensor
 from service.codecs.message import pack, unpack
 from service.lora.layer import LoRALinear
 from service.training import datasets
-from service.training.fit import Diverged, Fitted, fit
+from service.training.fit import Diverged, Ended, Epoch, Steps, fit, fit_one
 from service.training.plan import Plan, from_dict
+from service.training.rows import Rows
+from service.training.sources import Source
+from service.training.stack import Fitted, Lesson
 
 NICENESS = 10
 REPORT_SECONDS = 0.02  # finished epochs are told together when they come faster than this
 
 LAYER = frozenset({"weight", "bias", "A", "B", "own_bias"})
+ROWS = ("x", "y", "weight")
 
 Message = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
@@ -48,7 +52,7 @@ class Inbox:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._tasks: SimpleQueue[Message] = SimpleQueue()
-        self._cancelled: str | None = None  # one is enough: a worker is told of its own task alone
+        self._cancelled: set[str] = set()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -57,7 +61,7 @@ class Inbox:
             while True:
                 header, tensors = unpack(self._pipe.recv_bytes())
                 if header["do"] == "cancel":
-                    self._cancelled = header["job"]
+                    self._cancelled.add(header["job"])
                 else:
                     self._tasks.put((header, tensors))
         except (EOFError, OSError):
@@ -72,64 +76,111 @@ class Inbox:
         """The next task, when there is one."""
         return self._tasks.get()
 
-    def cancelled(self, job_id: str) -> bool:
-        """Whether a task is no longer wanted."""
-        return job_id == self._cancelled
+    def cancelled(self) -> list[str]:
+        """The jobs that are no longer wanted and were not asked for yet."""
+        return [self._cancelled.pop() for _ in range(len(self._cancelled))]
 
 
-def perform(task: Message, device: str, cancelled: Callable[[], bool], say: Say) -> None:
-    """Train as the task says, telling of finished epochs as they come, and at last how it ended."""
+def perform(task: Message, device: str, cancelled: Callable[[], Collection[str]], say: Say) -> None:
+    """Train as the task says, telling of finished epochs as they come, of how each job ended, and that all have."""
     header, arrays = task
+    going = {told["job"]: None for told in header["jobs"]}  # whose end has not been told
     try:
-        plan, layer, rows = prepare(header, {name: torch.from_numpy(array) for name, array in arrays.items()}, device)
-        fitted = follow(fit(layer, *rows, plan, header["dropout"]), cancelled, say)
-        if fitted is None:
-            say({"say": "cancelled"})
-        else:
-            adapter = {name: tensor.cpu().numpy() for name, tensor in fitted.layer.adapter().items()}
-            say({"say": "succeeded", "loss": fitted.loss}, adapter)
-    except Diverged:
-        say(failure("diverged", "a loss or a weight is no longer finite as float32; a lower lr may help"))
+        lessons = prepare(header["jobs"], {name: torch.from_numpy(array) for name, array in arrays.items()}, device)
+        follow(fit(lessons), going, cancelled, say)
     except Exception as error:
         if not out_of_memory(error):
             log.exception("a training broke")
-            say(failure("internal-error", "the training broke inside the service; the log holds its trace"))
+            say(failure(going, "internal-error", "the training broke inside the service; the log holds its trace"))
         else:
-            say(failure("out-of-memory", "the training did not fit in memory; fewer rows or a smaller layer may"))
+            say(
+                failure(going, "out-of-memory", "the training did not fit in memory; fewer rows or a smaller layer may")
+            )
+    say({"say": "done"})
 
 
-def prepare(header: dict[str, Any], tensors: dict[str, Tensor], device: str) -> tuple[Plan, LoRALinear, datasets.Rows]:
-    """The plan, the layer and the rows of a task, on the device."""
-    placed: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items() if name in LAYER}
-    layer = LoRALinear(**{"bias": None, **placed}, scaling=header["scaling"])
-    plan = from_dict(header["plan"])
-    return plan, layer, datasets.load(plan.data, layer, tensors)
+def prepare(jobs: Sequence[dict[str, Any]], tensors: dict[str, Tensor], device: str) -> list[Lesson]:
+    """What each job learns from, on the device; jobs share the tensors and rows that are the same."""
+    placed = {name: tensor.to(device) for name, tensor in tensors.items()}
+    drawn: dict[Any, Rows] = {}
+
+    def rows_of(source: Source, layer: LoRALinear, sent: dict[str, Tensor]) -> Rows:
+        key = (source, id(layer.weight), *(id(tensor) for tensor in sent.values()))
+        if key not in drawn:
+            drawn[key] = datasets.load(source, layer, sent)
+        return drawn[key]
+
+    def lesson(job: dict[str, Any]) -> Lesson:
+        own: dict[str, Any] = {name: placed[key] for name, key in job["tensors"].items()}
+        parts = {name: own[name] for name in LAYER if name in own}
+        data, held_out = (
+            {name: own[f"{kind}.{name}"] for name in ROWS if f"{kind}.{name}" in own} for kind in ("data", "validation")
+        )
+        layer, plan = LoRALinear(**{"bias": None, **parts}, scaling=job["scaling"]), from_dict(job["plan"])
+        rows = rows_of(plan.data, layer, data)
+        validation = None
+        if plan.n_validation:
+            rows, validation = datasets.split(rows, plan.n_validation, datasets.drawn(plan.seed))
+        elif plan.held_out is not None:
+            validation = rows_of(plan.held_out, layer, held_out)
+        return Lesson(layer, plan, rows, validation=validation, dropout=job["dropout"])
+
+    return [lesson(job) for job in jobs]
 
 
-def follow(steps: Generator[float | None, None, Fitted], cancelled: Callable[[], bool], say: Say) -> Fitted | None:
-    """Drive a run to its end, or to the first step after a cancel (None); losses are told as they come."""
-    losses: list[float] = []
+def follow(steps: Steps, going: dict[str, None], cancelled: Callable[[], Collection[str]], say: Say) -> None:
+    """Drive runs to their ends, which leave `going` as they are told; losses are told as they come.
+
+    A run that is cancelled is left after the step that it is at, and no more is said of it.
+    """
+    jobs = list(going)
+    untold: list[Epoch] = []
     due = time.monotonic() + REPORT_SECONDS
+
+    def tell_epochs() -> None:
+        if untold:
+            curves = {name: np.stack([epoch.curves[name] for epoch in untold]) for name in untold[0].curves}
+            say({"say": "epochs", "jobs": [jobs[run] for run in untold[0].runs]}, curves)
+            untold.clear()
+
+    leave: list[int] | None = None
     try:
-        while not cancelled():
-            loss = next(steps)
-            if loss is not None:
-                losses.append(loss)
-            if losses and time.monotonic() >= due:
-                say({"say": "losses", "losses": losses})
-                losses, due = [], time.monotonic() + REPORT_SECONDS
-        return None
-    except StopIteration as end:
-        fitted: Fitted = end.value
-        return fitted
+        while True:
+            told = steps.send(leave)
+            if isinstance(told, Epoch):
+                if untold and untold[0].runs != told.runs:
+                    tell_epochs()
+                untold.append(told)
+            elif isinstance(told, Ended):
+                tell_epochs()
+                tell_end(jobs[told.run], told.outcome, say)
+                del going[jobs[told.run]]
+            if untold and time.monotonic() >= due:
+                tell_epochs()
+                due = time.monotonic() + REPORT_SECONDS
+            leave = [jobs.index(job) for job in cancelled() if job in going]
+            for run in leave:
+                del going[jobs[run]]
+            if not going:
+                return
+    except StopIteration:
+        pass
     finally:
-        if losses:
-            say({"say": "losses", "losses": losses})
+        tell_epochs()
 
 
-def failure(reason: str, detail: str) -> dict[str, Any]:
-    """The message that ends a task which went wrong."""
-    return {"say": "failed", "reason": reason, "detail": detail}
+def tell_end(job: str, outcome: Fitted | Diverged, say: Say) -> None:
+    """Say what became of one job."""
+    if isinstance(outcome, Diverged):
+        say(failure([job], "diverged", "a loss or a weight is no longer finite as float32; a lower lr may help"))
+    else:
+        adapter = {name: tensor.cpu().numpy() for name, tensor in outcome.layer.adapter().items()}
+        say({"say": "succeeded", "job": job, "metrics": dict(outcome.metrics)}, adapter)
+
+
+def failure(jobs: Iterable[str], reason: str, detail: str) -> dict[str, Any]:
+    """The message that ends jobs which went wrong."""
+    return {"say": "failed", "jobs": list(jobs), "reason": reason, "detail": detail}
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -140,8 +191,8 @@ def out_of_memory(error: Exception) -> bool:
 def warm_up() -> None:
     """Train once in small, so that the first task does not wait for what torch sets up on first use."""
     layer = LoRALinear(torch.zeros(2, 2), None, torch.zeros(1, 2), torch.zeros(2, 1), scaling=1.0)
-    for _ in fit(layer, torch.zeros(2, 2), torch.zeros(2, 2), Plan(epochs=1, batch_size=1, seed=0)):
-        pass
+    for path in ("moments", "batch"):
+        fit_one(Lesson(layer, Plan(epochs=1, seed=0, path=path), Rows(torch.zeros(2, 2), torch.zeros(2, 2))))
 
 
 def main(device: str, threads: int, fd: int) -> None:
@@ -158,9 +209,7 @@ def main(device: str, threads: int, fd: int) -> None:
 
     say({"say": "ready"})
     while True:
-        task = inbox.next()
-        job_id = task[0]["job"]
-        perform(task, device, partial(inbox.cancelled, job_id), say)
+        perform(inbox.next(), device, inbox.cancelled, say)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,11 @@ def train(
     lr: float,
     batches: Sequence[Iterable[Tensor]] | None = None,
     drop: Callable[[Tensor], Tensor] | None = None,
+    weight: Tensor | None = None,
+    factors: Sequence[float] | None = None,
+    lr_b_ratio: float = 1.0,
+    max_grad_norm: float | None = None,
+    each_epoch: Callable[[Mapping[str, Tensor | None]], None] = lambda layer: None,
     **settings: Any,
 ) -> tuple[list[float], dict[str, Tensor]]:
     """The loss of each epoch, and the trained tensors by name; the given tensors stay as they are.
@@ -44,24 +49,43 @@ def train(
         weights: weight (out, in), bias (out,), A (r, in), B (out, r), and own_bias (out,) where that is trained.
         batches: the rows of each batch of each epoch (see `shuffled`); None is one full batch an epoch.
         drop: what happens to the adapter's inputs, batch by batch.
+        weight: of each row (n,).
+        factors: what the learning rate is multiplied by, step by step.
+        lr_b_ratio: the learning rate of B and the bias over that of A.
+        each_epoch: is told the layer after every epoch.
         settings: of the optimizer; one that is None is left to PyTorch.
     """
     trained = {name: weights[name].clone().requires_grad_() for name in TRAINED if weights.get(name) is not None}
-    layer = {**weights, **trained}
-    steps = OPTIMIZERS[optimizer](
-        list(trained.values()), lr=lr, **{name: value for name, value in settings.items() if value is not None}
-    )
-    losses = []
+    layer = {name: weights.get(name) for name in ("weight", "bias", *TRAINED)} | trained
+    groups = [{"params": [tensor], "lr": lr * (1 if name == "A" else lr_b_ratio)} for name, tensor in trained.items()]
+    steps = OPTIMIZERS[optimizer](groups, lr=lr, **{name: it for name, it in settings.items() if it is not None})
+    rates = [group["lr"] for group in steps.param_groups]
+    losses, number = [], 0
     for epoch in range(epochs):
         total = 0.0
         for rows in [torch.arange(len(x))] if batches is None else batches[epoch]:
+            for group, rate in zip(steps.param_groups, rates, strict=True):
+                group["lr"] = rate * (1 if factors is None else factors[number])
             steps.zero_grad()
-            error = LOSSES[loss](outputs(layer, scaling, x[rows], drop), y[rows])
+            share = None if weight is None else weight[rows]
+            error = mean_loss(loss, outputs(layer, scaling, x[rows], drop), y[rows], share)
             error.backward()
+            if max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(list(trained.values()), max_grad_norm)
             steps.step()
-            total += error.item() * len(rows)
-        losses.append(total / len(x))
+            total += error.item() * (len(rows) if share is None else float(share.sum()))
+            number += 1
+        losses.append(total / (len(x) if weight is None else float(weight.sum())))
+        each_epoch({name: None if tensor is None else tensor.detach() for name, tensor in layer.items()})
     return losses, {name: tensor.detach() for name, tensor in trained.items()}
+
+
+def mean_loss(loss: str, p: Tensor, t: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The mean over the rows, each with its weight."""
+    if weight is None:
+        return LOSSES[loss](p, t)
+    each = torch.stack([LOSSES[loss](p[row : row + 1], t[row : row + 1]) for row in range(len(p))])
+    return (weight * each).sum() / weight.sum()
 
 
 def outputs(

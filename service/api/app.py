@@ -42,6 +42,8 @@ def create_engine(settings: Settings) -> Engine:
         memory_bytes=settings.memory_mib * MIB,
         layer_bytes=settings.layer_mib * MIB,
         train_bytes=settings.train_mib * MIB,
+        moments_bytes=settings.moments_mib * MIB,
+        together_max=settings.together_max,
         forward_bytes=settings.binary_body_mib * MIB,
         max_models=settings.max_models,
         queue_max=settings.queue_max,

@@ -35,7 +35,13 @@ from service.schemas.answers import (
     ModelPage,
     Problem,
 )
-from service.schemas.requests import CreateModelRequest, ForwardRequest, TrainRequest, UpdateModelRequest
+from service.schemas.requests import (
+    CreateModelRequest,
+    ForwardRequest,
+    RankProfileRequest,
+    TrainRequest,
+    UpdateModelRequest,
+)
 
 # Schemas of bodies that the routes read and write themselves, which FastAPI does not see; and of those whose
 # examples it would cut, since it drops every null.
@@ -43,6 +49,7 @@ SCHEMAS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
     (CreateModelRequest, "validation"),
     (UpdateModelRequest, "validation"),
     (TrainRequest, "validation"),
+    (RankProfileRequest, "validation"),
     (ForwardRequest, "validation"),
     (Model, "serialization"),
     (ModelPage, "serialization"),

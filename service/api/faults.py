@@ -12,7 +12,7 @@ from service.errors import Fault, NonFinite, Validation, pointer
 from service.ids import BASE_ID, MODEL_ID
 from service.lora.spec import PLANNED_INITS
 from service.schemas.fields import A_MODEL_ID, TEXT
-from service.schemas.requests import DATA
+from service.schemas.requests import DATA, FRACTION, EarlyStopping
 
 BOUNDS = {
     "greater_than_equal": "ge",
@@ -52,6 +52,9 @@ SYNONYMS = {
     "per_device_train_batch_size": "batch_size",
     "random_state": "seed",
 }
+# Fields that hold one of several kinds, whose name pydantic puts into a path.
+SOURCES = ("data", "validation")
+KINDS = {*DATA, FRACTION}
 MAX_FAULTS = 20
 MAX_NAME = 60
 
@@ -72,8 +75,12 @@ def from_pydantic(found: Iterable[Mapping[str, Any]], schema: type[BaseModel] | 
 
 def _similar(name: str, loc: Loc, schema: type[BaseModel] | None) -> str:
     """What to write in place of a field that is none, as the end of a sentence."""
-    kind = DATA.get(str(loc[1])) if len(loc) > 2 and loc[0] == "data" else None
-    fields = list((kind or schema or BaseModel).model_fields)
+    kind: type[BaseModel] | None = schema
+    if len(loc) > 2 and loc[0] in SOURCES:
+        kind = DATA.get(str(loc[1]))
+    elif len(loc) > 1 and loc[0] == "early_stopping":
+        kind = EarlyStopping
+    fields = list((kind or BaseModel).model_fields)
     meant = get_close_matches(SYNONYMS.get(name, name), fields, n=1)
     return f"; did you mean {meant[0]}?" if meant else f"; the fields are {', '.join(fields)}"
 
@@ -123,5 +130,5 @@ def _path(loc: Loc) -> list[str | int]:
 
     A key of the request's own that is too long to be repeated is left out with all below it.
     """
-    path = [part for i, part in enumerate(loc) if not (i and loc[i - 1] == "data" and part in DATA)]
+    path = [part for i, part in enumerate(loc) if not (i and loc[i - 1] in SOURCES and part in KINDS)]
     return list(takewhile(lambda part: isinstance(part, int) or len(part) <= MAX_NAME, path))

@@ -44,6 +44,11 @@ def of_job(job: Job) -> answers.Job:
         epochs=job.epochs,
         epoch=job.epoch,
         losses=list(job.losses),
+        validation_losses=_curve(job, "validation_losses"),
+        accuracies=_curve(job, "accuracies"),
+        validation_accuracies=_curve(job, "validation_accuracies"),
+        path=job.plan.path,
+        together=job.together,
         plan=plan.as_dict(job.plan),
         created_at=job.created_at,
         started_at=job.started_at,
@@ -52,3 +57,7 @@ def of_job(job: Job) -> answers.Job:
         model_version=job.model_version,
         metrics=dict(job.metrics),
     )
+
+
+def _curve(job: Job, name: str) -> list[float] | None:
+    return list(job.curve(name)) if name in job.curves else None

@@ -3,7 +3,7 @@
 import secrets
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +15,17 @@ from torch import Tensor
 from service.clock import instant
 from service.codecs.codec import Answer, Array
 from service.codecs.message import Arrays, pack
+from service.engine.profile import Reach, rank_profile
 from service.engine.run import Run
-from service.errors import Draining, Fault, JobNotFound, LimitExceeded, ModelBusy
+from service.engine.stack import Stack, Stacks
+from service.errors import (
+    Draining,
+    Fault,
+    JobNotFound,
+    LimitExceeded,
+    ModelBusy,
+    TemporaryReducedCapacity,
+)
 from service.ids import Mint
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
@@ -28,9 +37,12 @@ from service.lora.spec import FLOAT32_BYTES, Spec
 from service.models.budget import Budget
 from service.models.model import Base, Model
 from service.models.registry import Registry
-from service.training.plan import Plan, check_rows, fitted
+from service.training.plan import MOMENTS_BYTES, Plan, bytes_needed, fitted
+from service.training.sources import Inline, Source, check_rows
 
 MIB = 2**20
+# Where the libraries under numpy and torch look for how many threads they may use.
+BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 SEEDS = 2**32  # drawn seeds are short enough to be typed again
 
 
@@ -41,12 +53,14 @@ class Capacity:
     memory_bytes: int = 4_096 * MIB
     layer_bytes: int = 1_024 * MIB
     train_bytes: int = 1_024 * MIB
+    moments_bytes: int = MOMENTS_BYTES
     forward_bytes: int = 64 * MIB
     max_models: int = 10_000
     queue_max: int = 1_024
     keep_jobs: int = 10_000
     workers: int = 1
     worker_threads: int = 1
+    together_max: int = 256
 
 
 class Engine:
@@ -65,10 +79,19 @@ class Engine:
         self.queue: Queue[Run] = Queue(self.capacity.queue_max)
         # -P: a worker takes its modules from where the service is installed, not from the folder it is started in.
         command = [sys.executable, "-P", "-m", "service.worker", device, str(self.capacity.worker_threads)]
-        self.workers = Workers(command, self.capacity.workers, self.queue)
+        stacks = Stacks(
+            self.queue,
+            self._runs_ended,
+            self.capacity.workers,
+            self.capacity.together_max,
+            self.capacity.train_bytes,
+        )
+        threads = dict.fromkeys(BLAS_THREADS, str(self.capacity.worker_threads))
+        self.workers: Workers[Stack] = Workers(command, self.capacity.workers, stacks, threads)
         self.draining = False
         self.forwards = self.forward_rows = 0
         self._lock = threading.Lock()  # around taking in a model or a job, and deleting them
+        self._profiling = threading.Lock()  # a profile may keep a core busy for long
         self._new_model, self._new_job = Mint("mdl"), Mint("job")
 
     def __enter__(self) -> "Engine":
@@ -213,32 +236,45 @@ class Engine:
         return Answer(y, model.id, model.version)
 
     def train(self, model_id: str, plan: Plan, rows: Arrays | None = None) -> Job:
-        """Queue a training run; `rows` are the x and y of inline data.
+        """Queue a training run; `rows` are those of inline data: `data.x`, `data.y`, `data.weight`, `validation.x` ….
 
         Raises:
             ModelNotFound, Validation, ShapeMismatch, LimitExceeded, CapacityExhausted
             TemporaryReducedCapacity: when the queue is full.
             Draining: when the service is shutting down.
         """
-        # As the service computes; classes stay whole numbers.
-        rows = {
-            name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
-            for name, array in (rows or {}).items()
-        }
         spec = self.registry.get(model_id).spec
-        plan = fitted(plan, spec, secrets.randbelow(SEEDS), self.capacity.train_bytes)
-        check_rows(rows, plan, spec)
+        plan, rows = self._settled(plan, rows, spec)
         with self._lock:
             if self.draining:
                 raise Draining("the service is shutting down and takes no more training")
             self.registry.get(model_id)
             self.queue.must_have_room()
-            job = Job(id=self._new_job(), model_id=model_id, epochs=plan.epochs, plan=plan, created_at=instant().wall)
-            run = Run(job.id, model_id, rows, self.registry, self.ledger, self._run_ended)
+            job = Job(
+                id=self._new_job(), model_id=model_id, epochs=plan.epochs or 1, plan=plan, created_at=instant().wall
+            )
+            run = Run(job.id, model_id, plan, spec, rows, self.registry, self.ledger)
             self.budget.take(run.nbytes)
             self.ledger.add(job)
             self.queue.put(run)
             return job
+
+    def rank_profile(self, model_id: str, data: Source, rows: Arrays | None = None) -> list[Reach]:
+        """The lowest loss that any adapter on the model's base reaches at each rank, for full-batch mse on the data.
+
+        Raises:
+            ModelNotFound, Validation, ShapeMismatch, LimitExceeded, CapacityExhausted
+            TemporaryReducedCapacity: while another profile is computed.
+        """
+        model = self.registry.get(model_id)
+        plan, rows = self._settled(Plan(optimizer="closed_form", data=data), rows, model.spec)
+        if not self._profiling.acquire(blocking=False):
+            raise TemporaryReducedCapacity("another rank profile is being computed; try again when it is done", limit=1)
+        try:
+            with self.budget.held(bytes_needed(plan, model.spec)):
+                return rank_profile(model, plan, rows)
+        finally:
+            self._profiling.release()
 
     def cancel(self, job_id: str) -> Job:
         """The job, cancelled unless it had ended; its worker stops after the step it is at.
@@ -252,6 +288,19 @@ class Engine:
             self.workers.tell(job_id, pack({"do": "cancel", "job": job_id}))
         return job
 
+    def _settled(self, plan: Plan, rows: Arrays | None, spec: Spec) -> tuple[Plan, Arrays]:
+        """The plan with every setting in force for a model, and its rows, checked, as the service computes."""
+        given = {
+            name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array  # classes stay integers
+            for name, array in (rows or {}).items()
+        }
+        plan = fitted(plan, spec, secrets.randbelow(SEEDS), self.capacity.train_bytes, self.capacity.moments_bytes)
+        for within, source in (("data", plan.data), ("validation", plan.held_out)):
+            if isinstance(source, Inline):
+                sent = {name.removeprefix(f"{within}."): given[name] for name in given if name.startswith(f"{within}.")}
+                check_rows(sent, source.targets == "classes", spec.in_features, spec.out_features, within)
+        return plan, given
+
     def _end(self, job_id: str, state: State, reason: str | None = None, detail: str | None = None) -> Job:
         """The job in a terminal state, unless it had ended before."""
         job = self.ledger.swap(job_id, lambda job: job.moved(state, instant(), reason, detail=detail))
@@ -260,9 +309,10 @@ class Engine:
             self.budget.give(waiting.nbytes)
         return job
 
-    def _run_ended(self, run: Run) -> None:
-        self.queue.done(run)
-        self.budget.give(run.nbytes)
+    def _runs_ended(self, runs: Sequence[Run]) -> None:
+        self.queue.done(runs)
+        for run in runs:
+            self.budget.give(run.nbytes)
 
     def _must_fit(self, needed: int) -> None:
         allowed = self.capacity.layer_bytes

@@ -5,6 +5,14 @@ from typing import Any
 
 from service.jobs.job import Job
 
+# What one number of a curve is called.
+SINGULAR = {
+    "losses": "loss",
+    "validation_losses": "validation_loss",
+    "accuracies": "accuracy",
+    "validation_accuracies": "validation_accuracy",
+}
+
 
 @dataclass(frozen=True)
 class Event:
@@ -35,9 +43,10 @@ def since(job: Job, after: int = 0, end: int | None = None) -> list[Event]:
     # Before the first change come no epochs, and after the last one those of a running job.
     for earlier, (epoch, change) in enumerate([*((c.epoch, c) for c in job.history), (job.epoch, None)]):
         first = max(done_epochs, after - earlier)
+        curves = {SINGULAR[name]: job.curve(name, first, max(0, min(epoch, end - earlier))) for name in job.curves}
         events += [
-            Event(k + earlier, "epoch", {"epoch": k, "epochs": job.epochs, "loss": loss})
-            for k, loss in enumerate(job.losses_between(first, max(0, min(epoch, end - earlier))), start=first + 1)
+            Event(k + earlier, "epoch", {"epoch": k, "epochs": job.epochs, **dict(zip(curves, numbers, strict=True))})
+            for k, numbers in enumerate(zip(*curves.values(), strict=True), start=first + 1)
         ]
         number = epoch + earlier + 1
         if change is not None and after < number <= end:

@@ -24,7 +24,7 @@ class Job:
     """One training run of one model, from the moment it is accepted.
 
     `reason` is a word a program can test, `detail` a sentence for people; both are None unless something went
-    wrong. `plan` is what the job was asked to do, in the words of whoever asked.
+    wrong. `plan` is what the job was asked to do, in the words of whoever asked. `together`: how many jobs ran as one.
     """
 
     id: str
@@ -38,25 +38,31 @@ class Job:
     model_version: int | None = None
     reason: str | None = None
     detail: str | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    together: int | None = None
     epoch: int = 0
     history: tuple[Change, ...] = (Change(State.QUEUED, 0),)
     _started: float | None = None  # on the monotonic clock
-    # Shared by all values of one job and only ever appended to: each sees the first `epoch` of them.
-    _losses: "array[float]" = field(default_factory=lambda: array("d"), repr=False)
+    # Shared by all values of one job and only ever appended to: each sees the first `epoch` numbers.
+    _curves: "dict[str, array[float]]" = field(default_factory=dict, repr=False)
 
     @property
     def state(self) -> State:
         return self.history[-1].state
 
     @property
-    def losses(self) -> Sequence[float]:
-        """One number for each finished epoch."""
-        return self._losses[: self.epoch]
+    def curves(self) -> tuple[str, ...]:
+        """What there is one number of for each finished epoch."""
+        return tuple(self._curves)
 
-    def losses_between(self, first: int, end: int) -> Sequence[float]:
-        """The losses of the epochs after the `first` up to the `end`, without a copy of all the others."""
-        return self._losses[first : min(end, self.epoch)]
+    def curve(self, name: str, first: int = 0, end: int | None = None) -> Sequence[float]:
+        """One number for each epoch after the `first` up to the `end`, by default for all finished ones."""
+        return self._curves.get(name, array("d"))[first : self.epoch if end is None else min(end, self.epoch)]
+
+    @property
+    def losses(self) -> Sequence[float]:
+        """The loss of each finished epoch."""
+        return self.curve("losses")
 
     def moved(self, state: State, at: Instant, reason: str | None = None, **facts: Any) -> "Job":
         """This job in another state, with what became known by it.
@@ -75,7 +81,8 @@ class Job:
         ran = None if self._started is None else round(at.seconds - self._started, 6)
         return {"finished_at": at.wall, "duration_seconds": ran}
 
-    def progressed(self, losses: Sequence[float]) -> "Job":
-        """This job with more finished epochs."""
-        self._losses.extend(losses)
-        return replace(self, epoch=self.epoch + len(losses))
+    def progressed(self, curves: Mapping[str, Sequence[float]]) -> "Job":
+        """This job with more finished epochs: their numbers by name, `losses` among them."""
+        for name, numbers in curves.items():
+            self._curves.setdefault(name, array("d")).extend(numbers)
+        return replace(self, epoch=self.epoch + len(curves["losses"]))

@@ -1,6 +1,7 @@
-"""A bounded queue that runs what has the same key one after another."""
+"""A bounded queue that runs what has the same key one after another, and some of what is alike together."""
 
 import threading
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from service.errors import TemporaryReducedCapacity
@@ -45,26 +46,32 @@ class Queue(Generic[E]):
             self._waiting[entry.job_id] = entry
             self._changed.notify()
 
-    def take(self, timeout: float) -> E | None:
-        """The next entry whose key is free, which it then occupies until `done`; None when none came in time."""
+    def take(self, timeout: float, joins: Callable[[Sequence[E], E], bool] = lambda taken, entry: False) -> list[E]:
+        """The next entry whose key is free, and behind it those that join it; none when none came in time.
+
+        They occupy their keys until `done`. `joins` is asked, for one entry after another, whether it goes along with
+        those taken so far.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._next() is not None, timeout)
-            entry = self._next()
-            if entry is not None:
-                del self._waiting[entry.job_id]
-                self._running.add(entry.key)
-            return entry
+            taken: list[E] = []
+            for entry in list(self._waiting.values()):
+                if entry.key not in self._running and (not taken or joins(taken, entry)):
+                    del self._waiting[entry.job_id]
+                    self._running.add(entry.key)
+                    taken.append(entry)
+            return taken
 
-    def put_back(self, entry: E) -> None:
-        """Make an entry that was taken the next one again."""
+    def put_back(self, entries: Sequence[E]) -> None:
+        """Make entries that were taken the next ones again."""
         with self._changed:
-            self._waiting = {entry.job_id: entry, **self._waiting}
-        self.done(entry)
+            self._waiting = {**{entry.job_id: entry for entry in entries}, **self._waiting}
+        self.done(entries)
 
-    def done(self, entry: E) -> None:
-        """Free the key of an entry that was taken."""
+    def done(self, entries: Sequence[E]) -> None:
+        """Free the keys of entries that were taken."""
         with self._changed:
-            self._running.discard(entry.key)
+            self._running.difference_update(entry.key for entry in entries)
             self._changed.notify_all()
 
     def drop(self, job_id: str) -> E | None:

@@ -1,9 +1,10 @@
 """Worker processes: started once, watched, and replaced when they die."""
 
 import logging
+import os
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -18,10 +19,10 @@ STOP_SECONDS = 2.0
 
 
 class Task(Protocol):
-    """One piece of work for a worker, seen from the side that gives it out."""
+    """One piece of work for a worker, seen from the side that gives it out; it may serve several jobs."""
 
     @property
-    def job_id(self) -> str: ...
+    def job_ids(self) -> Collection[str]: ...
 
     def begin(self) -> bytes | memoryview | None:
         """The message that tells a worker what to do; None when there is nothing left to do."""
@@ -59,12 +60,13 @@ class Worker(Generic[T]):
     bytes, never pickles. It says something (anything) when it is ready, and ends when the pipe closes.
     """
 
-    def __init__(self, command: Sequence[str], source: Source[T]) -> None:
+    def __init__(self, command: Sequence[str], source: Source[T], environment: Mapping[str, str]) -> None:
         self._command = command
+        self._environment = {**os.environ, **environment}
         self._source = source
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # around the next three; a request, which may take long, is sent without it
-        self._task_id: str | None = None
+        self._job_ids: Collection[str] = ()
         self._asked = False  # the process has the task's request
         self._untold: list[bytes | memoryview] = []
         self._pipe: Connection | None = None
@@ -97,9 +99,9 @@ class Worker(Generic[T]):
         return None if self._process is None else self._process.pid
 
     def tell(self, job_id: str, message: bytes | memoryview) -> None:
-        """Send a short message about a task, if this worker has it: at once, or right behind the task's request."""
+        """Send a short message about a job, if this worker has it: at once, or right behind the task's request."""
         with self._lock:
-            if self._task_id == job_id:
+            if job_id in self._job_ids:
                 self._untold.append(message)
                 self._tell_all()
 
@@ -133,7 +135,11 @@ class Worker(Generic[T]):
             fd = theirs.fileno()
             # In a session of its own Ctrl-C in the terminal does not reach it: its server ends it.
             self._process = subprocess.Popen(
-                [*self._command, str(fd)], pass_fds=[fd], stdin=subprocess.DEVNULL, start_new_session=True
+                [*self._command, str(fd)],
+                pass_fds=[fd],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env=self._environment,
             )
             if self._stopping.is_set():  # by a `stop` that came too early to see this process
                 self._process.terminate()
@@ -166,7 +172,7 @@ class Worker(Generic[T]):
 
     def _run(self, task: Task, pipe: Connection) -> None:
         with self._lock:
-            self._task_id = task.job_id  # from here on, what is told about the task reaches the process
+            self._job_ids = task.job_ids  # from here on, what is told about the task reaches the process
         try:
             request = task.begin()
             if request is None:
@@ -186,7 +192,7 @@ class Worker(Generic[T]):
             raise
         finally:
             with self._lock:
-                self._task_id, self._asked, self._untold = None, False, []
+                self._job_ids, self._asked, self._untold = (), False, []
 
     def _exit_code(self) -> int:
         assert self._process is not None
@@ -195,10 +201,12 @@ class Worker(Generic[T]):
 
 
 class Workers(Generic[T]):
-    """A fixed number of workers on one source of tasks."""
+    """A fixed number of workers on one source of tasks; `environment` is added to that of their processes."""
 
-    def __init__(self, command: Sequence[str], count: int, source: Source[T]) -> None:
-        self._workers = [Worker(command, source) for _ in range(count)]
+    def __init__(
+        self, command: Sequence[str], count: int, source: Source[T], environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._workers = [Worker(command, source, environment or {}) for _ in range(count)]
 
     def start(self) -> None:
         for worker in self._workers:
@@ -211,7 +219,7 @@ class Workers(Generic[T]):
             worker.stop()
 
     def tell(self, job_id: str, message: bytes | memoryview) -> None:
-        """Send a message to the worker that has the task, if one has."""
+        """Send a message to the worker that has the job, if one has."""
         for worker in self._workers:
             worker.tell(job_id, message)
 

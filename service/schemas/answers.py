@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from service.jobs.state import State
 from service.schemas.fields import A_BASE_ID, A_JOB_ID, A_MODEL_ID, NESTED_NUMBERS, BaseId, JobId, ModelId
-from service.training import plan
+from service.training import plan, sources
 
 
 def _example(value: dict[str, Any]) -> ConfigDict:
@@ -59,13 +59,18 @@ JOB_EXAMPLE: dict[str, Any] = {
     "epochs": 2,
     "epoch": 2,
     "losses": [1.25, 1.24],
-    "plan": plan.as_dict(plan.Plan(epochs=2, seed=42, data=plan.Random(seed=42))),
+    "validation_losses": None,
+    "accuracies": None,
+    "validation_accuracies": None,
+    "path": "moments",
+    "together": 1,
+    "plan": plan.as_dict(plan.Plan(epochs=2, seed=42, data=sources.Random(seed=42), path="moments")),
     "created_at": "2026-11-24T10:00:05Z",
     "started_at": "2026-11-24T10:00:05Z",
     "finished_at": "2026-11-24T10:00:05Z",
     "duration_seconds": 0.004,
     "model_version": 1,
-    "metrics": {"final_loss": 1.24},
+    "metrics": {"final_loss": 1.24, "optimum_loss": 1.05, "gap_closed": 0.05},
 }
 
 
@@ -123,13 +128,49 @@ class Job(BaseModel):
     epochs: int
     epoch: int = Field(description="finished so far")
     losses: list[float] = Field(description="one for each finished epoch")
+    validation_losses: list[float] | None = Field(description="the same for validation data, after the epoch's updates")
+    accuracies: list[float] | None = Field(description="for cross_entropy: the share of rows whose class came out")
+    validation_accuracies: list[float] | None = Field(description="the same for validation data")
+    path: Literal["moments", "batch"] = Field(
+        description="how an epoch is computed: from the data's moments or its rows"
+    )
+    together: int | None = Field(description="how many jobs, this one included, were trained in one stacked step")
     plan: dict[str, Any] = Field(description="every setting in force, seeds included")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     duration_seconds: float | None
     model_version: int | None = Field(description="the version it published")
-    metrics: dict[str, float] = Field(description="final_loss: of the published weights over all training data")
+    metrics: dict[str, float | str | None] = Field(
+        description="final_loss: of the published weights over all training data; optimum_loss: the lowest that any "
+        "adapter of this rank reaches; gap_closed: (losses[0] - final_loss) / (losses[0] - optimum_loss)"
+    )
+
+
+class Reach(BaseModel):
+    """What the best adapter of a rank reaches."""
+
+    rank: int
+    loss: float = Field(description="the lowest that any adapter of this rank has over the data")
+    trainable: int = Field(description="the parameters of such an adapter")
+
+
+class RankProfile(BaseModel):
+    """The reach of every rank from 0 to min(in_features, out_features)."""
+
+    model_config = _example(
+        {
+            "model_id": A_MODEL_ID,
+            "ranks": [
+                {"rank": 0, "loss": 1.42, "trainable": 0},
+                {"rank": 1, "loss": 0.81, "trainable": 74},
+                {"rank": 2, "loss": 0.01, "trainable": 148},
+            ],
+        }
+    )
+
+    model_id: ModelId
+    ranks: list[Reach]
 
 
 class ModelPage(BaseModel):

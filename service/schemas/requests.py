@@ -1,15 +1,26 @@
 """What is sent to the service: nothing is converted, and nothing unknown is ignored."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Len
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
 from service.codecs.json import classes, numbers
 from service.lora.spec import Alpha, Dropout, Features, Init, Rank, Seed, refuse
 from service.schemas.fields import NESTED_NUMBERS, BaseId, Metadata, Text
-from service.training import digits, plan
-from service.training.plan import Beta, Epochs, LearningRate, LossName, NotNegative, OptimizerName, Samples
+from service.training import digits, plan, sources
+from service.training.plan import (
+    Beta,
+    Epochs,
+    Fraction,
+    LearningRate,
+    LossName,
+    OptimizerName,
+    Patience,
+    Positive,
+    ScheduleName,
+)
+from service.training.sources import NotNegative, Samples
 
 
 class Request(BaseModel):
@@ -44,13 +55,21 @@ class UpdateModelRequest(Request):
     metadata: Metadata | None = Field(None, description="replaces all pairs; null removes them")
 
 
-def _rows(name: str) -> Any:
-    return lambda value: numbers(value, name)
+def _numbers(name: str) -> PlainValidator:
+    return PlainValidator(lambda value: numbers(value, name))
 
 
-def _targets(value: Any) -> Any:
-    flat = isinstance(value, list) and value and not isinstance(value[0], list)
-    return classes(value, "data.y") if flat else numbers(value, "data.y")
+def _targets(name: str) -> PlainValidator:
+    def read(value: Any) -> Any:
+        flat = isinstance(value, list) and value and not isinstance(value[0], list)
+        return classes(value, name) if flat else numbers(value, name)
+
+    return PlainValidator(read)
+
+
+NESTED = WithJsonSchema(NESTED_NUMBERS)
+X, Y = "inputs (n, in_features)", "targets (n, out_features), or one integer class per row"
+WEIGHT = "how much each row counts (n,); a loss is the weighted mean over the rows"
 
 
 class RandomData(Request):
@@ -60,8 +79,8 @@ class RandomData(Request):
     n_samples: Samples = 1_000
     seed: Seed | None = Field(None, description="of the rows; default: the job's seed")
 
-    def described(self) -> plan.Data:
-        return plan.Random(n_samples=self.n_samples, seed=self.seed)
+    def described(self) -> sources.Source:
+        return sources.Random(n_samples=self.n_samples, seed=self.seed)
 
 
 class TeacherData(Request):
@@ -73,8 +92,8 @@ class TeacherData(Request):
     noise: NotNegative = Field(0.0, description="standard deviation of what is added to the targets")
     seed: Seed | None = Field(None, description="of the rows and the change; default: the job's seed")
 
-    def described(self) -> plan.Data:
-        return plan.Teacher(**self.model_dump(exclude={"kind"}))
+    def described(self) -> sources.Source:
+        return sources.Teacher(**self.model_dump(exclude={"kind"}))
 
 
 class DigitsData(Request):
@@ -83,25 +102,35 @@ class DigitsData(Request):
     kind: Literal["digits"]
     split: digits.Split = Field("train", description="train: 1,437 rows; test: the other 360; all")
 
-    def described(self) -> plan.Data:
-        return plan.Digits(split=self.split)
+    def described(self) -> sources.Source:
+        return sources.Digits(split=self.split)
 
 
 class InlineData(Request):
     """Rows in the request itself."""
 
-    kind: Literal["inline"]
-    x: Annotated[Any, PlainValidator(_rows("data.x")), WithJsonSchema(NESTED_NUMBERS)] = Field(
-        description="inputs (n, in_features)"
-    )
-    y: Annotated[Any, PlainValidator(_targets), WithJsonSchema(NESTED_NUMBERS)] = Field(
-        description="targets (n, out_features), or one integer class per row"
-    )
+    within: ClassVar[str] = "data"
 
-    def described(self) -> plan.Data:
+    kind: Literal["inline"]
+    x: Annotated[Any, _numbers("data.x"), NESTED] = Field(description=X)
+    y: Annotated[Any, _targets("data.y"), NESTED] = Field(description=Y)
+    weight: Annotated[Any, _numbers("data.weight"), NESTED] | None = Field(None, description=WEIGHT)
+
+    def described(self) -> sources.Source:
         if not len(self.x):
-            refuse("data/x", "data.x has no rows; at least one is needed")
-        return plan.Inline(n_samples=len(self.x), targets=plan.targets_of(self.y))
+            refuse(f"{self.within}/x", f"{self.within}.x has no rows; at least one is needed")
+        weighted = self.weight is not None
+        return sources.Inline(n_samples=len(self.x), targets=sources.targets_of(self.y), weighted=weighted)
+
+
+class InlineValidation(InlineData):
+    """Rows to validate on, in the request itself."""
+
+    within: ClassVar[str] = "validation"
+
+    x: Annotated[Any, _numbers("validation.x"), NESTED] = Field(description=X)
+    y: Annotated[Any, _targets("validation.y"), NESTED] = Field(description=Y)
+    weight: Annotated[Any, _numbers("validation.weight"), NESTED] | None = Field(None, description=WEIGHT)
 
 
 DATA: dict[str, type[RandomData | TeacherData | DigitsData | InlineData]] = {
@@ -112,32 +141,93 @@ DATA: dict[str, type[RandomData | TeacherData | DigitsData | InlineData]] = {
 }
 
 
+def inline_rows(**sources: Any) -> dict[str, Any]:
+    """The arrays of those sources that are inline, each under its source's name and its own."""
+    return {
+        f"{within}.{name}": getattr(source, name)
+        for within, source in sources.items()
+        if isinstance(source, InlineData)
+        for name in ("x", "y", "weight")
+        if getattr(source, name) is not None
+    }
+
+
+AnyData = Annotated[RandomData | TeacherData | DigitsData | InlineData, Field(discriminator="kind")]
+FRACTION = "fraction"
+
+
+def _kind_of_validation(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.get("kind")
+    return getattr(value, "kind", FRACTION)
+
+
+AnyValidation = Annotated[
+    Annotated[Fraction, Tag(FRACTION)]
+    | Annotated[RandomData, Tag("random")]
+    | Annotated[TeacherData, Tag("teacher")]
+    | Annotated[DigitsData, Tag("digits")]
+    | Annotated[InlineValidation, Tag("inline")],
+    Discriminator(_kind_of_validation),
+]
+
+
+class EarlyStopping(Request):
+    """Stop when the validation loss (without validation, the training loss) no longer falls, and keep the best."""
+
+    patience: Patience = Field(description="epochs in a row without a loss that is better")
+    min_delta: NotNegative = Field(0.0, description="how far below the best a better loss is")
+
+
 class TrainRequest(Request):
     """One training run. Every field is optional; no body at all means all defaults."""
 
-    epochs: Epochs = Field(10, description="passes over the data")
+    epochs: Epochs = Field(10, description="passes over the data; closed_form takes 1")
     lr: LearningRate = Field(0.01, description="learning rate")
-    optimizer: OptimizerName = "adam"
+    optimizer: OptimizerName = Field("adam", description="closed_form solves full-batch mse in one step")
     betas: Annotated[list[Beta], Len(2, 2)] | None = Field(None, description="of adam and adamw; default 0.9, 0.999")
     eps: NotNegative | None = Field(None, description="of adam and adamw; default 1e-8")
     momentum: Beta | None = Field(None, description="of sgd; default 0")
     weight_decay: NotNegative | None = Field(None, description="default 0, for adamw 0.01")
+    schedule: ScheduleName = Field("constant", description="how lr goes after the warmup")
+    warmup_epochs: NotNegative = Field(0.0, description="epochs over which lr rises")
+    max_grad_norm: Positive | None = Field(None, description="the gradient's norm is clipped to this; default: not")
+    lr_b_ratio: Positive = Field(1.0, description="lr of B over lr of A (LoRA+)")
     loss: LossName = "mse"
     batch_size: Samples | None = Field(None, description="null: one full batch per epoch; else shuffled minibatches")
     seed: Seed | None = Field(None, description="of data, order and dropout; drawn when left out")
-    data: Annotated[RandomData | TeacherData | DigitsData | InlineData, Field(discriminator="kind")] = Field(
-        default_factory=RandomData
+    data: AnyData = Field(default_factory=RandomData)
+    validation: AnyValidation | None = Field(
+        None, description="a fraction of the data that is held out, or data of its own"
     )
+    early_stopping: EarlyStopping | None = Field(None, description="when to stop before the last epoch")
 
     def plan(self) -> plan.Plan:
         """The plan that this asks for."""
-        settings: dict[str, Any] = {name: getattr(self, name) for name in type(self).model_fields}
-        settings["betas"] = self.betas and tuple(self.betas)
-        return plan.Plan(**{**settings, "data": self.data.described()})
+        # Only what was asked for: a setting that an optimizer does not have has a default here all the same.
+        settings: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
+        settings["data"] = self.data.described()
+        if self.betas is not None:
+            settings["betas"] = tuple(self.betas)
+        if isinstance(self.validation, Request):
+            settings["validation"] = self.validation.described()
+        if self.early_stopping is not None:
+            settings["early_stopping"] = plan.EarlyStopping(**self.early_stopping.model_dump())
+        return plan.Plan(**settings)
 
     def rows(self) -> dict[str, Any]:
-        """The x and y of inline data."""
-        return {"x": self.data.x, "y": self.data.y} if isinstance(self.data, InlineData) else {}
+        """The rows of inline data, as `data.x`, `data.y`, `validation.x` …."""
+        return inline_rows(data=self.data, validation=self.validation)
+
+
+class RankProfileRequest(Request):
+    """The data that the ranks are compared on."""
+
+    data: AnyData = Field(default_factory=RandomData)
+
+    def rows(self) -> dict[str, Any]:
+        """The rows of inline data, as `data.x`, `data.y`, `data.weight`."""
+        return inline_rows(data=self.data)
 
 
 class ForwardRequest(Request):

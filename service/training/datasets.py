@@ -1,6 +1,6 @@
 """Where rows come from: each kind of data as inputs x (n, in) and targets y, (n, out) numbers or (n,) classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,20 +9,21 @@ from torch import Tensor
 from service.lora.init import stream
 from service.lora.layer import LoRALinear
 from service.training import digits
-from service.training.plan import Data, Digits, Inline, Random, Teacher
+from service.training.rows import Rows
+from service.training.sources import Digits, Inline, Random, Source, Stored, Teacher
 
-Rows = tuple[Tensor, Tensor]
+Tensors = Mapping[str, Tensor]
 
 
-def random(data: Random, layer: LoRALinear, tensors: dict[str, Tensor]) -> Rows:
+def random(data: Random, layer: LoRALinear, tensors: Tensors) -> Rows:
     """Inputs and targets N(0, 1)."""
     out_features, in_features = layer.weight.shape
     draw = stream(drawn(data.seed), "data")
     x = torch.randn(data.n_samples, in_features, generator=draw)
-    return x, torch.randn(data.n_samples, out_features, generator=draw)
+    return Rows(x, torch.randn(data.n_samples, out_features, generator=draw))
 
 
-def teacher(data: Teacher, layer: LoRALinear, tensors: dict[str, Tensor]) -> Rows:
+def teacher(data: Teacher, layer: LoRALinear, tensors: Tensors) -> Rows:
     """y = x (W + ΔW)ᵀ + b + noise, where ΔW has rank `teacher_rank` and entries about as large as a fresh W's."""
     weight, bias = layer.weight.cpu(), 0 if layer.bias is None else layer.bias.cpu()
     out_features, in_features = weight.shape
@@ -34,35 +35,41 @@ def teacher(data: Teacher, layer: LoRALinear, tensors: dict[str, Tensor]) -> Row
     y = (x @ (weight + up @ down).T).add_(bias)
     if data.noise:
         y += data.noise * torch.randn(data.n_samples, out_features, generator=draw)
-    return x, y
+    return Rows(x, y)
 
 
-def handwritten(data: Digits, layer: LoRALinear, tensors: dict[str, Tensor]) -> Rows:
+def handwritten(data: Digits, layer: LoRALinear, tensors: Tensors) -> Rows:
     """The digits that come with the package."""
     x, y = digits.load(data.split)
-    return torch.from_numpy(x), torch.from_numpy(y)
+    return Rows(torch.from_numpy(x), torch.from_numpy(y))
 
 
-def inline(data: Inline, layer: LoRALinear, tensors: dict[str, Tensor]) -> Rows:
-    """The rows that came with the request."""
-    return tensors["x"], tensors["y"]
+def sent(data: Inline | Stored, layer: LoRALinear, tensors: Tensors) -> Rows:
+    """The rows that came with the request, or were uploaded before."""
+    return Rows(tensors["x"], tensors["y"], tensors.get("weight"))
 
 
-DATASETS: dict[str, Callable[[Any, LoRALinear, dict[str, Tensor]], Rows]] = {
+DATASETS: dict[str, Callable[[Any, LoRALinear, Tensors], Rows]] = {
     "random": random,
     "teacher": teacher,
     "digits": handwritten,
-    "inline": inline,
+    "inline": sent,
+    "dataset": sent,
 }
 
 
-def load(data: Data, layer: LoRALinear, tensors: dict[str, Tensor]) -> Rows:
+def load(data: Source, layer: LoRALinear, tensors: Tensors) -> Rows:
     """The rows, on the layer's device.
 
     Numbers are drawn on the CPU whatever the device, so that a seed means the same rows everywhere.
     """
-    x, y = DATASETS[data.kind](data, layer, tensors)
-    return x.to(layer.weight.device), y.to(layer.weight.device)
+    return DATASETS[data.kind](data, layer, tensors).to(layer.weight.device)
+
+
+def split(rows: Rows, held_out: int, seed: int) -> tuple[Rows, Rows]:
+    """The rows to train on, and so many others to validate on, chosen by the seed alone."""
+    order = torch.randperm(len(rows), generator=stream(seed, "validation")).to(rows.x.device)
+    return rows.at(order[held_out:]), rows.at(order[:held_out])
 
 
 def drawn(value: int | None) -> int:

@@ -1,121 +1,173 @@
-"""Train the adapter of one layer: a generator that yields after each step and returns the trained copy."""
+"""Train the adapters of layers that are alike side by side: a generator that yields after each step."""
 
-import math
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-import torch
-from torch import Tensor
-from torch.nn.functional import linear
+import numpy as np
+from numpy.typing import NDArray
 
-from service.lora.init import stream
-from service.lora.layer import LoRALinear
-from service.training.datasets import drawn
-from service.training.losses import LOSSES
-from service.training.optimizers import OPTIMIZERS
-from service.training.plan import Plan, looked_at
-
-Rows = slice | Tensor
+from service.training.arrays import backend_of
+from service.training.moments import Moments, Residual, best_losses, gather, residual
+from service.training.plan import OPTIMUM_FEATURES, Path
+from service.training.rows import Rows
+from service.training.stack import Fitted, Lesson, Stack
+from service.training.state import State
 
 
 class Diverged(Exception):
     """A loss or a weight is no longer finite as float32."""
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What a run leaves: the trained layer, and its loss over all the training data."""
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """What an epoch brought the runs that were still there.
 
-    layer: LoRALinear
-    loss: float
+    `curves` has one number for each of `runs` under `losses`, and where they exist `validation_losses`, `accuracies`
+    and `validation_accuracies`. `state(run)` is a run as it stands; ask before the next step.
+    """
+
+    runs: Sequence[int]
+    curves: Mapping[str, NDArray[np.float64]]
+    state: Callable[[int], State]
 
 
-def fit(
-    layer: LoRALinear, x: Tensor, y: Tensor, plan: Plan, dropout: float = 0.0
-) -> Generator[float | None, None, Fitted]:
-    """Train a copy of the layer's adapter on x (n, in) and y; the given layer stays as it is.
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """A run is over."""
 
-    Yields None after each step, and after the last step of an epoch that epoch's loss: the mean over its rows,
-    each batch measured before its own update. At the end it yields None after each piece of the last look at the data.
-    Closing the generator stops the run where it yields.
+    run: int
+    outcome: Fitted | Diverged
+
+
+Told = Epoch | Ended | None
+T = TypeVar("T")
+Leave = Collection[int] | None
+Steps = Generator[Told, Leave, None]
+
+
+def fit(lessons: Sequence[Lesson]) -> Steps:
+    """Train a copy of each layer's adapter; the given layers stay as they are.
+
+    The lessons are alike (see `together.likeness`); a run's number is its place among them. Yields None after each
+    step, an Epoch after the last step of an epoch, and Ended once for each run. What is sent into the generator are
+    the numbers of runs to leave. An epoch's loss is the mean over its rows, each batch measured before its own update.
+    """
+    late: list[Lesson | None] = [None] * len(lessons)
+    yield from _fit(lessons, range(len(lessons)), lessons[0].plan.path or "batch", late)
+    for run, lesson in enumerate(late):  # its moments had no digits left, so it goes on with its rows, by itself
+        if lesson is not None:
+            yield from _fit([lesson], [run], "batch", late)
+
+
+def fit_one(lesson: Lesson) -> Fitted:
+    """Train one layer to the end.
 
     Raises:
         Diverged: when an epoch's loss, or a weight after it, is not finite as float32.
     """
-    loss_and_gradient = LOSSES[plan.loss]
-    parameters, views = flat(layer.adapter())
-    gradient, gradient_views = flat({name: torch.zeros_like(view) for name, view in views.items()})
-    learner = layer.adapted(views)  # its A and B move as `parameters` does
-    optimizer = OPTIMIZERS[plan.optimizer](parameters, plan)
-    frozen = layer.frozen(x)  # once for the whole run: no step changes it
-    seed = drawn(plan.seed)
-    order, masks = stream(seed, "order"), stream(seed, "dropout")
-
-    def must_be_finite(loss: float) -> float:
-        if not math.isfinite(loss) or not bool(parameters.isfinite().all()):
-            raise Diverged
-        return loss
-
-    for _ in range(plan.epochs):
-        total = torch.zeros((), dtype=torch.float64, device=x.device)
-        for rows in batches(len(x), plan.batch_size, order):
-            seen = drop(x[rows], dropout, masks)
-            down = linear(seen, learner.A)
-            loss, dp = loss_and_gradient(outputs(learner, frozen[rows], down), y[rows])
-            backward(learner, seen, down, dp, into=gradient_views)
-            optimizer.step(parameters, gradient)
-            total += loss.double() * len(seen)
-            yield None
-        yield must_be_finite(float(total) / len(x))
-
-    total = torch.zeros((), dtype=torch.float64, device=x.device)
-    for rows in pieces(len(x), looked_at(plan)):
-        loss, _ = loss_and_gradient(outputs(learner, frozen[rows], linear(x[rows], learner.A)), y[rows])
-        total += loss.double() * len(x[rows])
-        yield None
-    trained = layer.adapted({name: view.clone() for name, view in views.items()})
-    return Fitted(trained, must_be_finite(float(total) / len(x)))
+    outcome = next(told.outcome for told in fit([lesson]) if isinstance(told, Ended))
+    if isinstance(outcome, Diverged):
+        raise outcome
+    return outcome
 
 
-def flat(adapter: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """A copy of the tensors as one vector, and views of it in their shapes."""
-    vector = torch.cat([tensor.flatten() for tensor in adapter.values()])
-    parts = torch.split(vector, [tensor.numel() for tensor in adapter.values()])
-    return vector, {name: part.view_as(tensor) for (name, tensor), part in zip(adapter.items(), parts, strict=True)}
+def _fit(lessons: Sequence[Lesson], numbers: Sequence[int], path: Path, late: list[Lesson | None]) -> Steps:
+    """Train by one path; lessons that it cannot bring to their end are put in `late`, from where they stand."""
+    left: set[int] = set()
+    if path == "moments":
+        lessons = yield from _quietly(_gathered(lessons), left)
+    stack = Stack(lessons, path)
+    place_of = {number: place for place, number in enumerate(numbers)}
+
+    def leave() -> None:
+        for number in left:
+            stack.alive[place_of[number]] = False
+
+    def end(places: NDArray[np.bool_]) -> Steps:
+        if not places.any():
+            return
+        known: Sequence[Residual | None] = stack.residuals or [None] * len(lessons)
+        for fitted in (yield from _quietly(stack.finish(places), left)):
+            gap = yield from _quietly(_gap(lessons[fitted.run], known[fitted.run], fitted), left)
+            run = numbers[fitted.run]
+            yield Ended(run, replace(fitted, run=run, metrics={**fitted.metrics, **gap}))
+        yield from diverged()
+
+    def diverged() -> Steps:
+        for place in np.flatnonzero(stack.diverged).tolist():
+            yield Ended(numbers[place], Diverged())
+
+    leave()
+    while stack.goes_on:
+        yield from _quietly(stack.epoch(), left)
+        leave()
+        yield from diverged()
+        runs = np.flatnonzero(stack.alive).tolist()
+        if runs:
+            curves = {name: curve[runs, stack.epochs_done - 1] for name, curve in stack.curves.items()}
+            left.update(
+                (yield Epoch([numbers[run] for run in runs], curves, lambda run: stack.state(place_of[run]))) or ()
+            )
+            leave()
+        yield from end(stack.stopped & stack.alive)
+    yield from end(stack.alive.copy())
+    for place, state in stack.late:
+        late[numbers[place]] = replace(lessons[place], state=state)
 
 
-def batches(n: int, size: int | None, order: torch.Generator) -> Iterator[Rows]:
-    """All rows at once, or shuffled minibatches of which the last may be smaller."""
-    if size is None:
-        yield slice(n)
-    else:
-        shuffled = torch.randperm(n, generator=order)
-        yield from (shuffled[rows] for rows in pieces(n, size))
+def _quietly(steps: Generator[None, None, T], left: set[int]) -> Generator[Told, Leave, T]:
+    """Go through steps without numpy's warnings of overflow, which is looked for once an epoch."""
+    while True:
+        with np.errstate(all="ignore"):
+            try:
+                next(steps)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+        left.update((yield None) or ())
 
 
-def pieces(n: int, size: int) -> Iterator[slice]:
-    """All rows in their order, at most `size` at a time."""
-    yield from (slice(start, start + size) for start in range(0, n, size))
+def _gathered(lessons: Sequence[Lesson]) -> Generator[None, None, list[Lesson]]:
+    """The lessons with the moments of their rows; lessons that share rows share moments."""
+    known: dict[int, Moments] = {}
+
+    def of(rows: Rows | None, there: Moments | None) -> Generator[None, None, Moments | None]:
+        if there is not None or rows is None:
+            return there
+        if id(rows) not in known:
+            known[id(rows)] = yield from gather(backend_of(rows.x), rows.x, rows.y, rows.weight)
+        return known[id(rows)]
+
+    gathered = []
+    for lesson in lessons:
+        moments = yield from of(lesson.rows, lesson.moments)
+        validation = yield from of(lesson.validation, lesson.validation_moments)
+        gathered.append(replace(lesson, moments=moments, validation_moments=validation))
+    return gathered
 
 
-def drop(x: Tensor, p: float, masks: torch.Generator) -> Tensor:
-    """Zero each number with probability p and scale the others up by 1/(1 - p)."""
-    if p == 0:
-        return x
-    kept = torch.rand(x.shape, generator=masks) >= p
-    return (x * kept.to(x.device)).div_(1 - p)
+def _gap(
+    lesson: Lesson, known: Residual | None, fitted: Fitted
+) -> Generator[None, None, dict[str, float | str | None]]:
+    """How near the run came to the best adapter of its rank, or why nobody knows."""
+    plan, layer, backend = lesson.plan, lesson.layer, backend_of(lesson.layer.weight)
+    if plan.loss != "mse" or plan.batch_size is not None:
+        return _unknown("the optimum is known for mse in full batches alone")
+    if known is None:
+        moments = lesson.moments
+        if moments is None and layer.weight.shape[1] > OPTIMUM_FEATURES:
+            return _unknown(f"the layer has more than {OPTIMUM_FEATURES} in_features")
+        if moments is None:
+            assert lesson.rows is not None, "what has no moments has rows"
+            moments = yield from gather(backend, lesson.rows.x, lesson.rows.y, lesson.rows.weight)
+        known = residual(backend, moments, layer)
+    optimum = best_losses(known, bias_is_free=layer.own_bias is not None)[len(layer.A)]
+    first = float(fitted.state.arrays["curves.losses"][0])
+    to_gain = first - optimum
+    gap = (first - fitted.metrics["final_loss"]) / to_gain if to_gain > 0 else 1.0
+    return {"optimum_loss": optimum, "gap_closed": gap}
 
 
-def outputs(layer: LoRALinear, frozen: Tensor, down: Tensor) -> Tensor:
-    """The layer's outputs (n, out) from their frozen part and x Aᵀ (n, r)."""
-    p = torch.addmm(frozen, down, layer.B.T, alpha=layer.scaling)
-    return p if layer.own_bias is None else p.add_(layer.own_bias)
-
-
-def backward(layer: LoRALinear, x: Tensor, down: Tensor, dp: Tensor, into: dict[str, Tensor]) -> None:
-    """Write the gradients of A, B and the own bias, given dL/dp (n, out): the chain rule through two products."""
-    dp_scaled = layer.scaling * dp
-    torch.mm(dp_scaled.T, down, out=into["B"])  # (out, r)
-    torch.mm((dp_scaled @ layer.B).T, x, out=into["A"])  # (r, in)
-    if layer.own_bias is not None:
-        torch.sum(dp, 0, out=into["own_bias"])
+def _unknown(reason: str) -> dict[str, float | str | None]:
+    return {"optimum_loss": None, "gap_closed": None, "optimum_unknown": reason}

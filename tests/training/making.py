@@ -1,35 +1,65 @@
 """Layers, rows and finished runs, as the tests of training need them."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
 import torch
+from hypothesis import strategies as st
 from torch import Generator, Tensor
 
+from service.errors import Validation
 from service.lora import init
 from service.lora.layer import LoRALinear
 from service.lora.spec import Spec
-from service.training.fit import Fitted, fit
+from service.training.datasets import drawn
+from service.training.fit import Diverged, Ended, Epoch, fit
 from service.training.plan import LOSS_TARGETS, Plan
+from service.training.rows import Rows
+from service.training.schedules import factor
+from service.training.sources import Inline
+from service.training.stack import Fitted, Lesson
+from service.training.state import State
 from tests import reference
 
 TENSORS = ("weight", "bias", "A", "B", "own_bias")
 
 
+SMALL = Spec(in_features=6, out_features=4, rank=2, init="normal")
+
+
 @dataclass(frozen=True)
 class Run:
-    """What a run yielded and returned."""
+    """What one run told, and its state after each epoch that was asked for it."""
 
-    yields: list[float | None]
-    fitted: Fitted
+    told: list[Epoch | Ended | None]
+    states: dict[int, State]
+
+    @property
+    def epochs(self) -> list[Epoch]:
+        return [told for told in self.told if isinstance(told, Epoch)]
 
     @property
     def losses(self) -> list[float]:
-        return [loss for loss in self.yields if loss is not None]
+        return self.curve("losses")
+
+    def curve(self, name: str) -> list[float]:
+        return [float(epoch.curves[name][0]) for epoch in self.epochs]
 
     @property
     def steps(self) -> int:
-        return self.yields.count(None)
+        return self.told.count(None)
+
+    @property
+    def outcome(self) -> Fitted | Diverged:
+        (ended,) = [told for told in self.told if isinstance(told, Ended)]
+        return ended.outcome
+
+    @property
+    def fitted(self) -> Fitted:
+        assert isinstance(self.outcome, Fitted), "the run diverged"
+        return self.outcome
 
 
 def layer_of(spec: Spec, seed: int = 0) -> LoRALinear:
@@ -56,22 +86,85 @@ def rows_for(loss: str, layer: LoRALinear, n: int, seed: int = 0) -> tuple[Tenso
     return torch.randn(n, in_features, generator=numbers), targets_for(loss, n, out_features, numbers)
 
 
-def run(layer: LoRALinear, x: Tensor, y: Tensor, plan: Plan, dropout: float = 0.0) -> Run:
-    """Train to the end."""
-    steps = fit(layer, x, y, plan, dropout)
-    yields = []
+def learn(lesson: Lesson, keep: bool = False) -> Run:
+    """Train to the end; `keep` the state after every epoch."""
+    told, states = [], {}
+    for step in fit([lesson]):
+        told.append(step)
+        if keep and isinstance(step, Epoch):
+            state = step.state(0)
+            states[state.epoch] = state
+    return Run(told, states)
+
+
+def run(layer: LoRALinear, x: Tensor, y: Tensor, plan: Plan, dropout: float = 0.0, **more: Any) -> Run:
+    """Train on these rows to the end."""
+    return learn(Lesson(layer, plan, Rows(x, y, more.pop("weight", None)), dropout=dropout, **more))
+
+
+def stacked(
+    lessons: list[Lesson], leave: tuple[int, int] | None = None
+) -> tuple[dict[int, list[float]], dict[int, Any]]:
+    """The losses and the outcome of each of some runs side by side; one may `leave` once it has told so many."""
+    steps, losses, outcomes = fit(lessons), {run: [] for run in range(len(lessons))}, {}
+    sent = None
     while True:
         try:
-            yields.append(next(steps))
-        except StopIteration as end:
-            return Run(yields, end.value)
+            told = steps.send(sent)
+        except StopIteration:
+            return losses, outcomes
+        sent = None
+        if isinstance(told, Epoch):
+            for run, loss in zip(told.runs, told.curves["losses"].tolist(), strict=True):
+                losses[run].append(loss)
+            if leave is not None and len(losses[leave[0]]) == leave[1]:
+                sent = [leave[0]]
+        elif isinstance(told, Ended):
+            assert told.run not in outcomes
+            outcomes[told.run] = told.outcome
+
+
+def plan_for(loss: str, n: int, **chosen: Any) -> Plan:
+    """A settled plan for n rows of a test's own."""
+    targets = {"cross_entropy": "classes", "bce_with_logits": "probabilities"}.get(loss, "numbers")
+    return Plan(**{"seed": 0, "loss": loss, "data": Inline(n_samples=n, targets=targets), **chosen})
+
+
+def gentle(spec: Spec, seed: int = 0) -> LoRALinear:
+    """A layer whose A and B are normal, of a size that gives outputs of about 1.
+
+    Where a loss saturates, gradients are nothing but rounding, and Adam makes whole steps of them.
+    """
+    layer = layer_of(spec, seed)
+    B = layer.B / (layer.scaling * spec.rank**0.5)
+    return layer.adapted({"A": layer.A / spec.in_features**0.5, "B": B})
+
+
+@st.composite
+def layers(draw: Any) -> LoRALinear:
+    """Any small layer; with two outputs at least, or a cosine could not turn."""
+    in_features, out_features = draw(st.integers(1, 12)), draw(st.integers(2, 8))
+    bias = draw(st.booleans())
+    spec = Spec(
+        in_features=in_features,
+        out_features=out_features,
+        rank=draw(st.integers(1, min(in_features, out_features))),
+        alpha=draw(st.none() | st.floats(0.1, 10)),
+        use_rslora=draw(st.booleans()),
+        init="normal",
+        bias=bias,
+        train_bias=bias and draw(st.booleans()),
+    )
+    return gentle(spec, draw(st.integers(0, 1_000)))
 
 
 def by_reference(layer: LoRALinear, x: Tensor, y: Tensor, plan: Plan, **more: Any) -> tuple[list[float], Any]:
     """The same run by the seed document's loop."""
-    batches = None
+    batches, batch_size = None, plan.batch_size or len(x)
     if plan.batch_size is not None:
-        batches = reference.shuffled(len(x), plan.batch_size, plan.epochs, plan.seed)
+        batches = reference.shuffled(len(x), plan.batch_size, plan.epochs, drawn(plan.seed))
+    a_epoch = -(-len(x) // batch_size)
+    steps = plan.epochs * a_epoch
     return reference.train(
         vars(layer),
         layer.scaling,
@@ -82,6 +175,9 @@ def by_reference(layer: LoRALinear, x: Tensor, y: Tensor, plan: Plan, **more: An
         epochs=plan.epochs,
         lr=plan.lr,
         batches=batches,
+        factors=[factor(plan.schedule, step, steps, plan.warmup_epochs * a_epoch) for step in range(steps)],
+        lr_b_ratio=plan.lr_b_ratio,
+        max_grad_norm=plan.max_grad_norm,
         betas=plan.betas,
         eps=plan.eps,
         momentum=plan.momentum,
@@ -90,9 +186,15 @@ def by_reference(layer: LoRALinear, x: Tensor, y: Tensor, plan: Plan, **more: An
     )
 
 
-def loss_of(layer: LoRALinear, x: Tensor, y: Tensor, loss: str) -> float:
+def in_double(layer: LoRALinear, *tensors: Tensor) -> tuple[Any, ...]:
+    """The layer and the tensors in float64."""
+    doubled = {name: getattr(layer, name).double() for name in TENSORS if getattr(layer, name) is not None}
+    return (replace(layer, **doubled), *(tensor.double() for tensor in tensors))
+
+
+def loss_of(layer: LoRALinear, x: Tensor, y: Tensor, loss: str, weight: Tensor | None = None) -> float:
     """The loss of a layer over all rows, by torch.nn."""
-    return float(reference.LOSSES[loss](reference.outputs(vars(layer), layer.scaling, x), y))
+    return float(reference.mean_loss(loss, reference.outputs(vars(layer), layer.scaling, x), y, weight))
 
 
 def copies(layer: LoRALinear) -> dict[str, Tensor]:
@@ -104,3 +206,12 @@ def unchanged(layer: LoRALinear, before: dict[str, Tensor]) -> bool:
     """Whether a layer still has the tensors it had, bit for bit."""
     now = copies(layer)
     return now.keys() == before.keys() and all(torch.equal(now[name], before[name]) for name in now)
+
+
+def refusal(make: Callable[[], Any], kind: type[Validation] = Validation) -> Validation:
+    """The error that making something raises: exactly of this kind, with one fault."""
+    with pytest.raises(Validation) as refused:
+        make()
+    assert type(refused.value) is kind
+    assert len(refused.value.faults) == 1
+    return refused.value

@@ -8,13 +8,21 @@ from hypothesis import strategies as st
 
 from service.lora.layer import LoRALinear
 from service.lora.spec import Spec
-from service.training import digits
-from service.training.datasets import DATASETS, drawn, load
-from service.training.plan import DATA_KINDS, Digits, Inline, Random, Teacher
+from service.training import datasets, digits
+from service.training.datasets import DATASETS, drawn, split
+from service.training.rows import Rows
+from service.training.sources import SOURCES, Digits, Inline, Random, Stored, Teacher
 from tests.training.making import layer_of
 
 SIZES, SEEDS = st.integers(1, 20), st.integers(0, 2**53 - 1)
 LAYER = layer_of(Spec(in_features=64, out_features=10))
+
+
+def load(data, layer, tensors):
+    """The inputs and targets of data without weights."""
+    rows = datasets.load(data, layer, tensors)
+    assert rows.weight is None
+    return rows.x, rows.y
 
 
 def change_of(layer, x, y):
@@ -25,8 +33,8 @@ def change_of(layer, x, y):
 
 
 def test_the_data_that_may_be_named_is_that_which_exists():
-    assert set(DATASETS) == set(DATA_KINDS)
-    assert all(kind == of.kind for kind, of in DATA_KINDS.items())
+    assert set(DATASETS) == set(SOURCES)
+    assert all(kind == of.kind for kind, of in SOURCES.items())
 
 
 @settings(deadline=None, max_examples=40)
@@ -113,11 +121,35 @@ def test_digits_are_the_tables_rows_as_tensors(split):
     assert len(x) == Digits(split=split).n_samples
 
 
-def test_inline_rows_are_those_that_came():
-    x, y = torch.ones(2, 64), torch.tensor([3, 4])
-    loaded = load(Inline(n_samples=2, targets="classes"), LAYER, {"x": x, "y": y, "weight": torch.zeros(1)})
-    assert loaded[0] is x
-    assert loaded[1] is y
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "data", [Inline(n_samples=2, targets="classes"), Stored(id="d", n_samples=2, targets="classes")]
+)
+def test_rows_that_were_sent_are_those_that_came(data, weighted):
+    tensors = {"x": torch.ones(2, 64), "y": torch.tensor([3, 4]), "other": torch.zeros(1)}
+    if weighted:
+        tensors["weight"] = torch.rand(2)
+    loaded = datasets.load(data, LAYER, tensors)
+    assert loaded.x is tensors["x"]
+    assert loaded.y is tensors["y"]
+    assert loaded.weight is tensors.get("weight")
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(2, 60), SEEDS, st.booleans(), st.data())
+def test_a_split_is_a_partition_of_the_rows_that_the_seed_alone_chooses(n, seed, weighted, data):
+    held_out = data.draw(st.integers(1, n - 1))
+    number = torch.arange(n)
+    rows = Rows(number[:, None].float(), number * 2, number * 3.0 if weighted else None)
+    for part, size in zip(split(rows, held_out, seed), (n - held_out, held_out), strict=True):
+        assert len(part) == size
+        which = part.x[:, 0].long()
+        assert torch.equal(part.y, which * 2)
+        assert (part.weight is None) == (not weighted)
+        assert part.weight is None or torch.equal(part.weight, which * 3.0)
+    both = [torch.cat([one.x, other.x]) for one, other in [split(rows, held_out, seed)] * 2]
+    assert sorted(both[0][:, 0].tolist()) == number.tolist()
+    assert torch.equal(*both)
 
 
 @pytest.mark.parametrize("data", [Random(), Teacher(seed=1), Teacher(teacher_rank=1)])

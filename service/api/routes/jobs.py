@@ -24,6 +24,7 @@ from service.errors import (
 )
 from service.ids import MODEL_ID
 from service.jobs import events
+from service.jobs.events import SINGULAR
 from service.jobs.state import State
 from service.schemas import answers
 
@@ -112,12 +113,15 @@ async def delete_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     },
 )
 async def get_losses_csv(job_id: JobIdPath, request: Request, engine: EngineOf) -> Response:
-    """Columns `epoch` and `loss`."""
+    """Columns `epoch` and `loss`, and where the job has them `validation_loss`, `accuracy`, `validation_accuracy`."""
     accepted(request, [CSV])
-    losses = engine.ledger.get(job_id).losses
-    lines = (f"{epoch},{loss!r}\n" for epoch, loss in enumerate(losses, start=1))
+    job = engine.ledger.get(job_id)
+    curves = job.curves or ("losses",)
+    header = ",".join(["epoch", *(SINGULAR[name] for name in curves)])
+    numbers = zip(*(job.curve(name) for name in curves), strict=True)
+    lines = (",".join([str(epoch), *map(repr, row)]) for epoch, row in enumerate(numbers, start=1))
     headers = {"Content-Disposition": f'attachment; filename="{job_id}.csv"'}
-    return Response("epoch,loss\n" + "".join(lines), headers=headers, media_type=CSV)
+    return Response("".join(f"{line}\n" for line in (header, *lines)), headers=headers, media_type=CSV)
 
 
 @router.get(

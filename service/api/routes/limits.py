@@ -16,7 +16,8 @@ from service.errors import NotAcceptable
 from service.lora.spec import MAX_FEATURES, MAX_RANK
 from service.schemas import answers
 from service.settings import PREFIX, Settings
-from service.training.plan import MAX_EPOCHS, MAX_SAMPLES
+from service.training.plan import MAX_EPOCHS
+from service.training.sources import MAX_SAMPLES
 
 router = APIRouter(tags=["system"], route_class=JsonRoute)
 

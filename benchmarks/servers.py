@@ -1,0 +1,50 @@
+"""Servers to measure, each on a core of its own, and lean connections to them."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+
+@contextmanager
+def started(command: list[str], ready: str) -> Iterator[str]:
+    """The URL of a server that runs on the first core; the load comes from the last."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: pin(first=True))
+    try:
+        assert process.stdout is not None
+        yield next(line for line in process.stdout if line.startswith(ready)).removeprefix(ready).strip()
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def pin(*, first: bool) -> None:
+    """Keep this process on one core."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[0] if first else cores[-1]})
+
+
+def serve() -> list[str]:
+    """The command of our own."""
+    return [sys.executable, "-m", "service", "serve", "--port", "0"]
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Callable[[str, bytes], Awaitable[bytes]]]:
+    """A kept connection that posts JSON to a path and returns the answer's body; anything but a 2xx raises."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+
+    async def post(path: str, body: bytes) -> bytes:
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        writer.write(head.encode() + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 2"), answer
+        return await reader.readexactly(int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+
+    yield post
+    writer.close()

@@ -1,0 +1,49 @@
+"""Which rank a model needs: the lowest loss that any adapter of each rank reaches, computed, not tried."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from service.codecs.message import Arrays
+from service.models.model import Model
+from service.training import datasets
+from service.training.arrays import backend_of
+from service.training.moments import best_losses, gather, residual
+from service.training.plan import Plan
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What the best adapter of a rank has: its loss over the data, and its trainable parameters."""
+
+    rank: int
+    loss: float
+    trainable: int
+
+
+def rank_profile(model: Model, plan: Plan, rows: Arrays) -> list[Reach]:
+    """The reach of every rank from 0 to min(in_features, out_features), for full-batch mse on the plan's data."""
+    layer, spec = model.layer, model.spec
+    sent = {name.removeprefix("data."): torch.from_numpy(array) for name, array in rows.items()}
+    data = datasets.load(plan.data, layer, sent)
+    backend = backend_of(layer.weight)
+    known = residual(backend, _last(gather(backend, data.x, data.y, data.weight)), layer)
+    own = spec.out_features * spec.train_bias
+    return [
+        Reach(rank, loss, rank * (spec.in_features + spec.out_features) + own)
+        for rank, loss in enumerate(best_losses(known, bias_is_free=spec.train_bias))
+    ]
+
+
+def _last(steps: Generator[None, None, T]) -> T:
+    """What a generator returns at its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result

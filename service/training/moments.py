@@ -1,0 +1,216 @@
+"""Full-batch MSE from the moments of the data: an epoch costs r·in·(in + out), whatever the number of rows.
+
+The loss and both gradients depend on the rows only through their means and the second moments about them, which know
+nothing of a layer: they serve every base, and those of two sets of rows add up to those of both.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from service.lora import optimum
+from service.lora.layer import LoRALinear
+from service.training.adapters import Adapters
+from service.training.arrays import Array, Backend, stacked
+from service.training.plan import BLOCK_NUMBERS
+
+# A loss this far below the largest term of its sum has lost its digits: float64 has 16, and it keeps about six.
+LOST = 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What is known of weighted rows x (n, in) and y (n, out), in float64.
+
+    `rows` is their number, `weight` the sum of their weights; the means are x_mean (in,) and y_mean (out,); about
+    these, xx (in, in) = Σ w x xᵀ, xy (in, out) = Σ w x yᵀ and yy = Σ w ‖y‖².
+    """
+
+    rows: int
+    weight: float
+    x_mean: Array
+    y_mean: Array
+    xx: Array
+    xy: Array
+    yy: float
+
+    def __add__(self, other: "Moments") -> "Moments":
+        """Those of the rows of both (Chan, Golub and LeVeque 1979)."""
+        weight = self.weight + other.weight
+        share = other.weight / weight if weight else 0.0
+        x, y = other.x_mean - self.x_mean, other.y_mean - self.y_mean
+        between = self.weight * share
+        return Moments(
+            self.rows + other.rows,
+            weight,
+            self.x_mean + share * x,
+            self.y_mean + share * y,
+            self.xx + other.xx + (between * x)[:, None] * x,
+            self.xy + other.xy + (between * x)[:, None] * y,
+            self.yy + other.yy + between * float(y @ y),
+        )
+
+
+def block_rows(width: int) -> int:
+    """How many rows of so many numbers are gathered at a time."""
+    return max(64, BLOCK_NUMBERS // width)
+
+
+def gather(backend: Backend, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Generator[None, None, Moments]:
+    """The moments of rows, in one pass; yields after each block of them."""
+    size = block_rows(x.shape[1] + y.shape[1])
+    total: Moments | None = None
+    for start in range(0, len(x), size):
+        rows = slice(start, start + size)
+        block = of_block(backend, x[rows], y[rows], None if weight is None else weight[rows])
+        total = block if total is None else total + block
+        yield None
+    assert total is not None, "there is at least one row"
+    return total
+
+
+def of_block(backend: Backend, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Moments:
+    """The moments of few rows."""
+    x, y = (backend.copied(backend.array(rows, "float64")) for rows in (x, y))
+    if weight is None:
+        total, x_mean, y_mean = float(len(x)), x.mean(0), y.mean(0)
+        x -= x_mean
+        y -= y_mean
+        return Moments(len(x), total, x_mean, y_mean, x.T @ x, x.T @ y, float((y * y).sum()))
+    w = backend.array(weight, "float64")
+    total = float(w.sum())
+    x_mean, y_mean = (w @ x) / (total or 1.0), (w @ y) / (total or 1.0)
+    x -= x_mean
+    y -= y_mean
+    weighed = x * w[:, None]
+    return Moments(len(x), total, x_mean, y_mean, weighed.T @ x, weighed.T @ y, float((w @ (y * y)).sum()))
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """What is left to learn when the frozen part of a layer has had its say.
+
+    With targets t = y - x Wᵀ - b: `x_mean` (in,) and the mean `gap` (out,) of t, without b where the bias is trained;
+    about the means, per unit of weight, `xx` (in, in), `xt` (in, out), and `tt` = mean ‖t‖². `largest` is the largest
+    term of which `tt` is the sum.
+    """
+
+    x_mean: Array
+    gap: Array
+    xx: Array
+    xt: Array
+    tt: float
+    largest: float
+
+
+def residual(backend: Backend, moments: Moments, layer: LoRALinear) -> Residual:
+    """The residual's moments under a layer's base."""
+    W = backend.array(layer.weight, "float64")
+    xx, xy, yy = moments.xx / moments.weight, moments.xy / moments.weight, moments.yy / moments.weight
+    seen = xx @ W.T
+    gap = moments.y_mean - W @ moments.x_mean
+    if layer.own_bias is None and layer.bias is not None:
+        gap = gap - backend.array(layer.bias, "float64")
+    cross, own = float((W.T * xy).sum()), float((W.T * seen).sum())
+    largest = max(yy, 2 * abs(cross), own)
+    return Residual(moments.x_mean, gap, xx, xy - seen, yy - 2 * cross + own, largest)
+
+
+def problem(known: Residual, *, bias_is_free: bool) -> tuple[Tensor, Tensor, float]:
+    """xx, xt and tt as `lora.optimum` takes them: about zero, or about the means where a bias takes up the rest."""
+    xx, xt, x_mean, gap = (torch.as_tensor(part) for part in (known.xx, known.xt, known.x_mean, known.gap))
+    if bias_is_free:
+        return xx, xt, known.tt
+    return xx + x_mean[:, None] * x_mean, xt + x_mean[:, None] * gap, known.tt + float(gap @ gap)
+
+
+def best_losses(known: Residual, *, bias_is_free: bool) -> list[float]:
+    """The lowest loss that any adapter of rank 0, 1, … min(in, out) reaches.
+
+    A loss that is lost in the digits of its terms is 0, which no adapter can be below.
+    """
+    xx, xt, tt = problem(known, bias_is_free=bias_is_free)
+    outputs = xt.shape[1]
+    left = tt - torch.cumsum(torch.cat([xt.new_zeros(1), optimum.explained(xx, xt)]), 0)
+    floor = LOST * max(known.largest, tt)
+    return [loss / outputs if loss > floor else 0.0 for loss in left.tolist()]
+
+
+class ByMoments:
+    """The loss of every run, and its gradient, from its residual's moments.
+
+    The data is its deviations from the mean, of which the moments are known, and the mean, which is one more row: d is
+    that row's gradient in the outputs, beside the columns of s·B, and x_mean stands below the rows of A·xx.
+    """
+
+    steps = 1
+    accuracy = None
+
+    def __init__(self, adapters: Adapters, residuals: Sequence[Residual]) -> None:
+        backend, self.xp, self.adapters = adapters.backend, adapters.backend.xp, adapters
+        A, B = adapters.of["A"], adapters.of["B"]
+        runs, rank, inputs = A.shape
+        self.outputs = outputs = B.shape[1]
+        # 2 / out is the factor that the mean over the outputs and the square leave in every gradient.
+        self._xx_xt = stacked(
+            backend, residuals, lambda r: self.xp.concatenate([r.xx, r.xt], axis=1) * (2 / outputs)
+        )  # (runs or 1, in, in + out)
+        self._tx = self._xx_xt[:, :, inputs:].swapaxes(1, 2)
+        self._gap = stacked(backend, residuals, lambda r: r.gap)
+        self._constant = backend.of([r.tt / outputs for r in residuals], "float64")
+        self._floor = backend.of([LOST * max(r.largest, 4 * r.tt) / outputs for r in residuals], "float64")
+        self._seen = backend.zeros(runs, rank + 1, inputs + outputs, dtype="float64")
+        self._seen[:, rank, :inputs] = stacked(backend, residuals, lambda r: r.x_mean)
+        self._Bd = backend.zeros(runs, outputs, rank + 1, dtype="float64")
+        self._K = backend.zeros(runs, rank + 1, rank, dtype="float64")
+        self._S = backend.zeros(runs, rank, rank + 1, dtype="float64")
+        self._pull = backend.zeros(runs, rank, inputs, dtype="float64")
+        self._shift = backend.zeros(runs, outputs, dtype="float64") - self._gap
+        self._error = backend.zeros(runs, outputs, dtype="float64")
+
+    def epoch(self) -> Iterator[Array]:
+        """The losses (runs,), once the gradient is written."""
+        yield self._losses()
+
+    def measure(self) -> Generator[None, None, Array]:
+        """The losses of the parameters as they are; overwrites the gradient."""
+        yield None
+        return self._losses()
+
+    def lost(self, losses: Array) -> Array:
+        """Which losses have lost their digits."""
+        return losses < self._floor
+
+    def _losses(self) -> Array:
+        xp, of, gradient = self.xp, self.adapters.of, self.adapters.gradient_of
+        A, dA, dB, own_bias = of["A"], gradient["A"], gradient["B"], of.get("own_bias")
+        rank, inputs = A.shape[1:]
+        seen, Bd, K, error = self._seen, self._Bd, self._K, self._error
+        seen_x, seen_t = seen[:, :, :inputs], seen[:, :rank, inputs:].swapaxes(1, 2)
+        B, d = Bd[:, :, :rank], Bd[:, :, rank]
+        xp.multiply(of["B"], self.adapters.scaling, out=B)
+        xp.matmul(A, self._xx_xt, out=seen[:, :rank])  # A xx | A xt
+        xp.matmul(seen_x, A.swapaxes(1, 2), out=K)  # A xx Aᵀ over the mean row's (A x_mean)ᵀ
+        if own_bias is not None:
+            xp.subtract(own_bias, self._gap, out=self._shift)
+        xp.matmul(B, K[:, rank, :, None], out=error[:, :, None])
+        error += self._shift
+        xp.multiply(error, 2 / self.outputs, out=d)
+        xp.matmul(B.swapaxes(1, 2), Bd, out=self._S)  # Bᵀ B | Bᵀ d
+        xp.matmul(self._S, seen_x, out=dA)
+        xp.matmul(B.swapaxes(1, 2), self._tx, out=self._pull)
+        dA -= self._pull
+        xp.matmul(Bd, K, out=dB)
+        dB -= seen_t
+        # ⟨B, B K⟩, which the loss needs, is in dB beside ⟨B, d uᵀ⟩, and that is d·error but for the shift.
+        loss = xp.einsum("jor,jor->j", B, dB)
+        loss -= xp.einsum("jor,jor->j", B, seen_t)
+        loss += xp.einsum("jo,jo->j", d, self._shift)
+        loss *= 0.5
+        loss += self._constant
+        dB *= self.adapters.scaling
+        if own_bias is not None:
+            gradient["own_bias"][...] = d
+        return loss

@@ -1,0 +1,296 @@
+"""Runs of equal shape side by side: one step moves the adapters of all of them."""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.lora import optimum
+from service.lora.init import stream
+from service.lora.layer import LoRALinear
+from service.training.adapters import Adapters
+from service.training.arrays import FLOAT32_MAX, Array, Backend, backend_of
+from service.training.datasets import drawn
+from service.training.moments import ByMoments, Moments, Residual, problem, residual
+from service.training.optimizers import OPTIMIZERS, Optimizer
+from service.training.plan import LOOKED_AT, Path, Plan, looked_at
+from service.training.rows import ByRows, Draws, Rows
+from service.training.schedules import factor
+from service.training.state import State
+from service.training.watch import Watch
+
+CLIP_EPS = 1e-6  # as in torch.nn.utils.clip_grad_norm_
+SAFE_SQUARES = 1e37  # squares that add up to less are those of numbers that float32 holds
+
+Flags = NDArray[np.bool_]
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """One layer, and what it learns from and how.
+
+    Rows may be missing where their moments are there; `dropout` is the layer's. With a `state` the run goes on from
+    where that was taken, and ends as if it had never stopped.
+    """
+
+    layer: LoRALinear
+    plan: Plan
+    rows: Rows | None = None
+    moments: Moments | None = None
+    validation: Rows | None = None
+    validation_moments: Moments | None = None
+    dropout: float = 0.0
+    state: State | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a run leaves: the trained layer, its state, and its figures, of which `final_loss` is always there.
+
+    That is the loss of the layer as it is, in float32, over all the rows it was trained on.
+    """
+
+    run: int
+    layer: LoRALinear
+    state: State
+    metrics: Mapping[str, Any]
+
+
+class Stack:
+    """The runs of lessons that are alike, by one path.
+
+    `alive` (runs,) are those that still train, `late` those that this path cannot bring to their end, from where they
+    stand. Of the last epoch, `diverged` and `stopped` are the runs that it ended.
+    """
+
+    def __init__(self, lessons: Sequence[Lesson], path: Path) -> None:
+        self.lessons, self.path, self.plan = lessons, path, lessons[0].plan
+        self.backend: Backend = backend_of(lessons[0].layer.weight)
+        self.adapters = Adapters(
+            self.backend, [lesson.layer for lesson in lessons], "float64" if path == "moments" else "float32"
+        )
+        seeds = [drawn(lesson.plan.seed) for lesson in lessons]
+        self._draws = [Draws(stream(seed, "order"), stream(seed, "dropout")) for seed in seeds]
+        self.alive: Flags = np.ones(len(lessons), dtype=bool)
+        self.diverged = self.stopped = ~self.alive
+        self.late: list[tuple[int, State]] = []
+        self.epochs_done, self._over = 0, False
+        self.curves: dict[str, Numbers] = {}
+        self.residuals: list[Residual] = []
+        self._has_rows = np.array([lesson.rows is not None for lesson in lessons])
+        self._objective, self._validation = self._objectives()
+        self._optimizer: Optimizer | None = None
+        if self.plan.optimizer in OPTIMIZERS:
+            self._optimizer = OPTIMIZERS[self.plan.optimizer](self.backend, self.adapters.parameters, self.plan)
+            self._rates = self._learning_rates()
+        early = self.plan.early_stopping
+        self._watch = None if early is None else Watch(self.backend, self.adapters.parameters, early)
+        # Of one full batch, an epoch's loss belongs to the weights before its update.
+        self._looks_back = self._validation is None and self.plan.batch_size is None
+        for run, lesson in enumerate(lessons):
+            if lesson.state is not None:
+                self._resume(run, lesson.state)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is another epoch to train."""
+        return bool(self.alive.any()) and self.epochs_done < (self.plan.epochs or 1) and not self._over
+
+    def epoch(self) -> Generator[None, None, None]:
+        """Train one epoch; yields after each step, and after each piece of a look at the validation data."""
+        looks_back = self._watch is not None and self._looks_back
+        before = self.backend.copied(self.adapters.parameters) if looks_back else self.adapters.parameters
+        total = self.backend.zeros(len(self.lessons), dtype="float64")
+        for number, losses in enumerate(self._objective.epoch()):
+            total += losses
+            if self._optimizer is None:
+                self._solve()
+            else:
+                self._part(self._objective.lost(losses))
+                self._step(self._optimizer, self.epochs_done * self._objective.steps + number)
+            yield None
+        self.epochs_done += 1
+        losses = self._recorded("losses", total)
+        finite = (np.abs(losses) <= FLOAT32_MAX) & self._finite()
+        self.diverged = self.alive & ~finite
+        self.alive &= finite
+        self._recorded("accuracies", self._objective.accuracy)
+        if self._validation is not None:
+            measured = yield from self._validation.measure()
+            losses = self._recorded("validation_losses", measured)
+            self._recorded("validation_accuracies", self._validation.accuracy)
+        self.stopped = np.zeros_like(self.alive)
+        if self._watch is not None:
+            self.stopped = self.alive & self._watch.see(self.epochs_done - looks_back, losses, before)
+        if self._validation is not None:
+            self._part(self._validation.lost(measured))
+
+    def finish(self, which: Flags) -> Generator[None, None, list[Fitted]]:
+        """What becomes of some runs, whose last epoch this was; they are alive no longer."""
+        parameters = self.adapters.parameters
+        if self._watch is not None and not self._over:
+            if self._looks_back:
+                last = self.backend.cpu((yield from self._objective.measure()))
+                better = which & (last < self._watch.best_loss)
+                self._watch.keep(better, self.epochs_done, last, parameters)
+            chosen = self.backend.of(which, "bool")
+            parameters[chosen] = self._watch.best[chosen]
+        exact = self.backend.copied(parameters)
+        parameters[...] = self.backend.of(self.backend.cpu(parameters).astype("float32"), self.adapters.dtype)
+        metrics = yield from self._looked(which)
+        which = which & self.alive
+        self.alive &= ~which
+        self.diverged = which & ~np.isfinite(metrics["final_loss"])
+        layers = {run: self.adapters.layer(run) for run in np.flatnonzero(which & ~self.diverged).tolist()}
+        parameters[...] = exact
+        return [
+            Fitted(run, layer, self.state(run), {name: numbers[run].item() for name, numbers in metrics.items()})
+            for run, layer in layers.items()
+        ]
+
+    def _looked(self, which: Flags) -> Generator[None, None, dict[str, NDArray[Any]]]:
+        """The last look at the data: figures of every run (runs,)."""
+        measured = yield from self._objective.measure()
+        self._part(self._objective.lost(measured), which, over=True)
+        metrics: dict[str, NDArray[Any]] = {"final_loss": np.maximum(self.backend.cpu(measured), 0)}
+        if self._objective.accuracy is not None:
+            metrics["accuracy"] = self.backend.cpu(self._objective.accuracy)
+        if self._validation is not None:
+            metrics["validation_loss"] = np.maximum(self.backend.cpu((yield from self._validation.measure())), 0)
+            if self._validation.accuracy is not None:
+                metrics["validation_accuracy"] = self.backend.cpu(self._validation.accuracy)
+        if self._watch is not None:
+            metrics["best_epoch"] = self._watch.best_epoch.astype(np.int64)
+        return metrics
+
+    def state(self, run: int, over: bool = False) -> State:
+        """A run as it stands between two epochs."""
+        arrays = {"parameters": self.backend.cpu(self.adapters.parameters[run])}
+        memory = {} if self._optimizer is None else self._optimizer.memory
+        arrays |= {f"memory.{name}": self.backend.cpu(numbers[run]) for name, numbers in memory.items()}
+        if self.plan.batch_size is not None:
+            arrays["order"] = self._draws[run].order.get_state().numpy()
+        if self.lessons[run].dropout:
+            arrays["masks"] = self._draws[run].masks.get_state().numpy()
+        arrays |= {f"curves.{name}": curve[run, : self.epochs_done].copy() for name, curve in self.curves.items()}
+        if self._watch is not None:
+            arrays["best"] = self.backend.cpu(self._watch.best[run])
+        return State(
+            path=self.path,
+            epoch=self.epochs_done,
+            steps=0 if self._optimizer is None else self._optimizer.steps,
+            arrays=arrays,
+            watched={} if self._watch is None else self._watch.facts(run),
+            over=over,
+        )
+
+    def _resume(self, run: int, state: State) -> None:
+        of = self.backend.of
+        self.adapters.parameters[run] = of(state.arrays["parameters"], self.adapters.dtype)
+        if self._optimizer is not None:
+            self._optimizer.steps = state.steps
+            for name, numbers in self._optimizer.memory.items():
+                numbers[run] = of(state.arrays[f"memory.{name}"], self.adapters.dtype)
+        for name, draw in (("order", self._draws[run].order), ("masks", self._draws[run].masks)):
+            if name in state.arrays:
+                draw.set_state(torch.from_numpy(np.array(state.arrays[name])))
+        for name, numbers in state.arrays.items():
+            kind, _, curve = name.partition(".")
+            if kind == "curves":
+                self._curve(curve)[run, : state.epoch] = numbers
+        if self._watch is not None and "best" in state.arrays:
+            self._watch.best[run] = of(state.arrays["best"], self.adapters.dtype)
+            self._watch.resume(run, state.watched)
+        self.epochs_done, self._over = state.epoch, state.over
+
+    def _objectives(self) -> tuple[ByMoments | ByRows, ByMoments | ByRows | None]:
+        """How the losses are computed, and those of the validation data where there are some."""
+        lessons = self.lessons
+        if self.path == "moments":
+            self.residuals = self._residuals([lesson.moments for lesson in lessons])
+            held_out = [lesson.validation_moments for lesson in lessons]
+            validation = None if held_out[0] is None else ByMoments(self.adapters, self._residuals(held_out))
+            return ByMoments(self.adapters, self.residuals), validation
+        rows, held_out_rows = [lesson.rows for lesson in lessons], [lesson.validation for lesson in lessons]
+        by_rows = self._by_rows(rows, self.plan.batch_size, looked_at(self.plan), lessons[0].dropout)
+        return by_rows, None if held_out_rows[0] is None else self._by_rows(held_out_rows, None, LOOKED_AT, 0.0)
+
+    def _by_rows(self, rows: list[Any], batch_size: int | None, looked_at: int, dropout: float) -> ByRows:
+        return ByRows(self.adapters, rows, self._draws, self.plan.loss, batch_size, looked_at, dropout)
+
+    def _residuals(self, moments: list[Any]) -> list[Residual]:
+        """Those of each run; runs on the same data and base have one."""
+        seen: dict[tuple[int, ...], Residual] = {}
+        for known, layer in zip(moments, self.adapters.layers, strict=True):
+            key = _same(known, layer)
+            if key not in seen:
+                seen[key] = residual(self.backend, known, layer)
+        return [seen[_same(known, layer)] for known, layer in zip(moments, self.adapters.layers, strict=True)]
+
+    def _learning_rates(self) -> Array:
+        """(runs, 1), or (runs, numbers) where B and the bias have a rate of their own (LoRA+, arXiv:2402.12354)."""
+        rates = self.backend.of([[lesson.plan.lr] for lesson in self.lessons], self.adapters.dtype)
+        ratio = self.plan.lr_b_ratio or 1.0
+        return rates if ratio == 1 else rates * self.adapters.spread({"A": 1.0, "B": ratio, "own_bias": ratio})
+
+    def _step(self, optimizer: Optimizer, number: int) -> None:
+        """One step with the gradient that is written, the `number`-th of the run."""
+        parameters, gradient, rates = self.adapters.parameters, self.adapters.gradient, self._rates
+        plan: Any = self.plan
+        if plan.max_grad_norm is not None:
+            norms = self.backend.xp.sqrt(self.backend.xp.einsum("jn,jn->j", gradient, gradient))
+            gradient *= self.backend.xp.clip(plan.max_grad_norm / (norms + CLIP_EPS), None, 1)[:, None]
+        if plan.schedule != "constant" or plan.warmup_epochs:
+            steps = self._objective.steps
+            rates = rates * factor(plan.schedule, number, plan.epochs * steps, plan.warmup_epochs * steps)
+        optimizer.step(parameters, gradient, rates)
+
+    def _solve(self) -> None:
+        """Put every run at its optimum."""
+        for run, (known, layer) in enumerate(zip(self.residuals, self.adapters.layers, strict=True)):
+            free = layer.own_bias is not None
+            xx, xt, _ = problem(known, bias_is_free=free)
+            A, B = optimum.best(xx, xt, layer.A.shape[0])
+            solved = {"A": A, "B": B / layer.scaling}
+            if free:
+                solved["own_bias"] = torch.as_tensor(known.gap) - B @ (A @ torch.as_tensor(known.x_mean))
+            for name, tensor in solved.items():
+                self.adapters.of[name][run] = self.backend.array(tensor)
+
+    def _part(self, lost: Array | None, which: Flags | None = None, over: bool = False) -> None:
+        """Take runs whose losses have lost their digits out, as they stand, where there are rows to go on with."""
+        if lost is None or not bool(lost.any()):
+            return
+        parting = self.backend.cpu(lost) & self.alive & self._has_rows & (True if which is None else which)
+        self.late += [(int(run), self.state(int(run), over)) for run in np.flatnonzero(parting)]
+        self.alive &= ~parting
+
+    def _finite(self) -> Flags:
+        """Whether all of a run's parameters are finite as float32."""
+        parameters, xp = self.adapters.parameters, self.backend.xp
+        squares = self.backend.cpu(xp.einsum("jn,jn->j", parameters, parameters))
+        if bool((squares < SAFE_SQUARES).all()):
+            return np.ones(len(squares), dtype=bool)
+        largest: Flags = self.backend.cpu(xp.amax(xp.abs(parameters), axis=1)) <= FLOAT32_MAX
+        return largest
+
+    def _curve(self, name: str) -> Numbers:
+        if name not in self.curves:
+            self.curves[name] = np.full((len(self.lessons), self.plan.epochs or 1), np.nan)
+        return self.curves[name]
+
+    def _recorded(self, name: str, numbers: Array | None) -> Numbers:
+        """The numbers of the epoch just done, as they enter their curve; a loss is never below 0."""
+        if numbers is None:
+            return np.empty(0)
+        on_cpu: Numbers = np.maximum(self.backend.cpu(numbers), 0)
+        self._curve(name)[:, self.epochs_done - 1] = on_cpu
+        return on_cpu
+
+
+def _same(moments: Any, layer: LoRALinear) -> tuple[int, ...]:
+    return id(moments), id(layer.weight), id(layer.bias), layer.own_bias is None

@@ -1,0 +1,41 @@
+"""Which runs may be trained in one stacked step, and how many of them are worth it. Imports no torch."""
+
+from collections.abc import Hashable
+from dataclasses import fields
+
+from service.lora.spec import Spec
+from service.training.plan import Plan
+from service.training.sources import Source, has_rows, is_weighted
+
+# Multiplications of one stacked step: beyond, a job gains nothing from the others and only waits for them.
+STEP_MAX = 2**26
+
+SETTINGS = [field.name for field in fields(Plan) if field.name not in ("lr", "seed", "data", "validation")]
+
+
+def likeness(plan: Plan, spec: Spec) -> Hashable:
+    """What runs must have in common to be stacked: shapes and settings, but not data, seeds, scaling and lr.
+
+    The plan is `fitted`.
+    """
+    by_rows = plan.path == "batch"
+    held_out = plan.held_out
+    return (
+        tuple(getattr(plan, name) for name in SETTINGS),
+        (spec.in_features, spec.out_features, spec.rank, spec.train_bias, spec.dropout),
+        _kind(plan.data, by_rows),
+        plan.n_validation if by_rows else bool(plan.n_validation),
+        None if held_out is None else _kind(held_out, by_rows),
+    )
+
+
+def step_cost(plan: Plan, spec: Spec) -> int:
+    """Multiplications of one step, about."""
+    size = spec.in_features + spec.out_features
+    rows = spec.in_features if plan.path == "moments" else 3 * (plan.batch_size or plan.n_train)
+    return spec.rank * size * rows
+
+
+def _kind(source: Source, by_rows: bool) -> Hashable:
+    """What must be alike of two sources: moments are of one size whatever the rows."""
+    return has_rows(source), is_weighted(source), source.n_samples if by_rows else None
