@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,8 +19,9 @@ import torch
 
 import service
 from service.codecs.message import pack, unpack
-from service.training.fit import Fitted, fit
-from service.training.plan import Inline, Plan, Random, as_dict
+from service.training.fit import Diverged, Ended, Epoch, Steps
+from service.training.plan import Plan, as_dict
+from service.training.sources import Inline, Random
 from service.worker import NICENESS, follow, out_of_memory, perform, prepare
 from tests.engine.engines import driven
 from tests.running import DEADLINE_SECONDS
@@ -34,8 +35,10 @@ WEIGHTS = {
 }
 
 
-def header(plan: Plan = PLAN, job: str = "job_1", **facts: Any) -> dict[str, Any]:
-    return {"do": "train", "job": job, "plan": as_dict(plan), "scaling": 1.0, "dropout": 0.0, **facts}
+def header(plan: Plan = PLAN, job: str = "job_1", names: Iterable[str] = WEIGHTS, **facts: Any) -> dict[str, Any]:
+    """A task of one job, whose tensors travel under their own names."""
+    told = {"job": job, "plan": as_dict(plan), "scaling": 1.0, "dropout": 0.0, **facts}
+    return {"do": "train", "jobs": [{**told, "tensors": {name: name for name in names}}]}
 
 
 class Heard:
@@ -44,17 +47,21 @@ class Heard:
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
         self.arrays: dict[str, np.ndarray] = {}
+        self.epochs: list[dict[str, np.ndarray]] = []
 
     def __call__(self, value: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
         self.lines.append(value)
-        self.arrays |= arrays or {}
+        if value["say"] == "epochs":
+            self.epochs.append(arrays or {})
+        else:
+            self.arrays |= arrays or {}
 
     @property
     def losses(self) -> list[float]:
-        return [loss for line in self.lines if line["say"] == "losses" for loss in line["losses"]]
+        return [loss for epochs in self.epochs for loss in epochs["losses"][:, 0].tolist()]
 
 
-def performed(head: dict[str, Any], weights: dict[str, np.ndarray] = WEIGHTS, cancelled=lambda: False) -> Heard:
+def performed(head: dict[str, Any], weights: dict[str, np.ndarray] = WEIGHTS, cancelled=lambda: ()) -> Heard:
     """What is said while a task is performed in this process."""
     heard = Heard()
     perform((head, {name: array.copy() for name, array in weights.items()}), "cpu", cancelled, heard)
@@ -63,16 +70,20 @@ def performed(head: dict[str, Any], weights: dict[str, np.ndarray] = WEIGHTS, ca
 
 def test_a_task_is_performed_as_fit_does_it():
     heard = performed(header())
-    _, layer, rows = prepare(header(), {name: torch.from_numpy(array) for name, array in WEIGHTS.items()}, "cpu")
-    losses, fitted = driven(fit(layer, *rows, PLAN))
+    tensors = {name: torch.from_numpy(array) for name, array in WEIGHTS.items()}
+    (lesson,) = prepare(header()["jobs"], tensors, "cpu")
+    losses, fitted = driven(lesson)
     assert heard.losses == losses
-    assert heard.lines[-1] == {"say": "succeeded", "loss": fitted.loss}
+    assert heard.lines[-2:] == [
+        {"say": "succeeded", "job": "job_1", "metrics": dict(fitted.metrics)},
+        {"say": "done"},
+    ]
     assert heard.arrays.keys() == {"A", "B"}
     assert all(np.array_equal(heard.arrays[name], fitted.layer.adapter()[name].numpy()) for name in "AB")
 
 
 def test_a_bias_of_its_own_is_trained_and_sent_back():
-    heard = performed(header(), {**WEIGHTS, "own_bias": np.zeros(3, np.float32)})
+    heard = performed(header(names=[*WEIGHTS, "own_bias"]), {**WEIGHTS, "own_bias": np.zeros(3, np.float32)})
     assert heard.arrays.keys() == {"A", "B", "own_bias"}
     assert heard.arrays["own_bias"].any()
 
@@ -80,22 +91,23 @@ def test_a_bias_of_its_own_is_trained_and_sent_back():
 def test_rows_of_the_task_are_trained_on():
     plan = Plan(epochs=2, seed=0, data=Inline(n_samples=5, targets="numbers"))
     x, y = np.ones((5, 4), np.float32), np.full((5, 3), 6, np.float32)
-    heard = performed(header(plan), {**WEIGHTS, "x": x, "y": y})
+    heard = performed(header(plan, names=[*WEIGHTS, "data.x", "data.y"]), {**WEIGHTS, "data.x": x, "data.y": y})
     assert heard.losses[0] == 4  # (4 - 6)²
-    assert heard.lines[-1]["say"] == "succeeded"
+    assert heard.lines[-2]["say"] == "succeeded"
 
 
-def test_a_task_that_is_not_wanted_any_more_is_not_begun():
-    assert performed(header(), cancelled=lambda: True).lines == [{"say": "cancelled"}]
+def test_of_a_task_that_is_not_wanted_any_more_nothing_is_told_but_its_end():
+    assert performed(header(), cancelled=lambda: ["job_1"]).lines == [{"say": "done"}]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 9])
 def test_a_cancel_stops_at_the_next_step(steps):
     asked = iter(range(steps))
+    not_wanted = ["job_1"]
     plan = Plan(epochs=100, seed=0, data=Random(n_samples=20, seed=0), batch_size=10)  # three yields for each epoch
-    heard = performed(header(plan), cancelled=lambda: next(asked, None) is None)
-    assert len(heard.losses) == steps // 3
-    assert heard.lines[-1] == {"say": "cancelled"}
+    heard = performed(header(plan), cancelled=lambda: not_wanted if next(asked, None) is None else ())
+    assert len(heard.losses) == (steps + 1) // 3
+    assert heard.lines[-1] == {"say": "done"}
     assert heard.arrays == {}
 
 
@@ -104,24 +116,25 @@ def test_a_run_that_diverges_tells_the_losses_it_had():
     heard = performed(header(plan))
     assert 1 <= len(heard.losses) < 100
     assert np.isfinite(heard.losses).all()
-    assert (heard.lines[-1]["say"], heard.lines[-1]["reason"]) == ("failed", "diverged")
+    assert (heard.lines[-2]["say"], heard.lines[-2]["reason"]) == ("failed", "diverged")
 
 
 def test_a_task_that_breaks_is_a_failure_and_in_the_log(caplog):
     with caplog.at_level(logging.ERROR):
         heard = performed(header(plan=PLAN, scaling="broken"))
-    assert [(line["say"], line["reason"]) for line in heard.lines] == [("failed", "internal-error")]
+    assert [(line["say"], line.get("reason")) for line in heard.lines] == [("failed", "internal-error"), ("done", None)]
     assert "broken" not in heard.lines[0]["detail"]
     assert "Traceback" in caplog.text
 
 
 def test_a_task_that_does_not_fit_in_memory_says_so(caplog):
-    plan = Plan(epochs=1, seed=0, data=Inline(n_samples=5, targets="numbers"))
+    plan = Plan(epochs=1, seed=0, data=Inline(n_samples=5, targets="numbers"), path="batch")
     # One row that claims to be a thousand million million: its outputs do not fit anywhere.
     x = np.lib.stride_tricks.as_strided(np.ones((1, 4), np.float32), (2**50, 4), (0, 4), writeable=True)
     heard = Heard()
-    perform((header(plan), {**WEIGHTS, "x": x, "y": np.ones((5, 3), np.float32)}), "cpu", lambda: False, heard)
-    assert [(line["say"], line["reason"]) for line in heard.lines] == [("failed", "out-of-memory")]
+    task = header(plan, names=[*WEIGHTS, "data.x", "data.y"])
+    perform((task, {**WEIGHTS, "data.x": x, "data.y": np.ones((5, 3), np.float32)}), "cpu", lambda: (), heard)
+    assert [(line["say"], line.get("reason")) for line in heard.lines] == [("failed", "out-of-memory"), ("done", None)]
     assert caplog.text == ""
 
 
@@ -137,16 +150,16 @@ def test_an_allocation_that_failed_is_told_from_other_errors():
 
 
 def test_losses_that_come_fast_are_told_together_and_all_of_them():
-    def steps() -> Iterator[float | None]:
+    def steps() -> Steps:
         for number in range(1_000):
             yield None
-            yield float(number)
-        return Fitted(None, 0.5)  # type: ignore[arg-type]
+            yield epoch(number)
+        yield Ended(0, Diverged())
 
     heard = Heard()
-    fitted = follow(steps(), lambda: False, heard)  # type: ignore[arg-type]
-    assert fitted is not None
-    assert fitted.loss == 0.5
+    going = {"job_1": None}
+    follow(steps(), going, lambda: (), heard)
+    assert going == {}
     assert heard.losses == [float(number) for number in range(1_000)]
     assert len(heard.lines) < 500
 
@@ -154,15 +167,19 @@ def test_losses_that_come_fast_are_told_together_and_all_of_them():
 def test_losses_that_come_slowly_are_told_as_they_come():
     heard, told = Heard(), []
 
-    def steps() -> Iterator[float | None]:
+    def steps() -> Steps:
         for number in range(3):
             threading.Event().wait(0.03)
-            yield float(number)
+            yield epoch(number)
             told.append(len(heard.losses))
-        return Fitted(None, 0.5)  # type: ignore[arg-type]
 
-    follow(steps(), lambda: False, heard)  # type: ignore[arg-type]
+    follow(steps(), {"job_1": None}, lambda: (), heard)
     assert told == [1, 2, 3]
+
+
+def epoch(number: int) -> Epoch:
+    """An epoch of one run whose loss is its number."""
+    return Epoch([0], {"losses": np.array([float(number)])}, state=None)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
@@ -182,21 +199,23 @@ def process() -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
 
 
 def said(pipe: Connection) -> dict[str, Any]:
-    """The next thing a worker says."""
+    """The next thing a worker says; of epochs, how many there are."""
     assert pipe.poll(DEADLINE_SECONDS)
-    return unpack(pipe.recv_bytes())[0]
+    line, arrays = unpack(pipe.recv_bytes())
+    return {**line, "epochs": len(arrays["losses"])} if line["say"] == "epochs" else line
 
 
 def last_said(pipe: Connection) -> tuple[dict[str, Any], int]:
-    """How a task ended, and how many epochs were told of before."""
-    epochs = 0
-    while (line := said(pipe))["say"] == "losses":
-        epochs += len(line["losses"])
-    return line, epochs
+    """The last that is said of a job, before its task is done, and how many epochs were told of before."""
+    epochs, last = 0, {}
+    while (line := said(pipe)) != {"say": "done"}:
+        epochs += line.get("epochs", 0)
+        last = line
+    return last, epochs
 
 
 def test_a_worker_process_works_listens_and_ends_with_its_server():
-    endless = Plan(epochs=10_000, seed=0, data=Random(n_samples=500_000, seed=0))
+    endless = Plan(epochs=10_000, seed=0, data=Random(n_samples=500_000, seed=0), path="batch")
     with process() as (worker, pipe):
         # It leaves the processor to whoever serves.
         assert os.getpriority(os.PRIO_PROCESS, worker.pid) >= min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
@@ -211,19 +230,19 @@ def test_a_worker_process_works_listens_and_ends_with_its_server():
         # A cancel reaches the job it names, while that runs, and no other.
         pipe.send_bytes(pack(header(endless, job="job_3"), WEIGHTS))
         pipe.send_bytes(pack({"do": "cancel", "job": "job_4"}))
-        assert said(pipe)["say"] == "losses"
+        assert said(pipe)["say"] == "epochs"
         pipe.send_bytes(pack({"do": "cancel", "job": "job_3"}))
         line, epochs = last_said(pipe)
-        assert (line, epochs < 10_000) == ({"say": "cancelled"}, True)
+        assert (line.get("say", "epochs"), epochs < 10_000) == ("epochs", True)
 
 
 # It is about to speak when the server goes, or in a step; either training takes minutes.
 @pytest.mark.parametrize(("n_samples", "batch_size"), [(1_000, 10), (500_000, None)])
 def test_a_worker_whose_server_goes_while_it_trains_ends_at_once_and_without_a_word(n_samples, batch_size, capfd):
-    endless = Plan(epochs=10_000, batch_size=batch_size, seed=0, data=Random(n_samples=n_samples, seed=0))
+    endless = Plan(epochs=10_000, batch_size=batch_size, seed=0, data=Random(n_samples=n_samples, seed=0), path="batch")
     with process() as (worker, pipe):
         pipe.send_bytes(pack(header(endless), WEIGHTS))
-        assert said(pipe)["say"] == "losses"
+        assert said(pipe)["say"] == "epochs"
         pipe.close()
         assert worker.wait(DEADLINE_SECONDS) == 0
     assert capfd.readouterr() == ("", "")

@@ -141,7 +141,7 @@ class Job(BaseModel):
     finished_at: datetime | None
     duration_seconds: float | None
     model_version: int | None = Field(description="the version it published")
-    metrics: dict[str, float | str | None] = Field(
+    metrics: dict[str, int | float | str | None] = Field(
         description="final_loss: of the published weights over all training data; optimum_loss: the lowest that any "
         "adapter of this rank reaches; gap_closed: (losses[0] - final_loss) / (losses[0] - optimum_loss)"
     )

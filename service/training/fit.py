@@ -53,11 +53,15 @@ def fit(lessons: Sequence[Lesson]) -> Steps:
     step, an Epoch after the last step of an epoch, and Ended once for each run. What is sent into the generator are
     the numbers of runs to leave. An epoch's loss is the mean over its rows, each batch measured before its own update.
     """
-    late: list[Lesson | None] = [None] * len(lessons)
-    yield from _fit(lessons, range(len(lessons)), lessons[0].plan.path or "batch", late)
+    path = lessons[0].plan.path or "batch"
+    late = [lesson if lesson.state is not None and lesson.state.path != path else None for lesson in lessons]
+    left: set[int] = set()
+    there = [run for run, lesson in enumerate(late) if lesson is None]
+    if there:
+        yield from _fit([lessons[run] for run in there], there, path, late, left)
     for run, lesson in enumerate(late):  # its moments had no digits left, so it goes on with its rows, by itself
-        if lesson is not None:
-            yield from _fit([lesson], [run], "batch", late)
+        if lesson is not None and run not in left:
+            yield from _fit([lesson], [run], "batch", late, left)
 
 
 def fit_one(lesson: Lesson) -> Fitted:
@@ -72,16 +76,17 @@ def fit_one(lesson: Lesson) -> Fitted:
     return outcome
 
 
-def _fit(lessons: Sequence[Lesson], numbers: Sequence[int], path: Path, late: list[Lesson | None]) -> Steps:
+def _fit(
+    lessons: Sequence[Lesson], numbers: Sequence[int], path: Path, late: list[Lesson | None], left: set[int]
+) -> Steps:
     """Train by one path; lessons that it cannot bring to their end are put in `late`, from where they stand."""
-    left: set[int] = set()
     if path == "moments":
         lessons = yield from _quietly(_gathered(lessons), left)
     stack = Stack(lessons, path)
     place_of = {number: place for place, number in enumerate(numbers)}
 
     def leave() -> None:
-        for number in left:
+        for number in left & place_of.keys():
             stack.alive[place_of[number]] = False
 
     def end(places: NDArray[np.bool_]) -> Steps:
@@ -99,6 +104,7 @@ def _fit(lessons: Sequence[Lesson], numbers: Sequence[int], path: Path, late: li
             yield Ended(numbers[place], Diverged())
 
     leave()
+    yield from end(stack.stopped & stack.alive)
     while stack.goes_on:
         yield from _quietly(stack.epoch(), left)
         leave()

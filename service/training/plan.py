@@ -30,6 +30,7 @@ BLOCK_NUMBERS = 2**18  # of a block of rows that is gathered into moments
 MOMENTS_BYTES = 256 * 2**20
 OPTIMUM_FEATURES = 1_024  # beyond, data is not gathered for the optimum alone
 MOMENTS_COPIES = 14  # matrices as large as the moments that are there at once while the optimum is computed
+ADAPTER_COPIES = 14  # with the gradient, the optimizer's memory, the best so far, and the state at the end
 
 # What a multiplication of the row loop costs in those of one pass into moments: thin products run far below a core's
 # peak, and each epoch reads and writes the outputs several times. Measured at 64→10 and 384→384.
@@ -222,21 +223,16 @@ def bytes_needed(plan: Plan, spec: Spec) -> int:
     )
     split = plan.n_validation and n
     rows = (n + split) * (size + 1)
+    moments = MOMENTS_COPIES * spec.in_features * (size + 1) + 2 * BLOCK_NUMBERS
     if plan.path == "moments":
-        numbers = (
-            MOMENTS_COPIES * spec.in_features * (size + 1)
-            + 2 * BLOCK_NUMBERS
-            + 12 * spec.adapter_numbers
-            + spec.base_numbers
-        )
+        numbers = moments + ADAPTER_COPIES * spec.adapter_numbers + spec.base_numbers
         return FLOAT32_BYTES * (rows + drawn) + FLOAT64_BYTES * numbers
     frozen = n * spec.out_features + 2 * n * bool(plan.batch_size)
     copies = 4 * bool(spec.dropout) + bool(plan.batch_size)  # of a batch's inputs
     step = looked_at(plan) * (8 * spec.out_features + copies * spec.in_features + 2 * spec.rank)
     optimum = plan.loss == "mse" and plan.batch_size is None and spec.in_features <= OPTIMUM_FEATURES
-    gathered = optimum * (MOMENTS_COPIES * spec.in_features * (size + 1) + 2 * BLOCK_NUMBERS)
-    run = rows + frozen + max(step, drawn) + 10 * spec.adapter_numbers
-    return FLOAT32_BYTES * run + FLOAT64_BYTES * gathered
+    run = rows + frozen + max(step, drawn) + ADAPTER_COPIES * spec.adapter_numbers
+    return FLOAT32_BYTES * run + FLOAT64_BYTES * optimum * moments
 
 
 def _path(plan: Plan, spec: Spec, max_moments_bytes: int) -> Path:

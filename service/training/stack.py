@@ -76,7 +76,7 @@ class Stack:
         seeds = [drawn(lesson.plan.seed) for lesson in lessons]
         self._draws = [Draws(stream(seed, "order"), stream(seed, "dropout")) for seed in seeds]
         self.alive: Flags = np.ones(len(lessons), dtype=bool)
-        self.diverged = self.stopped = ~self.alive
+        self.diverged = self.stopped = self._leaving = ~self.alive
         self.late: list[tuple[int, State]] = []
         self.epochs_done, self._over = 0, False
         self.curves: dict[str, Numbers] = {}
@@ -94,6 +94,8 @@ class Stack:
         for run, lesson in enumerate(lessons):
             if lesson.state is not None:
                 self._resume(run, lesson.state)
+        if self._watch is not None:
+            self.stopped = self._watch.patient_no_more
 
     @property
     def goes_on(self) -> bool:
@@ -102,6 +104,7 @@ class Stack:
 
     def epoch(self) -> Generator[None, None, None]:
         """Train one epoch; yields after each step, and after each piece of a look at the validation data."""
+        self._part(self._leaving)
         looks_back = self._watch is not None and self._looks_back
         before = self.backend.copied(self.adapters.parameters) if looks_back else self.adapters.parameters
         total = self.backend.zeros(len(self.lessons), dtype="float64")
@@ -110,7 +113,7 @@ class Stack:
             if self._optimizer is None:
                 self._solve()
             else:
-                self._part(self._objective.lost(losses))
+                self._part(self._lost(self._objective.lost(losses)))
                 self._step(self._optimizer, self.epochs_done * self._objective.steps + number)
             yield None
         self.epochs_done += 1
@@ -122,12 +125,12 @@ class Stack:
         if self._validation is not None:
             measured = yield from self._validation.measure()
             losses = self._recorded("validation_losses", measured)
+            self._leaving = self._lost(self._validation.lost(measured))
             self._recorded("validation_accuracies", self._validation.accuracy)
         self.stopped = np.zeros_like(self.alive)
         if self._watch is not None:
             self.stopped = self.alive & self._watch.see(self.epochs_done - looks_back, losses, before)
-        if self._validation is not None:
-            self._part(self._validation.lost(measured))
+            self._leaving &= ~self.stopped
 
     def finish(self, which: Flags) -> Generator[None, None, list[Fitted]]:
         """What becomes of some runs, whose last epoch this was; they are alive no longer."""
@@ -155,12 +158,14 @@ class Stack:
     def _looked(self, which: Flags) -> Generator[None, None, dict[str, NDArray[Any]]]:
         """The last look at the data: figures of every run (runs,)."""
         measured = yield from self._objective.measure()
-        self._part(self._objective.lost(measured), which, over=True)
+        self._part(self._lost(self._objective.lost(measured)) & which, over=True)
         metrics: dict[str, NDArray[Any]] = {"final_loss": np.maximum(self.backend.cpu(measured), 0)}
         if self._objective.accuracy is not None:
             metrics["accuracy"] = self.backend.cpu(self._objective.accuracy)
         if self._validation is not None:
-            metrics["validation_loss"] = np.maximum(self.backend.cpu((yield from self._validation.measure())), 0)
+            measured = yield from self._validation.measure()
+            self._part(self._lost(self._validation.lost(measured)) & which, over=True)
+            metrics["validation_loss"] = np.maximum(self.backend.cpu(measured), 0)
             if self._validation.accuracy is not None:
                 metrics["validation_accuracy"] = self.backend.cpu(self._validation.accuracy)
         if self._watch is not None:
@@ -180,7 +185,7 @@ class Stack:
         if self._watch is not None:
             arrays["best"] = self.backend.cpu(self._watch.best[run])
         return State(
-            path=self.path,
+            path="batch" if self._leaving[run] else self.path,
             epoch=self.epochs_done,
             steps=0 if self._optimizer is None else self._optimizer.steps,
             arrays=arrays,
@@ -261,12 +266,17 @@ class Stack:
             for name, tensor in solved.items():
                 self.adapters.of[name][run] = self.backend.array(tensor)
 
-    def _part(self, lost: Array | None, which: Flags | None = None, over: bool = False) -> None:
-        """Take runs whose losses have lost their digits out, as they stand, where there are rows to go on with."""
-        if lost is None or not bool(lost.any()):
-            return
-        parting = self.backend.cpu(lost) & self.alive & self._has_rows & (True if which is None else which)
-        self.late += [(int(run), self.state(int(run), over)) for run in np.flatnonzero(parting)]
+    def _lost(self, lost: Array | None) -> Flags:
+        """Which runs' losses have lost their digits, where there are rows to go on with."""
+        if lost is None:
+            return np.zeros_like(self.alive)
+        flags: Flags = self.backend.cpu(lost) & self._has_rows
+        return flags
+
+    def _part(self, lost: Flags, over: bool = False) -> None:
+        """Take runs out, as they stand."""
+        parting = lost & self.alive
+        self.late += [(run, self.state(run, over)) for run in np.flatnonzero(parting).tolist()]
         self.alive &= ~parting
 
     def _finite(self) -> Flags:

@@ -21,12 +21,18 @@ class Watch:
         self.best_epoch = np.zeros(len(parameters))
         self.waited = np.zeros(len(parameters))
 
+    @property
+    def patient_no_more(self) -> NDArray[np.bool_]:
+        """Which runs have waited too long."""
+        waited: NDArray[np.bool_] = self.waited >= self._settings.patience
+        return waited
+
     def see(self, epoch: int, losses: NDArray[np.float64], parameters: Array) -> NDArray[np.bool_]:
         """Take in the losses (runs,) of parameters that `epoch` epochs have made; which runs have waited too long."""
         better = losses < self.best_loss - self._settings.min_delta
         self.keep(better, epoch, losses, parameters)
         self.waited = np.where(better, 0, self.waited + 1)
-        return self.waited >= self._settings.patience
+        return self.patient_no_more
 
     def keep(self, better: NDArray[np.bool_], epoch: int, losses: NDArray[np.float64], parameters: Array) -> None:
         """Take these parameters for the best of some runs."""

@@ -1,6 +1,6 @@
 """Engines with real workers, jobs that take as long as a test needs, and waiting for how they end."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,8 +9,10 @@ import numpy as np
 from service.engine import Capacity, Engine
 from service.jobs.job import Job
 from service.models.model import Model
-from service.training.fit import Fitted
-from service.training.plan import Inline, Plan, Random
+from service.training.fit import Ended, Epoch, fit
+from service.training.plan import Plan
+from service.training.sources import Inline, Random
+from service.training.stack import Fitted, Lesson
 from tests.running import until
 
 SHORT = Plan(epochs=3, data=Random(n_samples=20))
@@ -38,7 +40,7 @@ def small(engine: Engine, **settings: Any) -> Model:
 def inline(n: int = 50, epochs: int = 3, batch_size: int | None = None) -> tuple[Plan, dict[str, np.ndarray]]:
     """A plan on rows that travel with it, for a model as `small` makes it."""
     draw = np.random.default_rng(0)
-    rows = {name: draw.standard_normal((n, 64)).astype(np.float32) for name in "xy"}
+    rows = {f"data.{name}": draw.standard_normal((n, 64)).astype(np.float32) for name in "xy"}
     return Plan(epochs=epochs, batch_size=batch_size, data=Inline(n_samples=n, targets="numbers")), rows
 
 
@@ -59,11 +61,13 @@ def until_training(engine: Engine, job: Job) -> Job:
     return engine.ledger.get(job.id)
 
 
-def driven(steps: Generator[float | None, None, Fitted]) -> tuple[list[float], Fitted]:
+def driven(lesson: Lesson) -> tuple[list[float], Fitted]:
     """The losses of a run in this process, and what it leaves."""
     losses: list[float] = []
-    while True:
-        try:
-            losses += [loss for loss in [next(steps)] if loss is not None]
-        except StopIteration as end:
-            return losses, end.value
+    for told in fit([lesson]):
+        if isinstance(told, Epoch):
+            losses += told.curves["losses"].tolist()
+        elif isinstance(told, Ended):
+            assert isinstance(told.outcome, Fitted)
+            return losses, told.outcome
+    raise AssertionError("the run has no end")

@@ -29,7 +29,8 @@ from service.errors import (
 from service.ids import MODEL_ID, matches
 from service.jobs import events
 from service.jobs.state import State
-from service.training.plan import Digits, Plan, Random
+from service.training.plan import Plan
+from service.training.sources import Digits, Random
 from tests.engine.engines import ENDLESS, SHORT, inline, small
 from tests.memory import peak_growth
 
@@ -271,7 +272,7 @@ def test_threads_that_create_run_train_and_delete_leave_nothing_behind():
         start.wait()
         for number in range(25):
             model = small(engine, seed=number % 3, rank=1 + worker % 3)
-            engine.forward(model.id, rows["x"])
+            engine.forward(model.id, rows["data.x"])
             job = engine.train(model.id, plan, rows)
             if number % 2:
                 engine.cancel(job.id)
@@ -337,9 +338,10 @@ def test_rows_that_do_not_fit_the_model_or_the_memory_are_refused_before_there_i
     engine = Engine(Capacity(memory_bytes=40_000))
     model = small(engine)
     used = engine.budget.used
-    for wrong in ({**rows, "x": rows["x"][:, :3]}, {**rows, "y": rows["y"][:-1]}, {**rows, "y": rows["y"].reshape(-1)}):
+    x, y = rows["data.x"], rows["data.y"]
+    for wrong in ({"data.x": x[:, :3]}, {"data.y": y[:-1]}, {"data.y": y.reshape(-1)}):
         with pytest.raises(ShapeMismatch):
-            engine.train(model.id, plan, wrong)
+            engine.train(model.id, plan, {**rows, **wrong})
     with pytest.raises(CapacityExhausted):
         engine.train(model.id, plan, rows)
     assert (engine.ledger.all(), len(engine.queue), engine.budget.used) == ([], 0, used)

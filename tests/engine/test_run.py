@@ -16,17 +16,19 @@ import pytest
 import torch
 
 import service
-from service.codecs.message import pack, unpack
+from service.codecs.message import Arrays, pack, unpack
 from service.engine import Engine
-from service.engine.run import Arrays, Run
+from service.engine.run import Run
+from service.engine.stack import Stack
 from service.errors import Draining, ModelBusy, ModelNotFound
 from service.jobs import events
 from service.jobs.job import Job
 from service.jobs.state import State
 from service.models.model import Model
 from service.training import datasets
-from service.training.fit import fit
-from service.training.plan import Digits, Plan, Random, Teacher, from_dict
+from service.training.plan import Plan, from_dict
+from service.training.sources import Digits, Random, Teacher
+from service.training.stack import Lesson
 from tests.engine.engines import (
     ENDLESS,
     SHORT,
@@ -43,8 +45,14 @@ from tests.running import DEADLINE_SECONDS, gone, until
 
 
 def run_of(engine: Engine, job: Job, rows: Arrays | None = None) -> Run:
-    """The run of a job, for a worker played by the test."""
-    return Run(job.id, job.model_id, rows or {}, engine.registry, engine.ledger, lambda run: engine.queue.done(run))
+    """The run of a job."""
+    spec = engine.registry.get(job.model_id).spec
+    return Run(job.id, job.model_id, job.plan, spec, rows or {}, engine.registry, engine.ledger)
+
+
+def task_of(engine: Engine, *runs: Run) -> Stack:
+    """A task of runs, for a worker played by the test."""
+    return Stack(runs, engine.queue.done)
 
 
 def test_a_worker_is_told_all_it_needs():
@@ -53,27 +61,45 @@ def test_a_worker_is_told_all_it_needs():
     plan, rows = inline()
     job = engine.train(model.id, plan, rows)
     run = run_of(engine, job, rows)
-    header, tensors = unpack(run.begin())
+    header, arrays = unpack(task_of(engine, run).begin())
+    (told,) = header["jobs"]
+    tensors = {name: arrays[key] for name, key in told["tensors"].items()}
     assert engine.ledger.get(job.id).state is State.RUNNING
-    assert (header["do"], header["job"], header["scaling"], header["dropout"]) == ("train", job.id, 2.0, 0.25)
-    assert from_dict(header["plan"]) == job.plan
-    assert tensors.keys() == {"weight", "bias", "A", "B", "own_bias", "x", "y"}
+    assert (header["do"], told["job"], told["scaling"], told["dropout"]) == ("train", job.id, 2.0, 0.25)
+    assert from_dict(told["plan"]) == job.plan
+    assert tensors.keys() == {"weight", "bias", "A", "B", "own_bias", "data.x", "data.y"}
     assert np.array_equal(tensors["weight"], model.base.weight.numpy())
-    assert np.array_equal(tensors["x"], rows["x"])
-    assert run.nbytes == rows["x"].nbytes + rows["y"].nbytes
+    assert np.array_equal(tensors["data.x"], rows["data.x"])
+    assert run.nbytes == rows["data.x"].nbytes + rows["data.y"].nbytes
+
+
+def test_what_several_jobs_share_travels_once():
+    engine = Engine()
+    first = small(engine)
+    models = [first, *(engine.create(base_id=first.base.id, rank=4) for _ in range(2))]
+    plan, rows = inline()
+    jobs = [engine.train(model.id, plan, rows) for model in models]
+    header, arrays = unpack(task_of(engine, *(run_of(engine, job, rows) for job in jobs)).begin())
+    keys = [told["tensors"] for told in header["jobs"]]
+    for name in ("weight", "bias", "data.x", "data.y"):
+        assert len({each[name] for each in keys}) == 1
+    assert len({each["A"] for each in keys}) == 3
+    assert len(arrays) == 4 + 2 * 3
+    assert [engine.ledger.get(job.id).together for job in jobs] == [3, 3, 3]
 
 
 def test_what_a_worker_says_becomes_the_record():
     engine = Engine()
     model = small(engine)
     job = engine.train(model.id, SHORT)
-    run = run_of(engine, job)
-    run.begin()
-    assert not run.heard(pack({"say": "losses", "losses": [3.0, 2.0]}))
-    assert not run.heard(pack({"say": "losses", "losses": [1.0]}))
+    task = task_of(engine, run_of(engine, job))
+    task.begin()
+    assert not task.heard(pack({"say": "epochs", "jobs": [job.id]}, {"losses": np.array([[3.0], [2.0]])}))
+    assert not task.heard(pack({"say": "epochs", "jobs": [job.id]}, {"losses": np.array([[1.0]])}))
     assert list(engine.ledger.get(job.id).losses) == [3.0, 2.0, 1.0]
     trained = {name: np.full(tensor.shape, 0.5, np.float32) for name, tensor in model.adapter.items()}
-    assert run.heard(pack({"say": "succeeded", "loss": 0.75}, trained))
+    assert not task.heard(pack({"say": "succeeded", "job": job.id, "metrics": {"final_loss": 0.75}}, trained))
+    assert task.heard(pack({"say": "done"}))
     done, new = engine.ledger.get(job.id), engine.registry.get(model.id)
     assert (done.state, done.model_version, done.metrics) == (State.SUCCEEDED, 1, {"final_loss": 0.75})
     assert (new.version, new.last_loss) == (1, 0.75)
@@ -81,19 +107,20 @@ def test_what_a_worker_says_becomes_the_record():
     assert all(bool((tensor == 0.5).all()) for tensor in new.adapter.values())
 
 
-@pytest.mark.parametrize("last", ["losses", "succeeded", "failed", "cancelled", "lost"])
+@pytest.mark.parametrize("last", ["epochs", "succeeded", "failed", "lost"])
 def test_nothing_a_worker_says_changes_a_job_that_was_cancelled(last):
     engine = Engine()
     model = small(engine)
     job = engine.train(model.id, SHORT)
-    run = run_of(engine, job)
-    run.begin()
+    task = task_of(engine, run_of(engine, job))
+    task.begin()
     cancelled = engine.cancel(job.id)
     if last == "lost":
-        run.lost(-9)
+        task.lost(-9)
     else:
-        said = {"say": last, "losses": [1.0], "loss": 1.0, "reason": "diverged", "detail": "x"}
-        assert run.heard(pack(said, {"A": np.zeros((4, 64), np.float32)})) is (last != "losses")
+        said = {"say": last, "job": job.id, "jobs": [job.id], "metrics": {"final_loss": 1.0}, "reason": "diverged"}
+        arrays = {"losses": np.ones((1, 1))} if last == "epochs" else {"A": np.zeros((4, 64), np.float32)}
+        assert not task.heard(pack({**said, "detail": "x"}, arrays))
     assert engine.ledger.get(job.id) is cancelled
     assert engine.registry.get(model.id) is model
 
@@ -102,16 +129,16 @@ def test_a_job_that_was_cancelled_before_it_began_is_not_sent():
     engine = Engine()
     job = engine.train(small(engine).id, SHORT)
     engine.cancel(job.id)
-    assert run_of(engine, job).begin() is None
+    assert task_of(engine, run_of(engine, job)).begin() is None
 
 
 @pytest.mark.parametrize(("status", "how"), [(-9, "was killed by signal 9"), (3, "ended with status 3")])
 def test_a_worker_that_dies_takes_its_job_along_and_says_how(status, how):
     engine = Engine()
     job = engine.train(small(engine).id, SHORT)
-    run = run_of(engine, job)
-    run.begin()
-    run.lost(status)
+    task = task_of(engine, run_of(engine, job))
+    task.begin()
+    task.lost(status)
     failed = engine.ledger.get(job.id)
     assert (failed.state, failed.reason) == (State.FAILED, "worker-died")
     assert failed.detail == f"the process that trained {how}; the model keeps the version it had"
@@ -120,8 +147,8 @@ def test_a_worker_that_dies_takes_its_job_along_and_says_how(status, how):
 def fitted_here(model: Model, plan: Plan) -> tuple[list[float], dict[str, torch.Tensor], float]:
     """The losses, the adapter and the final loss of a run in this process."""
     rows = datasets.load(plan.data, model.layer, {})
-    losses, fitted = driven(fit(model.layer, *rows, plan, model.spec.dropout))
-    return losses, fitted.layer.adapter(), fitted.loss
+    losses, fitted = driven(Lesson(model.layer, plan, rows, dropout=model.spec.dropout))
+    return losses, fitted.layer.adapter(), fitted.metrics["final_loss"]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +170,7 @@ def test_a_job_does_what_fit_does_here_and_publishes_it(engine, settings, plan):
     losses, adapter, final_loss = fitted_here(model, job.plan)
     assert (job.state, job.reason, job.epoch, job.model_version) == (State.SUCCEEDED, None, plan.epochs, 1)
     assert list(job.losses) == pytest.approx(losses, rel=1e-4)
-    assert job.metrics == {"final_loss": pytest.approx(final_loss, rel=1e-4)}
+    assert job.metrics["final_loss"] == pytest.approx(final_loss, rel=1e-4)
     assert job.created_at <= job.started_at <= job.finished_at
     assert job.duration_seconds > 0
     new = engine.registry.get(model.id)
@@ -163,8 +190,8 @@ def test_rows_of_the_request_are_trained_on_and_then_let_go(engine):
     assert job.state is State.SUCCEEDED
     assert job.losses[-1] < job.losses[0]
     until(lambda: engine.budget.used == before)
-    y = engine.forward(model.id, rows["x"]).outputs
-    assert float(((y - rows["y"]) ** 2).mean()) == pytest.approx(job.metrics["final_loss"], rel=1e-3)
+    y = engine.forward(model.id, rows["data.x"]).outputs
+    assert float(((y - rows["data.y"]) ** 2).mean()) == pytest.approx(job.metrics["final_loss"], rel=1e-3)
 
 
 def test_jobs_on_one_model_run_in_turn_each_from_the_version_it_finds(engine):
@@ -316,7 +343,7 @@ def test_a_model_may_be_deleted_by_force_while_it_trains(engine):
     engine.delete(model.id, force=True)
     assert [engine.ledger.get(one.id).state for one in (job, waiting)] == [State.CANCELLED] * 2
     with pytest.raises(ModelNotFound):
-        engine.forward(model.id, rows["x"])
+        engine.forward(model.id, rows["data.x"])
     until(lambda: engine.budget.used == 0)
     other = small(engine)
     assert until_ended(engine, engine.train(other.id, SHORT)).model_version == 1
@@ -348,15 +375,15 @@ def test_a_worker_that_takes_nothing_in_holds_up_neither_a_delete_nor_other_mode
 def test_what_breaks_on_the_servers_side_is_not_told_as_a_workers_death(error, reason):
     engine = Engine()
     job = engine.train(small(engine).id, SHORT)
-    run = engine.queue.take(0)
-    run.begin()
-    run.broke(error)
-    run.ended()
+    task = task_of(engine, *engine.queue.take(0))
+    task.begin()
+    task.broke(error)
+    task.ended()
     failed = engine.ledger.get(job.id)
     assert (failed.state, failed.reason) == (State.FAILED, reason)
     assert "a bug" not in failed.detail
     assert engine.train(failed.model_id, SHORT)
-    assert engine.queue.take(0) is not None
+    assert len(engine.queue.take(0)) == 1
 
 
 def test_a_model_may_be_deleted_by_force_the_moment_its_job_starts(engine, caplog):
@@ -462,7 +489,8 @@ def test_closing_interrupts_what_runs_and_what_waits_and_leaves_no_process():
 SERVER = """
 import sys, time
 from service.engine import Capacity, Engine
-from service.training.plan import Plan, Random
+from service.training.plan import Plan
+from service.training.sources import Random
 
 engine = Engine(Capacity(workers=2))
 engine.start()

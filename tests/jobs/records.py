@@ -30,7 +30,7 @@ def step(record: Job, change: Step, seconds: float = 0.0) -> Job:
     """The job after one step: a move to a state, or some finished epochs."""
     if isinstance(change, State):
         return record.moved(change, at(seconds), "because" if change is State.FAILED else None)
-    return record.progressed(change)
+    return record.progressed({"losses": change})
 
 
 def told(steps: Sequence[Step], epochs: int) -> list[tuple[str, dict[str, Any]]]:

@@ -79,7 +79,7 @@ def test_a_job_cannot_be_changed_in_place():
 
 
 def test_losses_that_were_read_do_not_grow():
-    record = job().moved(State.RUNNING, at(0)).progressed([1.0])
+    record = job().moved(State.RUNNING, at(0)).progressed({"losses": [1.0]})
     read = record.losses
-    record.progressed([0.5])
+    record.progressed({"losses": [0.5]})
     assert list(read) == [1.0]

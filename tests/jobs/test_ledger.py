@@ -183,7 +183,7 @@ def test_the_feed_of_a_forgotten_job_is_forgotten():
 def test_the_feed_reaches_back_so_far_and_no_further():
     ledger = ledger_with("job_1")
     move(ledger, "job_1", State.RUNNING)
-    ledger.swap("job_1", lambda record: record.progressed([0.5] * FEED_EVENTS))
+    ledger.swap("job_1", lambda record: record.progressed({"losses": [0.5] * FEED_EVENTS}))
     last = ledger.place
     assert last == FEED_EVENTS + 2
     place, _, event = next(ledger.feed(0))

@@ -31,20 +31,57 @@ def queue_of(*some: Entry, max_entries: int = 100) -> "Queue[Entry]":
     return queue
 
 
+def one(queue: "Queue[Entry]", timeout: float = 0) -> Entry | None:
+    """The next entry by itself."""
+    return next(iter(queue.take(timeout)), None)
+
+
+def test_what_joins_the_first_is_taken_with_it():
+    a, b, c, d = entries(*"abcd")
+    queue = queue_of(a, b, c, d)
+    asked = []
+
+    def joins(taken, entry):
+        asked.append((list(taken), entry))
+        return entry is not c
+
+    assert queue.take(0, joins) == [a, b, d]
+    assert asked == [([a], b), ([a, b], c), ([a, b], d)]
+    assert queue.take(0, joins) == [c]
+
+
+def test_of_one_key_only_one_is_taken_at_a_time():
+    first, second, other = entries(*"aab")
+    queue = queue_of(first, second, other)
+    assert queue.take(0, lambda taken, entry: True) == [first, other]
+    assert queue.take(0, lambda taken, entry: True) == []
+    queue.done([first, other])
+    assert queue.take(0, lambda taken, entry: True) == [second]
+
+
+def test_all_that_is_put_back_is_next_again_in_its_order():
+    a, b, c = entries(*"abc")
+    queue = queue_of(a, b)
+    taken = queue.take(0, lambda taken, entry: True)
+    queue.put(c)
+    queue.put_back(taken)
+    assert queue.take(0, lambda taken, entry: True) == [a, b, c]
+
+
 def test_entries_of_different_keys_come_out_as_they_went_in():
     some = entries(*"abcde")
     queue = queue_of(*some)
-    assert [queue.take(0) for _ in range(6)] == [*some, None]
+    assert [one(queue) for _ in range(6)] == [*some, None]
 
 
 def test_an_entry_waits_for_the_one_of_its_key_and_others_pass_it():
     first, second, other = entries("a", "a", "b")
     queue = queue_of(first, second, other)
-    assert [queue.take(0), queue.take(0), queue.take(0)] == [first, other, None]
-    queue.done(other)
-    assert queue.take(0) is None
-    queue.done(first)
-    assert queue.take(0) is second
+    assert [one(queue), one(queue), one(queue)] == [first, other, None]
+    queue.done([other])
+    assert one(queue) is None
+    queue.done([first])
+    assert one(queue) is second
 
 
 PUTS = st.tuples(st.just("put"), st.sampled_from("abc"))
@@ -70,12 +107,12 @@ def test_the_queue_does_what_a_plain_list_would(operations, most):
         elif what == "take":
             busy = {entry.key for entry in running}
             expected = next((entry for entry in waiting if entry.key not in busy), None)
-            assert queue.take(0) is expected
+            assert one(queue) is expected
             if expected:
                 waiting.remove(expected)
                 running.append(expected)
         elif what == "done" and running:
-            queue.done(running.pop(which % len(running)))
+            queue.done([running.pop(which % len(running))])
         elif what == "drop":
             expected = waiting.pop(which % len(waiting)) if waiting else Entry("none", "a")
             assert queue.drop(expected.job_id) is (expected if expected.job_id != "none" else None)
@@ -91,34 +128,34 @@ def test_a_full_queue_says_so():
         queue.must_have_room()
     assert full.value.facts == {"limit": 2}
     assert full.value.retryable
-    assert queue.take(0) is a
+    assert one(queue) is a
     queue.must_have_room()
 
 
 def test_what_is_put_back_finds_its_place_though_another_has_taken_it():
     a, b = entries(*"ab")
     queue = queue_of(a, max_entries=1)
-    assert queue.take(0) is a
+    assert one(queue) is a
     queue.put(b)
-    queue.put_back(a)
-    assert (queue.take(0), queue.take(0)) == (a, b)
+    queue.put_back([a])
+    assert (one(queue), one(queue)) == (a, b)
 
 
 def test_what_was_taken_or_dropped_cannot_be_dropped():
     a, b = entries(*"ab")
     queue = queue_of(a, b)
-    assert queue.take(0) is a
+    assert one(queue) is a
     assert [queue.drop(a.job_id), queue.drop(b.job_id), queue.drop(b.job_id)] == [None, b, None]
-    assert queue.take(0) is None
+    assert one(queue) is None
 
 
 def test_dropping_an_entry_lets_the_next_of_its_key_come_first():
     first, second, third = entries("a", "a", "a")
     queue = queue_of(first, second, third)
-    queue.take(0)
+    one(queue)
     queue.drop(second.job_id)
-    queue.done(first)
-    assert queue.take(0) is third
+    queue.done([first])
+    assert one(queue) is third
 
 
 @pytest.mark.parametrize("round_", range(20))
@@ -128,10 +165,10 @@ def test_whoever_waits_is_woken_by_an_entry_and_by_a_key_that_becomes_free(round
 
     def take(about_to: threading.Event) -> Entry | None:
         about_to.set()
-        return queue.take(2 * DEADLINE_SECONDS)
+        return one(queue, 2 * DEADLINE_SECONDS)
 
     with ThreadPoolExecutor(1) as threads:
-        for entry, wake in [(first, lambda: queue.put(first)), (second, lambda: queue.done(first))]:
+        for entry, wake in [(first, lambda: queue.put(first)), (second, lambda: queue.done([first]))]:
             about_to = threading.Event()
             taken = threads.submit(take, about_to)
             about_to.wait()
@@ -144,7 +181,7 @@ def test_whoever_waits_is_woken_by_an_entry_and_by_a_key_that_becomes_free(round
 
 def test_a_wait_ends_when_its_time_is_up():
     started = time.monotonic()
-    assert queue_of().take(0.05) is None
+    assert queue_of().take(0.05) == []
     assert time.monotonic() - started >= 0.05
 
 
@@ -156,7 +193,7 @@ def test_many_threads_take_everything_once_in_turn_and_one_of_a_key_at_a_time(ke
 
     def work(_):
         while len(taken) < len(some):
-            entry = queue.take(0.01)
+            entry = one(queue, 0.01)
             if entry is None:
                 continue
             with lock:
@@ -166,7 +203,7 @@ def test_many_threads_take_everything_once_in_turn_and_one_of_a_key_at_a_time(ke
             time.sleep(0)  # let another thread in
             with lock:
                 busy.remove(entry.key)
-            queue.done(entry)
+            queue.done([entry])
 
     with ThreadPoolExecutor(7) as threads:
         working = [threads.submit(work, n) for n in range(6)]
@@ -183,7 +220,7 @@ def test_many_threads_take_everything_once_in_turn_and_one_of_a_key_at_a_time(ke
 def test_what_is_put_back_is_the_next_again():
     first, second = entries("a", "b")
     queue = queue_of(first, second)
-    taken = queue.take(0)
-    queue.put_back(taken)
+    taken = one(queue)
+    queue.put_back([taken])
     assert len(queue) == 2
-    assert [queue.take(0), queue.take(0)] == [first, second]
+    assert [one(queue), one(queue)] == [first, second]

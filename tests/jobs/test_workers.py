@@ -28,6 +28,7 @@ class Order:
 
     def __init__(self, job_id: str, *lines: str, key: str | None = None) -> None:
         self.job_id = job_id
+        self.job_ids = [job_id]
         self.key = key or job_id
         self.request: bytes | None = "\n".join(lines).encode()
         self.said: list[bytes] = []
@@ -63,8 +64,15 @@ class Orders(Queue[Order]):
         """Wait for the order to be over."""
         self.put(order)
         assert order.over.wait(DEADLINE_SECONDS)
-        self.done(order)
+        self.done([order])
         return order
+
+    def take(self, timeout: float) -> Order | None:
+        """The next order by itself, as workers want it."""
+        return next(iter(super().take(timeout)), None)
+
+    def put_back(self, order: Order) -> None:
+        super().put_back([order])
 
 
 @contextmanager
@@ -354,7 +362,7 @@ def test_tasks_of_one_key_never_run_at_the_same_time():
         assert not second.begun
         workers.tell(first.job_id, b"say done")
         assert first.over.wait(DEADLINE_SECONDS)
-        orders.done(first)
+        orders.done([first])
         until(lambda: second.said)
         for order in (second, other):
             workers.tell(order.job_id, b"say done")

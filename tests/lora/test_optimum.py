@@ -21,8 +21,11 @@ def error(x, t, D):
     return float(((t - x @ D.T) ** 2).sum() / len(x))
 
 
+LACKING = st.sampled_from(["nothing", "rows", "a column", "a repeated column", "scale"])
+
+
 @st.composite
-def problems(draw, lacking=st.sampled_from(["nothing", "rows", "a column", "a repeated column", "scale"])):
+def problems(draw, lacking=LACKING):
     """Inputs and targets of float64, the inputs sometimes of lower rank than they are wide, or unlike in scale."""
     inputs, outputs = draw(st.integers(1, 9)), draw(st.integers(1, 9))
     numbers = stream(draw(st.integers(0, 10_000)), "test")
@@ -63,7 +66,7 @@ def test_the_best_of_a_rank_is_the_cut_off_svd_of_the_fitted_values(problem, dat
     # Fitted values x D are those of a projection of t onto the columns of x, of which an SVD keeps the best.
     unscaled = x / torch.where(x.norm(dim=0) > 0, x.norm(dim=0), torch.ones_like(x[0]))
     U, S, _ = torch.linalg.svd(unscaled, full_matrices=False)
-    U = U[:, S > 1e-6 * S[0]] if len(S) and float(S[0]) > 0 else U[:, :0]
+    U = U[:, 1e-6 * S[0] < S] if len(S) and float(S[0]) > 0 else U[:, :0]
     taken = torch.linalg.svdvals(U.T @ t) ** 2 / len(x) if U.shape[1] else torch.zeros(0, dtype=x.dtype)
     gains = torch.zeros(ranks, dtype=x.dtype)
     gains[: min(ranks, len(taken))] = taken[:ranks]
