@@ -143,26 +143,27 @@ def follow(steps: Steps, going: dict[str, None], cancelled: Callable[[], Collect
             say({"say": "epochs", "jobs": [jobs[run] for run in untold[0].runs]}, curves)
             untold.clear()
 
-    leave: list[int] | None = None
+    left: set[int] = set()
     try:
+        told = next(steps)
         while True:
-            told = steps.send(leave)
             if isinstance(told, Epoch):
                 if untold and untold[0].runs != told.runs:
                     tell_epochs()
                 untold.append(told)
-            elif isinstance(told, Ended):
+            elif isinstance(told, Ended) and told.run not in left:
                 tell_epochs()
                 tell_end(jobs[told.run], told.outcome, say)
                 del going[jobs[told.run]]
             if untold and time.monotonic() >= due:
                 tell_epochs()
                 due = time.monotonic() + REPORT_SECONDS
-            leave = [jobs.index(job) for job in cancelled() if job in going]
-            for run in leave:
-                del going[jobs[run]]
+            for job in going.keys() & set(cancelled()):
+                left.add(jobs.index(job))
+                del going[job]
             if not going:
                 return
+            told = steps.send(left)  # all of them each time: those sent at the end of a run are not taken note of
     except StopIteration:
         pass
     finally:

@@ -111,6 +111,90 @@ def test_a_cancel_stops_at_the_next_step(steps):
     assert heard.arrays == {}
 
 
+def together(*tasks: dict[str, Any]) -> dict[str, Any]:
+    """One task of the jobs of several."""
+    return {"do": "train", "jobs": [job for task in tasks for job in task["jobs"]]}
+
+
+def ends(heard: Heard) -> dict[str, str]:
+    """How each job ended, for those of which it was said."""
+    return {
+        job: line.get("reason", line["say"])
+        for line in heard.lines
+        if line["say"] in ("succeeded", "failed")
+        for job in line.get("jobs", [line.get("job")])
+    }
+
+
+@pytest.mark.parametrize("path", ["moments", "batch"])
+def test_jobs_of_one_task_have_each_the_numbers_that_it_has_alone(path):
+    plans = [Plan(epochs=4, seed=n, lr=0.01 * n, data=Random(n_samples=20, seed=n), path=path) for n in (1, 2, 3)]
+    tasks = [header(plan, job=f"job_{n}") for n, plan in enumerate(plans)]
+    heard, apart = performed(together(*tasks)), [performed(task) for task in tasks]
+    told = np.concatenate([epochs["losses"] for epochs in heard.epochs])
+    assert told.T.tolist() == [alone.losses for alone in apart]
+    metrics = {line["job"]: line["metrics"] for line in heard.lines if line["say"] == "succeeded"}
+    assert metrics == {line["job"]: line["metrics"] for alone in apart for line in alone.lines if "metrics" in line}
+    assert heard.lines[-1] == {"say": "done"}
+
+
+def test_rows_to_validate_on_come_with_the_task_or_are_held_out():
+    x, y = np.ones((5, 4), np.float32), np.full((5, 3), 6, np.float32)
+    inline = Inline(n_samples=5, targets="numbers")
+    sent = {"data.x": x, "data.y": y, "validation.x": 2 * x, "validation.y": y}
+    plan = Plan(epochs=2, seed=0, data=inline, validation=inline)
+    heard = performed(header(plan, names=[*WEIGHTS, *sent]), {**WEIGHTS, **sent})
+    (epochs,) = heard.epochs
+    assert epochs.keys() == {"losses", "validation_losses"}
+    assert epochs["losses"][0, 0] == 4  # (4 - 6)²
+    assert heard.lines[-2]["metrics"]["validation_loss"] == epochs["validation_losses"][-1, 0]
+
+    held_out = Plan(epochs=2, seed=0, data=inline, validation=0.4)
+    heard = performed(header(held_out, names=[*WEIGHTS, "data.x", "data.y"]), {**WEIGHTS, "data.x": x, "data.y": y})
+    (epochs,) = heard.epochs
+    assert np.isfinite(epochs["validation_losses"]).all()
+
+
+@pytest.mark.parametrize("path", ["moments", "batch"])
+@pytest.mark.parametrize("end", ["succeeded", "diverged"])
+def test_a_job_that_is_cancelled_while_the_end_of_another_is_told_does_no_harm_to_the_rest(path, end):
+    lr = 0.01 if end == "succeeded" else 1e6
+    plan = Plan(epochs=60, lr=lr, optimizer="sgd", seed=0, data=Random(n_samples=20, seed=0), path=path)
+    heard = Heard()
+
+    def cancelled() -> list[str]:
+        return ["job_2"] if ends(heard).keys() == {"job_1"} else []
+
+    task = together(*(header(plan, job=f"job_{n}") for n in (1, 2, 3)))
+    perform((task, {name: array.copy() for name, array in WEIGHTS.items()}), "cpu", cancelled, heard)
+    assert ends(heard) == {"job_1": end, "job_3": end}
+    assert heard.lines[-1] == {"say": "done"}
+
+
+@pytest.mark.parametrize("path", ["moments", "batch"])
+def test_a_job_that_is_cancelled_once_another_has_diverged_is_left_and_the_rest_go_on(path):
+    plans = [
+        Plan(epochs=60, lr=lr, optimizer="sgd", seed=0, data=Random(n_samples=20, seed=0), path=path)
+        for lr in (1e6, 0.01, 0.01)
+    ]
+    asked = iter([["job_2"]])
+    heard = Heard()
+
+    def cancelled() -> list[str]:  # asked for once, right after the first end
+        return next(asked, []) if ends(heard) else []
+
+    task = together(*(header(plan, job=f"job_{n}") for n, plan in enumerate(plans, start=1)))
+    perform((task, {name: array.copy() for name, array in WEIGHTS.items()}), "cpu", cancelled, heard)
+    assert ends(heard) == {"job_1": "diverged", "job_3": "succeeded"}
+    told = zip([line for line in heard.lines if line["say"] == "epochs"], heard.epochs, strict=True)
+    epochs = dict.fromkeys(("job_1", "job_2", "job_3"), 0)
+    for line, curves in told:
+        for job in line["jobs"]:
+            epochs[job] += len(curves["losses"])
+    assert epochs["job_3"] == 60
+    assert epochs["job_2"] <= epochs["job_1"] + 1 < 60
+
+
 def test_a_run_that_diverges_tells_the_losses_it_had():
     plan = Plan(epochs=100, lr=1e6, optimizer="sgd", seed=0, data=Random(n_samples=20, seed=0))
     heard = performed(header(plan))

@@ -104,5 +104,5 @@ class Stacks:
 
 
 def _key(array: Any) -> str:
-    """The same for two arrays that are one in memory."""
-    return f"{array.__array_interface__['data'][0]}:{array.dtype.str}:{array.shape}"
+    """The same for two arrays that are one in memory, read in the same order."""
+    return f"{array.__array_interface__['data'][0]}:{array.dtype.str}:{array.shape}:{array.strides}"

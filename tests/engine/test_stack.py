@@ -6,13 +6,14 @@ import signal
 import numpy as np
 import pytest
 
+from service.codecs.message import unpack
 from service.engine import Engine
 from service.engine.stack import Stacks
 from service.jobs import events
 from service.jobs.job import Job
 from service.jobs.state import State
 from service.training.plan import EarlyStopping, Plan
-from service.training.sources import Random
+from service.training.sources import Inline, Random
 from tests.engine.engines import ENDLESS, running, small, until_ended, until_ready, until_training
 from tests.running import until
 
@@ -72,7 +73,7 @@ def test_jobs_of_one_model_are_never_in_one_stack(one):
 
 
 def test_one_that_is_cancelled_and_one_that_diverges_leave_the_others_alone(one):
-    plan = Plan(epochs=4_000, batch_size=10, optimizer="sgd", data=Random(n_samples=200))
+    plan = Plan(epochs=1_000, batch_size=10, optimizer="sgd", data=Random(n_samples=200))
     plans = [Plan(**{**vars(plan), "seed": n, "lr": lr}) for n, lr in enumerate([0.01, 0.01, 1e6, 0.01])]
     first = busy(one)
     jobs = [one.train(small(one, seed=n).id, plan) for n, plan in enumerate(plans)]
@@ -82,7 +83,7 @@ def test_one_that_is_cancelled_and_one_that_diverges_leave_the_others_alone(one)
     ended = [until_ended(one, job) for job in jobs]
     assert [str(job.state) for job in ended] == ["succeeded", "cancelled", "failed", "succeeded"]
     assert ended[2].reason == "diverged"
-    assert [job.epoch for job in (ended[0], ended[3])] == [4_000] * 2
+    assert [job.epoch for job in (ended[0], ended[3])] == [1_000] * 2
     assert [job.together for job in ended] == [4] * 4
 
 
@@ -130,6 +131,87 @@ def test_work_that_fills_a_step_is_trained_alone():
     stack = Stacks(engine.queue, engine.queue.done, 1, 100, 2**40).take(0)
     assert stack is not None
     assert len(stack.runs) == 1
+
+
+def test_what_waits_is_shared_out_among_workers_to_the_last():
+    engine = Engine()
+    jobs = [engine.train(small(engine, seed=n).id, Plan(epochs=3)) for n in range(8)]
+    stacks = Stacks(engine.queue, engine.queue.done, 2, 100, 2**40)
+    taken = [stacks.take(0) for _ in range(5)]
+    assert [stack and len(stack.runs) for stack in taken] == [4, 2, 1, 1, None]
+    assert [job_id for stack in taken if stack for job_id in stack.job_ids] == [job.id for job in jobs]
+
+
+def test_two_workers_train_what_is_alike_at_the_same_time():
+    with running(workers=2) as engine:
+        first = [engine.train(small(engine).id, ENDLESS) for _ in range(2)]
+        for job in first:
+            until_training(engine, job)
+        jobs = [engine.train(small(engine, seed=n).id, ENDLESS) for n in range(3)]
+        for job in first:
+            engine.cancel(job.id)
+        ended = [engine.cancel(until_training(engine, job).id) for job in jobs]
+        assert [job.together for job in ended] == [2, 2, 1]
+
+
+def test_an_end_that_is_told_while_another_job_is_cancelled_leaves_the_rest_alone(one):
+    first = busy(one)
+    jobs = [one.train(small(one, seed=n).id, Plan(epochs=50, seed=n)) for n in range(20)]
+    one.cancel(first.id)
+
+    def cancel() -> None:
+        """End the last of them as soon as the first has ended, whose ends follow one another."""
+        if one.ledger.get(jobs[0].id).state.terminal and not one.ledger.get(jobs[-1].id).state.terminal:
+            one.cancel(jobs[-1].id)
+
+    stop = one.ledger.watch(cancel, jobs[0].id)
+    try:
+        ended = [until_ended(one, job) for job in jobs]
+    finally:
+        stop()
+    assert [job.together for job in ended] == [20] * 20
+    assert {job.state for job in ended[:-1]} == {State.SUCCEEDED}
+    assert ended[-1].state in (State.SUCCEEDED, State.CANCELLED)
+
+
+def test_a_job_that_is_cancelled_before_its_stack_begins_is_not_sent_with_the_others():
+    engine = Engine()
+    jobs = [engine.train(small(engine, seed=n).id, Plan(epochs=3)) for n in range(3)]
+    stack = Stacks(engine.queue, engine.queue.done, 1, 100, 2**40).take(0)
+    assert stack is not None
+    engine.cancel(jobs[1].id)
+    header, _ = unpack(stack.begin())
+    assert [told["job"] for told in header["jobs"]] == [jobs[0].id, jobs[2].id]
+    stack.lost(-9)
+    assert [str(engine.ledger.get(job.id).state) for job in jobs] == ["failed", "cancelled", "failed"]
+
+
+def test_a_base_and_rows_that_all_share_take_their_bytes_once():
+    engine = Engine()
+    base = engine.create(in_features=256, out_features=256, rank=1).base
+    draw = np.random.default_rng(0)
+    rows = {f"data.{name}": draw.standard_normal((500, 256)).astype(np.float32) for name in "xy"}
+    plan = Plan(epochs=2, data=Inline(n_samples=500, targets="numbers"))
+    for _ in range(10):
+        engine.train(engine.create(base_id=base.id, rank=1).id, plan, rows)
+    stack = Stacks(engine.queue, engine.queue.done, 1, 100, 2**40).take(0)
+    assert stack is not None
+    assert len(stack.runs) == 10
+    shared = base.nbytes + sum(array.nbytes for array in rows.values())
+    assert shared < len(stack.begin()) < shared + 10 * 2**12
+
+
+def test_an_array_and_its_transpose_travel_both():
+    engine = Engine()
+    x = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    plan = Plan(epochs=2, data=Inline(n_samples=64, targets="numbers"))
+    engine.train(small(engine).id, plan, {"data.x": x, "data.y": x.T})
+    stack = Stacks(engine.queue, engine.queue.done, 1, 100, 2**40).take(0)
+    assert stack is not None
+    header, arrays = unpack(stack.begin())
+    keys = header["jobs"][0]["tensors"]
+    assert np.array_equal(arrays[keys["data.x"]], x)
+    assert np.array_equal(arrays[keys["data.y"]], x.T)
 
 
 def test_every_curve_of_a_run_is_in_its_record_and_its_events(one):

@@ -67,3 +67,20 @@ def test_the_last_event_of_a_job_that_ended_is_done(end):
 def test_the_events_of_a_long_job_are_cheap_at_its_end():
     record = record_of([State.RUNNING, [0.5] * 10_000])
     assert [event.number for event in events.since(record, 10_000)] == [10_001, 10_002]
+
+
+def test_an_epoch_has_a_number_of_every_curve():
+    curves = {name: [10 * place + 1.0, 10 * place + 2.0] for place, name in enumerate(events.SINGULAR)}
+    record = record_of([State.RUNNING]).progressed(curves)
+    assert [event.data for event in events.since(record, 2)] == [
+        {
+            "epoch": epoch,
+            "epochs": record.epochs,
+            "loss": epoch,
+            "validation_loss": 10 + epoch,
+            "accuracy": 20 + epoch,
+            "validation_accuracy": 30 + epoch,
+        }
+        for epoch in (1, 2)
+    ]
+    assert [event.data["validation_loss"] for event in events.since(record, 3)] == [12]

@@ -83,3 +83,21 @@ def test_losses_that_were_read_do_not_grow():
     read = record.losses
     record.progressed({"losses": [0.5]})
     assert list(read) == [1.0]
+
+
+def test_every_curve_has_a_number_for_each_finished_epoch():
+    running = job().moved(State.RUNNING, at(0), together=3)
+    early = running.progressed({"losses": [3.0, 2.0], "validation_losses": [4.0, 5.0]})
+    late = early.progressed({"losses": [1.0], "validation_losses": [6.0]})
+    assert (late.together, late.epoch, late.curves) == (3, 3, ("losses", "validation_losses"))
+    assert list(late.losses) == list(late.curve("losses")) == [3.0, 2.0, 1.0]
+    assert list(late.curve("validation_losses")) == [4.0, 5.0, 6.0]
+    assert list(early.curve("validation_losses")) == [4.0, 5.0]
+    assert [list(late.curve("losses", *piece)) for piece in [(1,), (0, 2), (1, 2), (3,), (0, 9)]] == [
+        [2.0, 1.0],
+        [3.0, 2.0],
+        [2.0],
+        [],
+        [3.0, 2.0, 1.0],
+    ]
+    assert list(late.curve("accuracies")) == []

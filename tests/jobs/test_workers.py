@@ -76,10 +76,12 @@ class Orders(Queue[Order]):
 
 
 @contextmanager
-def running(count: int = 1, command: list[str] = ECHO) -> Iterator[tuple[Workers, Orders]]:
+def running(
+    count: int = 1, command: list[str] = ECHO, environment: dict[str, str] | None = None
+) -> Iterator[tuple[Workers, Orders]]:
     """Workers that are up, and the queue they are fed from."""
     orders = Orders(100)
-    workers = Workers(command, count, orders)
+    workers = Workers(command, count, orders, environment)
     workers.start()
     try:
         until(lambda: workers.ready == count)
@@ -311,6 +313,28 @@ def test_a_message_about_a_task_reaches_the_process_that_has_it():
         assert (one.said, one.over.is_set()) == ([b"1"], False)
         workers.tell("job_1", b"say done")
         assert one.over.wait(DEADLINE_SECONDS)
+
+
+def test_a_message_about_any_job_of_a_task_reaches_its_process():
+    with running() as (workers, orders):
+        order = Order("job_1", "say 1")
+        order.job_ids = ["job_1", "job_2"]
+        orders.put(order)
+        until(lambda: order.said)
+        workers.tell("job_3", b"exit 1")
+        workers.tell("job_2", b"say 2")
+        workers.tell("job_1", b"say done")
+        assert order.over.wait(DEADLINE_SECONDS)
+        assert order.said == [b"1", b"2", b"done"]
+
+
+def test_a_process_has_what_was_added_to_the_environment(monkeypatch):
+    monkeypatch.setenv("LORA_TEST_ONE", "ours")
+    monkeypatch.setenv("LORA_TEST_TWO", "ours")
+    with running(environment={"LORA_TEST_TWO": "added"}) as (workers, _):
+        (pid,) = workers.pids
+        found = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        assert {b"LORA_TEST_ONE=ours", b"LORA_TEST_TWO=added"} <= set(found)
 
 
 def test_a_message_about_a_task_that_nobody_has_reaches_nobody():

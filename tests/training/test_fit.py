@@ -71,7 +71,7 @@ def test_the_default_run_of_a_default_layer_is_the_seed_documents_too():
 
 @EVERY_LOSS
 @EVERY_SETTING
-@settings(deadline=None, max_examples=4)
+@settings(deadline=None, max_examples=2)
 @given(layer=layers(), size=sizes(), seed=st.integers(0, 1_000))
 def test_a_run_equals_the_reference_loop(loss, optimizer, chosen, layer, size, seed):
     n, batch_size = size

@@ -45,13 +45,16 @@ print(grown(), bytes_needed(plan, spec))
 GREEDY = {
     "a teacher of many rows": (Spec(in_features=1, out_features=64, rank=1), Plan(data=Teacher(n_samples=500_000))),
     "a teacher of a large layer": (Spec(in_features=3_000, out_features=3_000), Plan(data=Teacher(n_samples=8))),
-    "a high rank": (Spec(in_features=4_000, out_features=4_000, rank=1_000), Plan(data=Random(n_samples=8))),
+    "a high rank": (Spec(in_features=4_000, out_features=4_000, rank=1_000), Plan(data=Random(n_samples=8), epochs=2)),
     "many small batches": (
         Spec(in_features=1, out_features=1, rank=1),
         Plan(data=Random(n_samples=2**21), batch_size=1),
     ),
-    "one full batch": (Spec(in_features=64, out_features=64), Plan(data=Random(n_samples=200_000), loss="cosine")),
-    "moments of many rows": (Spec(in_features=32, out_features=8), Plan(data=Random(n_samples=300_000))),
+    "one full batch": (
+        Spec(in_features=64, out_features=64),
+        Plan(data=Random(n_samples=100_000), loss="cosine", epochs=2),
+    ),
+    "moments of many rows": (Spec(in_features=32, out_features=8), Plan(data=Random(n_samples=150_000))),
     "moments of a wide layer": (
         Spec(in_features=1_000, out_features=200),
         Plan(data=Random(n_samples=5_000), epochs=100, early_stopping=EarlyStopping(patience=3)),
@@ -64,7 +67,7 @@ GREEDY = {
         Spec(in_features=1_000, out_features=500),
         Plan(data=Random(n_samples=100), epochs=3),
     ),
-    "dropout": (Spec(in_features=256, out_features=8, dropout=0.5), Plan(data=Random(n_samples=100_000))),
+    "dropout": (Spec(in_features=256, out_features=8, dropout=0.5), Plan(data=Random(n_samples=50_000), epochs=2)),
 }
 
 

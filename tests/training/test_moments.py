@@ -61,7 +61,7 @@ def must_be_near(one, other, scale=1e-9):
 
 
 @EVERY_SETTING
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=4)
 @given(layer=layers(), n=ROWS, seed=SEEDS, weighted=st.booleans())
 def test_a_run_by_moments_equals_the_reference_loop_in_float64(optimizer, chosen, layer, n, seed, weighted):
     x, y = rows_for("mse", layer, n, seed)

@@ -37,7 +37,7 @@ def finished(generator):
 
 
 @EVERY_LOSS
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 @given(layer=layers(), n=st.integers(1, 20), seed=SEEDS, dropout=st.sampled_from([0.0, 0.3]), data=st.data())
 def test_numpy_and_torch_agree_on_losses_and_gradients(loss, layer, n, seed, dropout, data):
     size, shared = data.draw(st.none() | st.integers(1, n)), data.draw(st.booleans())
@@ -61,7 +61,7 @@ def test_numpy_and_torch_agree_on_losses_and_gradients(loss, layer, n, seed, dro
 
 
 @EVERY_LOSS
-@settings(deadline=None, max_examples=5)
+@settings(deadline=None, max_examples=2)
 @given(layer=layers(), seed=SEEDS)
 @pytest.mark.parametrize("batch_size", [None, 7])
 def test_weighted_rows_equal_the_weighted_reference_loop(loss, batch_size, layer, seed):
