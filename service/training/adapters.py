@@ -14,12 +14,16 @@ class Adapters:
 
     Shapes: `parameters` and `gradient` (runs, numbers); `of` and `gradient_of` are views of them by name, A
     (runs, r, in), B (runs, out, r), own_bias (runs, out); `scaling` (runs, 1, 1), or (1, 1, 1) where all have the same.
+    In memory B lies transposed, its ranks one after another as those of A do.
     """
 
     def __init__(self, backend: Backend, layers: Sequence[LoRALinear], dtype: str) -> None:
         self.backend, self.layers, self.dtype = backend, layers, dtype
         adapters = [layer.adapter() for layer in layers]
-        flat = [torch.cat([tensor.flatten() for tensor in adapter.values()]) for adapter in adapters]
+        flat = [
+            torch.cat([(tensor.T if name == "B" else tensor).flatten() for name, tensor in adapter.items()])
+            for adapter in adapters
+        ]
         self.parameters = backend.copied(backend.xp.stack([backend.array(vector, dtype) for vector in flat]))
         self.gradient = backend.xp.zeros_like(self.parameters)
         self._shapes = {name: tuple(tensor.shape) for name, tensor in adapters[0].items()}
@@ -57,6 +61,10 @@ class Adapters:
     def _views(self, flat: Array) -> dict[str, Array]:
         views, start = {}, 0
         for name, shape in self._shapes.items():
-            views[name] = flat[:, start : start + prod(shape)].reshape(len(flat), *shape)
+            view = flat[:, start : start + prod(shape)]
+            lying = shape[::-1] if name == "B" else shape
+            views[name] = view.reshape(len(flat), *lying)
+            if name == "B":
+                views[name] = views[name].swapaxes(1, 2)
             start += prod(shape)
         return views

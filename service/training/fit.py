@@ -86,8 +86,12 @@ def _fit(
     place_of = {number: place for place, number in enumerate(numbers)}
 
     def leave() -> None:
-        for number in left & place_of.keys():
-            stack.alive[place_of[number]] = False
+        gone = [place_of[number] for number in left & place_of.keys()]
+        if gone:
+            stack.alive = stack.alive & ~np.isin(np.arange(len(lessons)), gone)
+
+    def state(number: int) -> State:
+        return stack.state(place_of[number])
 
     def end(places: NDArray[np.bool_]) -> Steps:
         if not places.any():
@@ -96,30 +100,35 @@ def _fit(
         for fitted in (yield from _quietly(stack.finish(places), left)):
             gap = yield from _quietly(_gap(lessons[fitted.run], known[fitted.run], fitted), left)
             run = numbers[fitted.run]
-            yield Ended(run, replace(fitted, run=run, metrics={**fitted.metrics, **gap}))
+            yield from tell(Ended(run, replace(fitted, run=run, metrics={**fitted.metrics, **gap})))
         yield from diverged()
 
     def diverged() -> Steps:
         for place in np.flatnonzero(stack.diverged).tolist():
-            yield Ended(numbers[place], Diverged())
+            yield from tell(Ended(numbers[place], Diverged()))
+
+    def tell(told: Ended) -> Steps:
+        if told.run not in left:
+            left.update((yield told) or ())
 
     leave()
     yield from end(stack.stopped & stack.alive)
     while stack.goes_on:
-        yield from _quietly(stack.epoch(), left)
+        ended = yield from _quietly(stack.epoch(), left)
         leave()
-        yield from diverged()
-        runs = np.flatnonzero(stack.alive).tolist()
-        if runs:
-            curves = {name: curve[runs, stack.epochs_done - 1] for name, curve in stack.curves.items()}
-            left.update(
-                (yield Epoch([numbers[run] for run in runs], curves, lambda run: stack.state(place_of[run]))) or ()
-            )
+        if ended:
+            yield from diverged()
+        if stack.places:
+            here = stack.places
+            whole = len(here) == len(lessons)
+            curves = {name: latest if whole else latest[here] for name, latest in stack.latest.items()}
+            left.update((yield Epoch(numbers if whole else [numbers[place] for place in here], curves, state)) or ())
             leave()
-        yield from end(stack.stopped & stack.alive)
+        if ended:
+            yield from end(stack.stopped & stack.alive)
     yield from end(stack.alive.copy())
-    for place, state in stack.late:
-        late[numbers[place]] = replace(lessons[place], state=state)
+    for place, stands in stack.late:
+        late[numbers[place]] = replace(lessons[place], state=stands)
 
 
 def _quietly(steps: Generator[None, None, T], left: set[int]) -> Generator[Told, Leave, T]:

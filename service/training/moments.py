@@ -141,8 +141,10 @@ def best_losses(known: Residual, *, bias_is_free: bool) -> list[float]:
 class ByMoments:
     """The loss of every run, and its gradient, from its residual's moments.
 
-    The data is its deviations from the mean, of which the moments are known, and the mean, which is one more row: d is
-    that row's gradient in the outputs, beside the columns of s·B, and x_mean stands below the rows of A·xx.
+    The data is its deviations from the mean, of which the moments are known, and the mean, which is one more row. So
+    x_mean stands below the ranks of A xx, and d, the mean row's gradient in the outputs, below those of s Bᵀ: with
+    them one product serves both. All buffers have the runs in front, and their views are made once, for an epoch takes
+    no longer than a few dozen calls.
     """
 
     steps = 1
@@ -150,25 +152,33 @@ class ByMoments:
 
     def __init__(self, adapters: Adapters, residuals: Sequence[Residual]) -> None:
         backend, self.xp, self.adapters = adapters.backend, adapters.backend.xp, adapters
-        A, B = adapters.of["A"], adapters.of["B"]
-        runs, rank, inputs = A.shape
-        self.outputs = outputs = B.shape[1]
-        # 2 / out is the factor that the mean over the outputs and the square leave in every gradient.
-        self._xx_xt = stacked(
-            backend, residuals, lambda r: self.xp.concatenate([r.xx, r.xt], axis=1) * (2 / outputs)
-        )  # (runs or 1, in, in + out)
-        self._tx = self._xx_xt[:, :, inputs:].swapaxes(1, 2)
+        runs, rank, inputs = adapters.of["A"].shape
+        outputs = adapters.of["B"].shape[1]
+        per_output = 2 / outputs  # what the mean over the outputs and the square leave in every gradient
+
+        def zeros(*shape: int) -> Array:
+            return backend.zeros(runs, *shape, dtype="float64")
+
+        self._xx = stacked(backend, residuals, lambda r: r.xx * per_output)  # (runs or 1, in, in)
+        self._xt = stacked(backend, residuals, lambda r: r.xt * per_output)  # (runs or 1, in, out)
         self._gap = stacked(backend, residuals, lambda r: r.gap)
         self._constant = backend.of([r.tt / outputs for r in residuals], "float64")
         self._floor = backend.of([LOST * max(r.largest, 4 * r.tt) / outputs for r in residuals], "float64")
-        self._seen = backend.zeros(runs, rank + 1, inputs + outputs, dtype="float64")
-        self._seen[:, rank, :inputs] = stacked(backend, residuals, lambda r: r.x_mean)
-        self._Bd = backend.zeros(runs, outputs, rank + 1, dtype="float64")
-        self._K = backend.zeros(runs, rank + 1, rank, dtype="float64")
-        self._S = backend.zeros(runs, rank, rank + 1, dtype="float64")
-        self._pull = backend.zeros(runs, rank, inputs, dtype="float64")
-        self._shift = backend.zeros(runs, outputs, dtype="float64") - self._gap
-        self._error = backend.zeros(runs, outputs, dtype="float64")
+        self._per_output = per_output
+        self._A, self._Bt = adapters.of["A"], adapters.of["B"].swapaxes(1, 2)
+        self._dA, self._dBt = adapters.gradient_of["A"], adapters.gradient_of["B"].swapaxes(1, 2)
+        self._bias, self._dbias = adapters.of.get("own_bias"), adapters.gradient_of.get("own_bias")
+        self._Axx_mean, self._Axt = zeros(rank + 1, inputs), zeros(rank, outputs)
+        self._Axx_mean[:, rank] = stacked(backend, residuals, lambda r: r.x_mean)
+        self._sBt_d, self._K, self._S = zeros(rank + 1, outputs), zeros(rank + 1, rank), zeros(rank, rank + 1)
+        self._pull, self._error = zeros(rank, inputs), zeros(1, outputs)
+        self._half = zeros(
+            rank + 1, outputs
+        )  # twice the part of the loss that is not constant is its product with sBᵀ | d
+        self._half[:, rank] -= self._gap
+        self._twice = zeros(1, 1)
+        self._sBt, self._d = self._sBt_d[:, :rank], self._sBt_d[:, rank:]
+        self._Axx, self._shift = self._Axx_mean[:, :rank], self._half[:, rank:]
 
     def epoch(self) -> Iterator[Array]:
         """The losses (runs,), once the gradient is written."""
@@ -184,33 +194,27 @@ class ByMoments:
         return losses < self._floor
 
     def _losses(self) -> Array:
-        xp, of, gradient = self.xp, self.adapters.of, self.adapters.gradient_of
-        A, dA, dB, own_bias = of["A"], gradient["A"], gradient["B"], of.get("own_bias")
-        rank, inputs = A.shape[1:]
-        seen, Bd, K, error = self._seen, self._Bd, self._K, self._error
-        seen_x, seen_t = seen[:, :, :inputs], seen[:, :rank, inputs:].swapaxes(1, 2)
-        B, d = Bd[:, :, :rank], Bd[:, :, rank]
-        xp.multiply(of["B"], self.adapters.scaling, out=B)
-        xp.matmul(A, self._xx_xt, out=seen[:, :rank])  # A xx | A xt
-        xp.matmul(seen_x, A.swapaxes(1, 2), out=K)  # A xx Aᵀ over the mean row's (A x_mean)ᵀ
-        if own_bias is not None:
-            xp.subtract(own_bias, self._gap, out=self._shift)
-        xp.matmul(B, K[:, rank, :, None], out=error[:, :, None])
-        error += self._shift
-        xp.multiply(error, 2 / self.outputs, out=d)
-        xp.matmul(B.swapaxes(1, 2), Bd, out=self._S)  # Bᵀ B | Bᵀ d
-        xp.matmul(self._S, seen_x, out=dA)
-        xp.matmul(B.swapaxes(1, 2), self._tx, out=self._pull)
-        dA -= self._pull
-        xp.matmul(Bd, K, out=dB)
-        dB -= seen_t
-        # ⟨B, B K⟩, which the loss needs, is in dB beside ⟨B, d uᵀ⟩, and that is d·error but for the shift.
-        loss = xp.einsum("jor,jor->j", B, dB)
-        loss -= xp.einsum("jor,jor->j", B, seen_t)
-        loss += xp.einsum("jo,jo->j", d, self._shift)
-        loss *= 0.5
-        loss += self._constant
-        dB *= self.adapters.scaling
-        if own_bias is not None:
-            gradient["own_bias"][...] = d
-        return loss
+        matmul, subtract = self.xp.matmul, self.xp.subtract
+        A, sBt, sBt_d, K = self._A, self._sBt, self._sBt_d, self._K
+        scaling = self.adapters.scaling
+        self.xp.multiply(self._Bt, scaling, out=sBt)
+        matmul(A, self._xx, out=self._Axx)
+        matmul(A, self._xt, out=self._Axt)
+        matmul(self._Axx_mean, A.swapaxes(1, 2), out=K)  # A xx Aᵀ | x_meanᵀ Aᵀ
+        if self._bias is not None:
+            subtract(self._bias, self._gap, out=self._shift[:, 0])
+        matmul(K[:, -1:], sBt, out=self._error)
+        self._error += self._shift
+        self.xp.multiply(self._error, self._per_output, out=self._d)
+        matmul(sBt, sBt_d.swapaxes(1, 2), out=self._S)  # s² Bᵀ B | s Bᵀ d
+        matmul(self._S, self._Axx_mean, out=self._dA)
+        matmul(sBt, self._xt.swapaxes(1, 2), out=self._pull)
+        self._dA -= self._pull
+        matmul(K.swapaxes(1, 2), sBt_d, out=self._dBt)
+        self._dBt -= self._Axt
+        subtract(self._dBt, self._Axt, out=self._half[:, :-1])
+        matmul(sBt_d.reshape(len(sBt), 1, -1), self._half.reshape(len(sBt), -1, 1), out=self._twice)
+        self._dBt *= scaling
+        if self._dbias is not None:
+            self._dbias[...] = self._d[:, 0]
+        return self._twice[:, 0, 0] / 2 + self._constant

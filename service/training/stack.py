@@ -63,8 +63,8 @@ class Fitted:
 class Stack:
     """The runs of lessons that are alike, by one path.
 
-    `alive` (runs,) are those that still train, `late` those that this path cannot bring to their end, from where they
-    stand. Of the last epoch, `diverged` and `stopped` are the runs that it ended.
+    `late` are those that this path cannot bring to their end, from where they stand. Of the last epoch, `diverged` and
+    `stopped` are the runs that it ended, and `latest` has what entered the curves.
     """
 
     def __init__(self, lessons: Sequence[Lesson], path: Path) -> None:
@@ -75,11 +75,13 @@ class Stack:
         )
         seeds = [drawn(lesson.plan.seed) for lesson in lessons]
         self._draws = [Draws(stream(seed, "order"), stream(seed, "dropout")) for seed in seeds]
-        self.alive: Flags = np.ones(len(lessons), dtype=bool)
-        self.diverged = self.stopped = self._leaving = ~self.alive
+        self.alive = np.ones(len(lessons), dtype=bool)
+        self.diverged = self.stopped = ~self.alive
+        self._leaving = ~self.alive
         self.late: list[tuple[int, State]] = []
         self.epochs_done, self._over = 0, False
         self.curves: dict[str, Numbers] = {}
+        self.latest: dict[str, Numbers] = {}
         self.residuals: list[Residual] = []
         self._has_rows = np.array([lesson.rows is not None for lesson in lessons])
         self._objective, self._validation = self._objectives()
@@ -98,18 +100,31 @@ class Stack:
             self.stopped = self._watch.patient_no_more
 
     @property
+    def alive(self) -> Flags:
+        """Which runs still train; `places` are their numbers."""
+        return self._alive
+
+    @alive.setter
+    def alive(self, alive: Flags) -> None:
+        self._alive = alive
+        self.places: list[int] = np.flatnonzero(alive).tolist()
+
+    @property
     def goes_on(self) -> bool:
         """Whether there is another epoch to train."""
-        return bool(self.alive.any()) and self.epochs_done < (self.plan.epochs or 1) and not self._over
+        return bool(self.places) and self.epochs_done < (self.plan.epochs or 1) and not self._over
 
-    def epoch(self) -> Generator[None, None, None]:
-        """Train one epoch; yields after each step, and after each piece of a look at the validation data."""
+    def epoch(self) -> Generator[None, None, bool]:
+        """Train one epoch, and return whether it was the last of any run.
+
+        Yields after each step, and after each piece of a look at the validation data.
+        """
         self._part(self._leaving)
         looks_back = self._watch is not None and self._looks_back
         before = self.backend.copied(self.adapters.parameters) if looks_back else self.adapters.parameters
-        total = self.backend.zeros(len(self.lessons), dtype="float64")
+        total: Array = 0.0
         for number, losses in enumerate(self._objective.epoch()):
-            total += losses
+            total = total + losses
             if self._optimizer is None:
                 self._solve()
             else:
@@ -118,19 +133,21 @@ class Stack:
             yield None
         self.epochs_done += 1
         losses = self._recorded("losses", total)
-        finite = (np.abs(losses) <= FLOAT32_MAX) & self._finite()
-        self.diverged = self.alive & ~finite
-        self.alive &= finite
+        finite = self._finite(losses)
+        if finite is not None:
+            self.diverged = self.alive & ~finite
+            self.alive = self.alive & finite
         self._recorded("accuracies", self._objective.accuracy)
         if self._validation is not None:
             measured = yield from self._validation.measure()
             losses = self._recorded("validation_losses", measured)
-            self._leaving = self._lost(self._validation.lost(measured))
+            leaving = self._lost(self._validation.lost(measured))
+            self._leaving = np.zeros_like(self.alive) if leaving is None else leaving
             self._recorded("validation_accuracies", self._validation.accuracy)
-        self.stopped = np.zeros_like(self.alive)
         if self._watch is not None:
             self.stopped = self.alive & self._watch.see(self.epochs_done - looks_back, losses, before)
             self._leaving &= ~self.stopped
+        return finite is not None or self._watch is not None
 
     def finish(self, which: Flags) -> Generator[None, None, list[Fitted]]:
         """What becomes of some runs, whose last epoch this was; they are alive no longer."""
@@ -146,7 +163,7 @@ class Stack:
         parameters[...] = self.backend.of(self.backend.cpu(parameters).astype("float32"), self.adapters.dtype)
         metrics = yield from self._looked(which)
         which = which & self.alive
-        self.alive &= ~which
+        self.alive = self.alive & ~which
         self.diverged = which & ~np.isfinite(metrics["final_loss"])
         layers = {run: self.adapters.layer(run) for run in np.flatnonzero(which & ~self.diverged).tolist()}
         parameters[...] = exact
@@ -158,13 +175,13 @@ class Stack:
     def _looked(self, which: Flags) -> Generator[None, None, dict[str, NDArray[Any]]]:
         """The last look at the data: figures of every run (runs,)."""
         measured = yield from self._objective.measure()
-        self._part(self._lost(self._objective.lost(measured)) & which, over=True)
+        self._part(self._lost(self._objective.lost(measured)), which, over=True)
         metrics: dict[str, NDArray[Any]] = {"final_loss": np.maximum(self.backend.cpu(measured), 0)}
         if self._objective.accuracy is not None:
             metrics["accuracy"] = self.backend.cpu(self._objective.accuracy)
         if self._validation is not None:
             measured = yield from self._validation.measure()
-            self._part(self._lost(self._validation.lost(measured)) & which, over=True)
+            self._part(self._lost(self._validation.lost(measured)), which, over=True)
             metrics["validation_loss"] = np.maximum(self.backend.cpu(measured), 0)
             if self._validation.accuracy is not None:
                 metrics["validation_accuracy"] = self.backend.cpu(self._validation.accuracy)
@@ -266,27 +283,30 @@ class Stack:
             for name, tensor in solved.items():
                 self.adapters.of[name][run] = self.backend.array(tensor)
 
-    def _lost(self, lost: Array | None) -> Flags:
-        """Which runs' losses have lost their digits, where there are rows to go on with."""
-        if lost is None:
-            return np.zeros_like(self.alive)
+    def _lost(self, lost: Array | None) -> Flags | None:
+        """Which runs' losses have lost their digits, where there are rows to go on with; None where none has."""
+        if lost is None or not lost.any():
+            return None
         flags: Flags = self.backend.cpu(lost) & self._has_rows
         return flags
 
-    def _part(self, lost: Flags, over: bool = False) -> None:
+    def _part(self, lost: Flags | None, which: Flags | None = None, over: bool = False) -> None:
         """Take runs out, as they stand."""
-        parting = lost & self.alive
+        if lost is None or not lost.any():
+            return
+        parting = lost & self.alive if which is None else lost & self.alive & which
         self.late += [(run, self.state(run, over)) for run in np.flatnonzero(parting).tolist()]
-        self.alive &= ~parting
+        self.alive = self.alive & ~parting
 
-    def _finite(self) -> Flags:
-        """Whether all of a run's parameters are finite as float32."""
+    def _finite(self, losses: Numbers) -> Flags | None:
+        """Which runs have a loss and parameters that are all finite as float32; None where all have."""
         parameters, xp = self.adapters.parameters, self.backend.xp
-        squares = self.backend.cpu(xp.einsum("jn,jn->j", parameters, parameters))
-        if bool((squares < SAFE_SQUARES).all()):
-            return np.ones(len(squares), dtype=bool)
-        largest: Flags = self.backend.cpu(xp.amax(xp.abs(parameters), axis=1)) <= FLOAT32_MAX
-        return largest
+        squares = self.backend.cpu(xp.matmul(parameters[:, None], parameters[:, :, None]))
+        if max(float(losses.max()), float(squares.max())) < SAFE_SQUARES:  # a NaN is not below anything
+            return None
+        largest = self.backend.cpu(xp.amax(xp.abs(parameters), axis=1))
+        finite: Flags = (losses <= FLOAT32_MAX) & (largest <= FLOAT32_MAX)
+        return None if finite.all() else finite
 
     def _curve(self, name: str) -> Numbers:
         if name not in self.curves:
@@ -298,7 +318,7 @@ class Stack:
         if numbers is None:
             return np.empty(0)
         on_cpu: Numbers = np.maximum(self.backend.cpu(numbers), 0)
-        self._curve(name)[:, self.epochs_done - 1] = on_cpu
+        self._curve(name)[:, self.epochs_done - 1] = self.latest[name] = on_cpu
         return on_cpu
 
 
