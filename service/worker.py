@@ -19,7 +19,7 @@ from torch import Tensor
 from service.codecs.message import pack, unpack
 from service.lora.layer import LoRALinear
 from service.training import datasets
-from service.training.fit import Diverged, Ended, Epoch, Steps, fit, fit_one
+from service.training.fit import Diverged, Ended, Epochs, Steps, fit, fit_one
 from service.training.plan import Plan, from_dict
 from service.training.rows import Rows
 from service.training.sources import Source
@@ -134,12 +134,12 @@ def follow(steps: Steps, going: dict[str, None], cancelled: Callable[[], Collect
     A run that is cancelled is left after the step that it is at, and no more is said of it.
     """
     jobs = list(going)
-    untold: list[Epoch] = []
+    untold: list[Epochs] = []
     due = time.monotonic() + REPORT_SECONDS
 
     def tell_epochs() -> None:
         if untold:
-            curves = {name: np.stack([epoch.curves[name] for epoch in untold]) for name in untold[0].curves}
+            curves = {name: np.concatenate([epochs.curves[name] for epochs in untold]) for name in untold[0].curves}
             say({"say": "epochs", "jobs": [jobs[run] for run in untold[0].runs]}, curves)
             untold.clear()
 
@@ -147,7 +147,7 @@ def follow(steps: Steps, going: dict[str, None], cancelled: Callable[[], Collect
     try:
         told = next(steps)
         while True:
-            if isinstance(told, Epoch):
+            if isinstance(told, Epochs):
                 if untold and untold[0].runs != told.runs:
                     tell_epochs()
                 untold.append(told)

@@ -19,7 +19,7 @@ import torch
 
 import service
 from service.codecs.message import pack, unpack
-from service.training.fit import Diverged, Ended, Epoch, Steps
+from service.training.fit import Diverged, Ended, Epochs, Steps
 from service.training.plan import Plan, as_dict
 from service.training.sources import Inline, Random
 from service.worker import NICENESS, follow, out_of_memory, perform, prepare
@@ -261,9 +261,9 @@ def test_losses_that_come_slowly_are_told_as_they_come():
     assert told == [1, 2, 3]
 
 
-def epoch(number: int) -> Epoch:
+def epoch(number: int) -> Epochs:
     """An epoch of one run whose loss is its number."""
-    return Epoch([0], {"losses": np.array([float(number)])}, state=None)  # type: ignore[arg-type]
+    return Epochs([0], {"losses": np.array([[float(number)]])}, state=None)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

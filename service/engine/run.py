@@ -34,7 +34,7 @@ class Run:
         self.key = key
         self.likeness = likeness(plan, spec)
         self.bytes_needed = bytes_needed(plan, spec)
-        self.step_cost = step_cost(plan, spec)
+        self.step_cost = step_cost(plan, spec.rank, spec.in_features, spec.out_features)
         self._rows = rows
         self._registry = registry
         self._ledger = ledger

@@ -11,7 +11,7 @@ from service.training.arrays import backend_of
 from service.training.moments import Moments, Residual, best_losses, gather, residual
 from service.training.plan import OPTIMUM_FEATURES, Path
 from service.training.rows import Rows
-from service.training.stack import Fitted, Lesson, Stack
+from service.training.stack import BURST_EPOCHS, Fitted, Lesson, Stack
 from service.training.state import State
 
 
@@ -20,11 +20,11 @@ class Diverged(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Epoch:
-    """What an epoch brought the runs that were still there.
+class Epochs:
+    """What one epoch, or a burst of short ones, brought the runs that were still there.
 
-    `curves` has one number for each of `runs` under `losses`, and where they exist `validation_losses`, `accuracies`
-    and `validation_accuracies`. `state(run)` is a run as it stands; ask before the next step.
+    `curves` has (epochs, runs) numbers under `losses`, and where they exist `validation_losses`, `accuracies` and
+    `validation_accuracies`. `state(run)` is a run as it stands; ask before the next step.
     """
 
     runs: Sequence[int]
@@ -40,28 +40,32 @@ class Ended:
     outcome: Fitted | Diverged
 
 
-Told = Epoch | Ended | None
+Told = Epochs | Ended | None
 T = TypeVar("T")
 Leave = Collection[int] | None
 Steps = Generator[Told, Leave, None]
 
 
-def fit(lessons: Sequence[Lesson]) -> Steps:
+def fit(lessons: Sequence[Lesson], burst: int = BURST_EPOCHS) -> Steps:
     """Train a copy of each layer's adapter; the given layers stay as they are.
 
     The lessons are alike (see `together.likeness`); a run's number is its place among them. Yields None after each
-    step, an Epoch after the last step of an epoch, and Ended once for each run. What is sent into the generator are
-    the numbers of runs to leave. An epoch's loss is the mean over its rows, each batch measured before its own update.
+    step (or burst of steps that are each an epoch), then Epochs when epochs are done, and Ended once for each run. What
+    is sent into the generator are the numbers of runs to leave. An epoch's loss is the mean over its rows, each batch
+    measured before its own update.
+
+    Args:
+        burst: how many short epochs may pass before they are told of.
     """
     path = lessons[0].plan.path or "batch"
     late = [lesson if lesson.state is not None and lesson.state.path != path else None for lesson in lessons]
     left: set[int] = set()
     there = [run for run, lesson in enumerate(late) if lesson is None]
     if there:
-        yield from _fit([lessons[run] for run in there], there, path, late, left)
+        yield from _fit([lessons[run] for run in there], there, path, late, left, burst)
     for run, lesson in enumerate(late):  # its moments had no digits left, so it goes on with its rows, by itself
         if lesson is not None and run not in left:
-            yield from _fit([lesson], [run], "batch", late, left)
+            yield from _fit([lesson], [run], "batch", late, left, burst)
 
 
 def fit_one(lesson: Lesson) -> Fitted:
@@ -77,12 +81,17 @@ def fit_one(lesson: Lesson) -> Fitted:
 
 
 def _fit(
-    lessons: Sequence[Lesson], numbers: Sequence[int], path: Path, late: list[Lesson | None], left: set[int]
+    lessons: Sequence[Lesson],
+    numbers: Sequence[int],
+    path: Path,
+    late: list[Lesson | None],
+    left: set[int],
+    burst: int,
 ) -> Steps:
     """Train by one path; lessons that it cannot bring to their end are put in `late`, from where they stand."""
     if path == "moments":
         lessons = yield from _quietly(_gathered(lessons), left)
-    stack = Stack(lessons, path)
+    stack = Stack(lessons, path, burst)
     place_of = {number: place for place, number in enumerate(numbers)}
 
     def leave() -> None:
@@ -114,15 +123,15 @@ def _fit(
     leave()
     yield from end(stack.stopped & stack.alive)
     while stack.goes_on:
-        ended = yield from _quietly(stack.epoch(), left)
+        ended = yield from _quietly(stack.epochs(), left)
         leave()
         if ended:
             yield from diverged()
         if stack.places:
             here = stack.places
             whole = len(here) == len(lessons)
-            curves = {name: latest if whole else latest[here] for name, latest in stack.latest.items()}
-            left.update((yield Epoch(numbers if whole else [numbers[place] for place in here], curves, state)) or ())
+            curves = {name: latest if whole else latest[:, here] for name, latest in stack.latest.items()}
+            left.update((yield Epochs(numbers if whole else [numbers[place] for place in here], curves, state)) or ())
             leave()
         if ended:
             yield from end(stack.stopped & stack.alive)

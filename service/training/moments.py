@@ -142,9 +142,9 @@ class ByMoments:
     """The loss of every run, and its gradient, from its residual's moments.
 
     The data is its deviations from the mean, of which the moments are known, and the mean, which is one more row. So
-    x_mean stands below the ranks of A xx, and d, the mean row's gradient in the outputs, below those of s Bᵀ: with
-    them one product serves both. All buffers have the runs in front, and their views are made once, for an epoch takes
-    no longer than a few dozen calls.
+    c x_mean stands below the ranks of A xx, and c times the mean row's error below those of s Bᵀ: with c² = 2 / out,
+    the factor that the square and the mean over the outputs leave in every gradient, one product then serves both. All
+    buffers have the runs in front, and their views are made once: an epoch takes no longer than two dozen calls.
     """
 
     steps = 1
@@ -154,67 +154,67 @@ class ByMoments:
         backend, self.xp, self.adapters = adapters.backend, adapters.backend.xp, adapters
         runs, rank, inputs = adapters.of["A"].shape
         outputs = adapters.of["B"].shape[1]
-        per_output = 2 / outputs  # what the mean over the outputs and the square leave in every gradient
+        self._c = c = (2 / outputs) ** 0.5
 
         def zeros(*shape: int) -> Array:
             return backend.zeros(runs, *shape, dtype="float64")
 
-        self._xx = stacked(backend, residuals, lambda r: r.xx * per_output)  # (runs or 1, in, in)
-        self._xt = stacked(backend, residuals, lambda r: r.xt * per_output)  # (runs or 1, in, out)
-        self._gap = stacked(backend, residuals, lambda r: r.gap)
+        self._xx = stacked(backend, residuals, lambda r: r.xx * c**2)  # (runs or 1, in, in)
+        self._xt = stacked(backend, residuals, lambda r: r.xt * c**2)  # (runs or 1, in, out)
+        self._gap = stacked(backend, residuals, lambda r: r.gap * c)
         self._constant = backend.of([r.tt / outputs for r in residuals], "float64")
         self._floor = backend.of([LOST * max(r.largest, 4 * r.tt) / outputs for r in residuals], "float64")
-        self._per_output = per_output
+        self._scales = bool((adapters.scaling != 1).any())
         self._A, self._Bt = adapters.of["A"], adapters.of["B"].swapaxes(1, 2)
         self._dA, self._dBt = adapters.gradient_of["A"], adapters.gradient_of["B"].swapaxes(1, 2)
         self._bias, self._dbias = adapters.of.get("own_bias"), adapters.gradient_of.get("own_bias")
         self._Axx_mean, self._Axt = zeros(rank + 1, inputs), zeros(rank, outputs)
-        self._Axx_mean[:, rank] = stacked(backend, residuals, lambda r: r.x_mean)
-        self._sBt_d, self._K, self._S = zeros(rank + 1, outputs), zeros(rank + 1, rank), zeros(rank, rank + 1)
-        self._pull, self._error = zeros(rank, inputs), zeros(1, outputs)
-        self._half = zeros(
-            rank + 1, outputs
-        )  # twice the part of the loss that is not constant is its product with sBᵀ | d
+        self._Axx_mean[:, rank] = stacked(backend, residuals, lambda r: r.x_mean * c)
+        self._sBt_error, self._K, self._S = zeros(rank + 1, outputs), zeros(rank + 1, rank), zeros(rank, rank + 1)
+        self._pull, self._half = zeros(rank, inputs), zeros(rank + 1, outputs)
         self._half[:, rank] -= self._gap
         self._twice = zeros(1, 1)
-        self._sBt, self._d = self._sBt_d[:, :rank], self._sBt_d[:, rank:]
+        # Views.
+        self._sBt, self._error = self._sBt_error[:, :rank], self._sBt_error[:, rank:]
         self._Axx, self._shift = self._Axx_mean[:, :rank], self._half[:, rank:]
+        self._flat = self._sBt_error.reshape(runs, 1, -1), self._half.reshape(runs, -1, 1)
 
     def epoch(self) -> Iterator[Array]:
         """The losses (runs,), once the gradient is written."""
-        yield self._losses()
+        yield self.losses()
 
     def measure(self) -> Generator[None, None, Array]:
         """The losses of the parameters as they are; overwrites the gradient."""
         yield None
-        return self._losses()
+        return self.losses()
 
     def lost(self, losses: Array) -> Array:
-        """Which losses have lost their digits."""
+        """Which losses (…, runs) have lost their digits."""
         return losses < self._floor
 
-    def _losses(self) -> Array:
-        matmul, subtract = self.xp.matmul, self.xp.subtract
-        A, sBt, sBt_d, K = self._A, self._sBt, self._sBt_d, self._K
-        scaling = self.adapters.scaling
-        self.xp.multiply(self._Bt, scaling, out=sBt)
+    def losses(self) -> Array:
+        """The losses (runs,); writes the gradient."""
+        xp, matmul = self.xp, self.xp.matmul
+        A, sBt, sBt_error, K = self._A, self._sBt, self._sBt_error, self._K
+        xp.multiply(self._Bt, self.adapters.scaling, out=sBt)
         matmul(A, self._xx, out=self._Axx)
         matmul(A, self._xt, out=self._Axt)
         matmul(self._Axx_mean, A.swapaxes(1, 2), out=K)  # A xx Aᵀ | x_meanᵀ Aᵀ
         if self._bias is not None:
-            subtract(self._bias, self._gap, out=self._shift[:, 0])
+            xp.multiply(self._bias, self._c, out=self._shift[:, 0])
+            self._shift[:, 0] -= self._gap
         matmul(K[:, -1:], sBt, out=self._error)
         self._error += self._shift
-        self.xp.multiply(self._error, self._per_output, out=self._d)
-        matmul(sBt, sBt_d.swapaxes(1, 2), out=self._S)  # s² Bᵀ B | s Bᵀ d
+        matmul(sBt, sBt_error.swapaxes(1, 2), out=self._S)  # s² Bᵀ B | s Bᵀ error
         matmul(self._S, self._Axx_mean, out=self._dA)
         matmul(sBt, self._xt.swapaxes(1, 2), out=self._pull)
         self._dA -= self._pull
-        matmul(K.swapaxes(1, 2), sBt_d, out=self._dBt)
+        matmul(K.swapaxes(1, 2), sBt_error, out=self._dBt)
         self._dBt -= self._Axt
-        subtract(self._dBt, self._Axt, out=self._half[:, :-1])
-        matmul(sBt_d.reshape(len(sBt), 1, -1), self._half.reshape(len(sBt), -1, 1), out=self._twice)
-        self._dBt *= scaling
+        xp.subtract(self._dBt, self._Axt, out=self._half[:, :-1])
+        matmul(*self._flat, out=self._twice)  # ⟨s Bᵀ, dBᵀ - A xt⟩ + error · shift: twice what varies of the loss
+        if self._scales:
+            self._dBt *= self.adapters.scaling
         if self._dbias is not None:
-            self._dbias[...] = self._d[:, 0]
+            xp.multiply(self._error[:, 0], self._c, out=self._dbias)
         return self._twice[:, 0, 0] / 2 + self._constant

@@ -33,6 +33,8 @@ class Adam:
         self.xp = backend.xp
         self.eps, self.weight_decay = settings.eps, settings.weight_decay
         self.beta1, self.beta2 = settings.betas
+        # A call costs less with an array than with a number.
+        self._betas = [backend.of(beta, str(parameters.dtype).rpartition(".")[2]) for beta in settings.betas]
         self.decoupled = decoupled
         self.steps = 0
         self.memory = {name: backend.xp.zeros_like(parameters) for name in ("mean", "square")}
@@ -46,10 +48,10 @@ class Adam:
                 parameters *= 1 - rates * self.weight_decay
             else:
                 gradient += self.weight_decay * parameters
-        mean *= self.beta1
+        mean *= self._betas[0]
         mean += gradient
         xp.multiply(gradient, gradient, out=scratch)
-        square *= self.beta2
+        square *= self._betas[1]
         square += scratch
         unit = sqrt((1 - self.beta2) / (1 - self.beta2**self.steps))
         xp.sqrt(square, out=scratch)

@@ -20,9 +20,12 @@ from service.training.plan import LOOKED_AT, Path, Plan, looked_at
 from service.training.rows import ByRows, Draws, Rows
 from service.training.schedules import factor
 from service.training.state import State
+from service.training.together import step_cost
 from service.training.watch import Watch
 
 CLIP_EPS = 1e-6  # as in torch.nn.utils.clip_grad_norm_
+BURST_EPOCHS = 64
+BURST_MULTIPLICATIONS = 2**24  # some milliseconds
 SAFE_SQUARES = 1e37  # squares that add up to less are those of numbers that float32 holds
 
 Flags = NDArray[np.bool_]
@@ -64,10 +67,10 @@ class Stack:
     """The runs of lessons that are alike, by one path.
 
     `late` are those that this path cannot bring to their end, from where they stand. Of the last epoch, `diverged` and
-    `stopped` are the runs that it ended, and `latest` has what entered the curves.
+    `stopped` are the runs that it ended; `latest` has what has just entered the curves, (epochs, runs).
     """
 
-    def __init__(self, lessons: Sequence[Lesson], path: Path) -> None:
+    def __init__(self, lessons: Sequence[Lesson], path: Path, burst: int = 1) -> None:
         self.lessons, self.path, self.plan = lessons, path, lessons[0].plan
         self.backend: Backend = backend_of(lessons[0].layer.weight)
         self.adapters = Adapters(
@@ -80,6 +83,10 @@ class Stack:
         self._leaving = ~self.alive
         self.late: list[tuple[int, State]] = []
         self.epochs_done, self._over = 0, False
+        self._careful_until = 0
+        rank, in_features = lessons[0].layer.A.shape
+        cost = step_cost(self.plan, rank, in_features, len(lessons[0].layer.B)) * len(lessons)
+        self._burst_epochs = min(burst, BURST_MULTIPLICATIONS // cost)
         self.curves: dict[str, Numbers] = {}
         self.latest: dict[str, Numbers] = {}
         self.residuals: list[Residual] = []
@@ -114,11 +121,54 @@ class Stack:
         """Whether there is another epoch to train."""
         return bool(self.places) and self.epochs_done < (self.plan.epochs or 1) and not self._over
 
-    def epoch(self) -> Generator[None, None, bool]:
-        """Train one epoch, and return whether it was the last of any run.
+    def epochs(self) -> Generator[None, None, bool]:
+        """Train one epoch or a burst of them, and return whether that was the last of any run.
 
-        Yields after each step, and after each piece of a look at the validation data.
+        Yields after each step or burst, and after each piece of a look at the validation data.
         """
+        count = self._burst()
+        if count > 1:
+            went_well = self._trained_in_a_burst(count)
+            yield None
+            if went_well:
+                return False
+        return (yield from self._epoch())
+
+    def _burst(self) -> int:
+        """How many epochs may be trained before anyone looks: short ones, of which only the losses are to be told."""
+        if self._watch is not None or self._validation is not None or self._optimizer is None:
+            return 1
+        if not isinstance(self._objective, ByMoments) or self.epochs_done < self._careful_until:
+            return 1
+        return max(1, min(self._burst_epochs, (self.plan.epochs or 1) - self.epochs_done))
+
+    def _trained_in_a_burst(self, count: int) -> bool:
+        """Train some epochs, and take all of them back where one of them would have ended a run."""
+        assert self._optimizer is not None, "closed_form takes one epoch"
+        assert isinstance(self._objective, ByMoments), "rows are trained an epoch at a time"
+        before = [self.backend.copied(array) for array in self._moving()]
+        block = self.backend.zeros(count, len(self.lessons), dtype="float64")
+        for number in range(count):
+            block[number] = self._objective.losses()
+            self._step(self._optimizer, self.epochs_done + number)
+        all_losses = np.maximum(self.backend.cpu(block), 0)
+        if self._lost(self._objective.lost(block).any(0)) is None and self._finite(all_losses) is None:
+            self._curve("losses")[:, self.epochs_done : self.epochs_done + count] = all_losses.T
+            self.latest = {"losses": all_losses}
+            self.epochs_done += count
+            return True
+        for array, earlier in zip(self._moving(), before, strict=True):
+            array[...] = earlier
+        self._optimizer.steps -= count
+        self._careful_until = self.epochs_done + count
+        return False
+
+    def _moving(self) -> list[Array]:
+        """What a step changes."""
+        memory = {} if self._optimizer is None else self._optimizer.memory
+        return [self.adapters.parameters, *memory.values()]
+
+    def _epoch(self) -> Generator[None, None, bool]:
         self._part(self._leaving)
         looks_back = self._watch is not None and self._looks_back
         before = self.backend.copied(self.adapters.parameters) if looks_back else self.adapters.parameters
@@ -287,8 +337,8 @@ class Stack:
         """Which runs' losses have lost their digits, where there are rows to go on with; None where none has."""
         if lost is None or not lost.any():
             return None
-        flags: Flags = self.backend.cpu(lost) & self._has_rows
-        return flags
+        flags: Flags = self.backend.cpu(lost) & self._has_rows & self.alive
+        return flags if flags.any() else None
 
     def _part(self, lost: Flags | None, which: Flags | None = None, over: bool = False) -> None:
         """Take runs out, as they stand."""
@@ -299,14 +349,14 @@ class Stack:
         self.alive = self.alive & ~parting
 
     def _finite(self, losses: Numbers) -> Flags | None:
-        """Which runs have a loss and parameters that are all finite as float32; None where all have."""
+        """Which runs have losses (…, runs) and parameters that are all finite as float32; None where all have."""
         parameters, xp = self.adapters.parameters, self.backend.xp
         squares = self.backend.cpu(xp.matmul(parameters[:, None], parameters[:, :, None]))
         if max(float(losses.max()), float(squares.max())) < SAFE_SQUARES:  # a NaN is not below anything
             return None
         largest = self.backend.cpu(xp.amax(xp.abs(parameters), axis=1))
-        finite: Flags = (losses <= FLOAT32_MAX) & (largest <= FLOAT32_MAX)
-        return None if finite.all() else finite
+        finite: Flags = (losses.reshape(-1, len(self.lessons)) <= FLOAT32_MAX).all(0) & (largest <= FLOAT32_MAX)
+        return None if finite[self.places].all() else finite
 
     def _curve(self, name: str) -> Numbers:
         if name not in self.curves:
@@ -318,7 +368,8 @@ class Stack:
         if numbers is None:
             return np.empty(0)
         on_cpu: Numbers = np.maximum(self.backend.cpu(numbers), 0)
-        self._curve(name)[:, self.epochs_done - 1] = self.latest[name] = on_cpu
+        self._curve(name)[:, self.epochs_done - 1] = on_cpu
+        self.latest[name] = on_cpu[None]
         return on_cpu
 
 

@@ -29,11 +29,10 @@ def likeness(plan: Plan, spec: Spec) -> Hashable:
     )
 
 
-def step_cost(plan: Plan, spec: Spec) -> int:
+def step_cost(plan: Plan, rank: int, in_features: int, out_features: int) -> int:
     """Multiplications of one step, about."""
-    size = spec.in_features + spec.out_features
-    rows = spec.in_features if plan.path == "moments" else 3 * (plan.batch_size or plan.n_train)
-    return spec.rank * size * rows
+    rows = in_features if plan.path == "moments" else 3 * (plan.batch_size or plan.n_train)
+    return rank * (in_features + out_features) * rows
 
 
 def _kind(source: Source, by_rows: bool) -> Hashable:

@@ -9,7 +9,7 @@ import numpy as np
 from service.engine import Capacity, Engine
 from service.jobs.job import Job
 from service.models.model import Model
-from service.training.fit import Ended, Epoch, fit
+from service.training.fit import Ended, Epochs, fit
 from service.training.plan import Plan
 from service.training.sources import Inline, Random
 from service.training.stack import Fitted, Lesson
@@ -65,8 +65,8 @@ def driven(lesson: Lesson) -> tuple[list[float], Fitted]:
     """The losses of a run in this process, and what it leaves."""
     losses: list[float] = []
     for told in fit([lesson]):
-        if isinstance(told, Epoch):
-            losses += told.curves["losses"].tolist()
+        if isinstance(told, Epochs):
+            losses += told.curves["losses"][:, 0].tolist()
         elif isinstance(told, Ended):
             assert isinstance(told.outcome, Fitted)
             return losses, told.outcome

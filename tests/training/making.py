@@ -14,7 +14,7 @@ from service.lora import init
 from service.lora.layer import LoRALinear
 from service.lora.spec import Spec
 from service.training.datasets import drawn
-from service.training.fit import Diverged, Ended, Epoch, fit
+from service.training.fit import Diverged, Ended, Epochs, fit
 from service.training.plan import LOSS_TARGETS, Plan
 from service.training.rows import Rows
 from service.training.schedules import factor
@@ -33,19 +33,19 @@ SMALL = Spec(in_features=6, out_features=4, rank=2, init="normal")
 class Run:
     """What one run told, and its state after each epoch that was asked for it."""
 
-    told: list[Epoch | Ended | None]
+    told: list[Epochs | Ended | None]
     states: dict[int, State]
 
     @property
-    def epochs(self) -> list[Epoch]:
-        return [told for told in self.told if isinstance(told, Epoch)]
+    def epochs(self) -> list[Epochs]:
+        return [told for told in self.told if isinstance(told, Epochs)]
 
     @property
     def losses(self) -> list[float]:
         return self.curve("losses")
 
     def curve(self, name: str) -> list[float]:
-        return [float(epoch.curves[name][0]) for epoch in self.epochs]
+        return [number for epochs in self.epochs for number in epochs.curves[name][:, 0].tolist()]
 
     @property
     def steps(self) -> int:
@@ -87,11 +87,11 @@ def rows_for(loss: str, layer: LoRALinear, n: int, seed: int = 0) -> tuple[Tenso
 
 
 def learn(lesson: Lesson, keep: bool = False) -> Run:
-    """Train to the end; `keep` the state after every epoch."""
+    """Train to the end, in bursts; or one epoch at a time to `keep` the state after each."""
     told, states = [], {}
-    for step in fit([lesson]):
+    for step in fit([lesson], **({"burst": 1} if keep else {})):
         told.append(step)
-        if keep and isinstance(step, Epoch):
+        if keep and isinstance(step, Epochs):
             state = step.state(0)
             states[state.epoch] = state
     return Run(told, states)
@@ -106,7 +106,8 @@ def stacked(
     lessons: list[Lesson], leave: tuple[int, int] | None = None
 ) -> tuple[dict[int, list[float]], dict[int, Any]]:
     """The losses and the outcome of each of some runs side by side; one may `leave` once it has told so many."""
-    steps, losses, outcomes = fit(lessons), {run: [] for run in range(len(lessons))}, {}
+    steps = fit(lessons) if leave is None else fit(lessons, burst=1)
+    losses, outcomes = {run: [] for run in range(len(lessons))}, {}
     sent = None
     while True:
         try:
@@ -114,9 +115,9 @@ def stacked(
         except StopIteration:
             return losses, outcomes
         sent = None
-        if isinstance(told, Epoch):
-            for run, loss in zip(told.runs, told.curves["losses"].tolist(), strict=True):
-                losses[run].append(loss)
+        if isinstance(told, Epochs):
+            for run, curve in zip(told.runs, told.curves["losses"].T.tolist(), strict=True):
+                losses[run] += curve
             if leave is not None and len(losses[leave[0]]) == leave[1]:
                 sent = [leave[0]]
         elif isinstance(told, Ended):

@@ -122,7 +122,7 @@ def test_a_run_yields_none_for_each_batch_an_epoch_after_the_last_and_its_end(n,
     x, y = rows_for("mse", layer, n)
     ended = run(layer, x, y, plan_for("mse", n, epochs=epochs, batch_size=size))
     steps = 1 if size is None else math.ceil(n / size)
-    one = ["NoneType"] * steps + ["Epoch"]
+    one = ["NoneType"] * steps + ["Epochs"]
     assert [type(told).__name__ for told in ended.told][: (steps + 1) * epochs] == one * epochs
     rest = [type(told).__name__ for told in ended.told][(steps + 1) * epochs :]
     assert set(rest[:-1]) == {"NoneType"}

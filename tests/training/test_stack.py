@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.training.fit import Diverged, Ended, Epoch, fit
+from service.training.fit import Diverged, Ended, Epochs, fit
 from service.training.plan import EarlyStopping
 from service.training.rows import Rows
 from service.training.stack import Lesson
@@ -106,7 +106,7 @@ def test_a_run_may_leave_between_any_two_steps(path):
         except StopIteration:
             break
         sent = None
-    assert all(set(one.runs) == {0, 3} for one in told if isinstance(one, Epoch))
+    assert all(set(one.runs) == {0, 3} for one in told if isinstance(one, Epochs))
     assert {one.run for one in told if isinstance(one, Ended)} == {0, 3}
 
 

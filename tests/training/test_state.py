@@ -148,12 +148,12 @@ def test_a_state_is_a_copy_that_the_next_steps_leave_alone(mode):
 WRITES = """
 import os, sys, time
 from service.codecs.message import pack
-from service.training.fit import Epoch, fit
+from service.training.fit import Epochs, fit
 from service.training.state import as_parts
 from tests.training.test_state import killed_lesson
 
-for told in fit([killed_lesson(sys.argv[2])]):
-    if isinstance(told, Epoch):
+for told in fit([killed_lesson(sys.argv[2])], burst=1):
+    if isinstance(told, Epochs):
         with open(sys.argv[1] + ".new", "wb") as file:
             file.write(pack(*as_parts(told.state(0))))
         os.rename(sys.argv[1] + ".new", sys.argv[1])
