@@ -38,8 +38,11 @@ class Backend:
         array = np.asarray(numbers, dtype=dtype)
         return torch.from_numpy(array).to(self.device) if self.xp is torch else array
 
-    def copied(self, array: Array) -> Array:
-        return array.clone() if self.xp is torch else array.copy()
+    def copied(self, array: Array, dtype: str | None = None) -> Array:
+        """A copy of an array or a tensor, converted where a dtype is given."""
+        if self.xp is torch:
+            return array.to(getattr(torch, dtype or str(array.dtype).rpartition(".")[2]), copy=True)
+        return np.array(array, dtype=dtype)
 
     def cpu(self, array: Array) -> Any:
         """A copy as numpy's array."""

@@ -18,6 +18,7 @@ from service.training.plan import BLOCK_NUMBERS
 
 # A loss this far below the largest term of its sum has lost its digits: float64 has 16, and it keeps about six.
 LOST = 1e-10
+MIN_BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,39 +54,47 @@ class Moments:
         )
 
 
-def block_rows(width: int) -> int:
-    """How many rows of so many numbers are gathered at a time."""
-    return max(64, BLOCK_NUMBERS // width)
-
-
 def gather(backend: Backend, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Generator[None, None, Moments]:
-    """The moments of rows, in one pass; yields after each block of them."""
-    size = block_rows(x.shape[1] + y.shape[1])
-    total: Moments | None = None
+    """The moments of at least one row, in one pass; yields after each block of rows.
+
+    Sums are taken about the mean of the first block, which spares them the digits that a common offset would take.
+    """
+    inputs, outputs = x.shape[1], y.shape[1]
+    size = min(len(x), max(MIN_BLOCK_ROWS, BLOCK_NUMBERS // (inputs + outputs)))
+
+    def zeros(*shape: int) -> Array:
+        return backend.zeros(*shape, dtype="float64")
+
+    rows_x, rows_y, xx, xy = zeros(size, inputs), zeros(size, outputs), zeros(inputs, inputs), zeros(inputs, outputs)
+    block_xx, block_xy, sum_x, sum_y = zeros(inputs, inputs), zeros(inputs, outputs), zeros(inputs), zeros(outputs)
+    shift_x = shift_y = None
+    total, yy = 0.0, 0.0
     for start in range(0, len(x), size):
-        rows = slice(start, start + size)
-        block = of_block(backend, x[rows], y[rows], None if weight is None else weight[rows])
-        total = block if total is None else total + block
+        rows = slice(start, min(start + size, len(x)))
+        bx, by = rows_x[: rows.stop - start], rows_y[: rows.stop - start]
+        bx[...], by[...] = backend.array(x[rows]), backend.array(y[rows])
+        if shift_x is None:
+            shift_x, shift_y = bx.mean(0), by.mean(0)
+        bx -= shift_x
+        by -= shift_y
+        wx, wy = bx, by
+        if weight is not None:
+            w = backend.array(weight[rows], "float64")[:, None]
+            wx, wy = bx * w, by * w
+        backend.xp.matmul(wx.T, bx, out=block_xx)
+        backend.xp.matmul(wx.T, by, out=block_xy)
+        xx += block_xx
+        xy += block_xy
+        sum_x += wx.sum(0)
+        sum_y += wy.sum(0)
+        yy += float(backend.xp.einsum("no,no->", wy, by))
+        total += len(bx) if weight is None else float(w.sum())
         yield None
-    assert total is not None, "there is at least one row"
-    return total
-
-
-def of_block(backend: Backend, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Moments:
-    """The moments of few rows."""
-    x, y = (backend.copied(backend.array(rows, "float64")) for rows in (x, y))
-    if weight is None:
-        total, x_mean, y_mean = float(len(x)), x.mean(0), y.mean(0)
-        x -= x_mean
-        y -= y_mean
-        return Moments(len(x), total, x_mean, y_mean, x.T @ x, x.T @ y, float((y * y).sum()))
-    w = backend.array(weight, "float64")
-    total = float(w.sum())
-    x_mean, y_mean = (w @ x) / (total or 1.0), (w @ y) / (total or 1.0)
-    x -= x_mean
-    y -= y_mean
-    weighed = x * w[:, None]
-    return Moments(len(x), total, x_mean, y_mean, weighed.T @ x, weighed.T @ y, float((w @ (y * y)).sum()))
+    mean_x, mean_y = sum_x / (total or 1.0), sum_y / (total or 1.0)  # about the shift
+    xx -= mean_x[:, None] * sum_x
+    xy -= mean_x[:, None] * sum_y
+    yy = max(yy - float(mean_y @ sum_y), 0.0)
+    return Moments(len(x), total, shift_x + mean_x, shift_y + mean_y, xx, xy, yy)
 
 
 @dataclass(frozen=True, eq=False)
