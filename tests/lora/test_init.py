@@ -111,7 +111,7 @@ def test_a_does_not_repeat_rows_of_the_frozen_weight(seed):
     spec = Spec(in_features=16, out_features=16, rank=4)
     weight, _ = frozen(spec, seed)
     A, _ = start(spec, seed)
-    assert not torch.isin(A, weight).any()
+    assert int(torch.isin(A, weight).sum()) < 4  # of 64; now and then two of 2²⁴ numbers are the same
 
 
 def test_the_streams_of_one_seed_are_not_correlated():
