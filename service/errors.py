@@ -140,6 +140,13 @@ class BaseNotFound(NotFound):
     """
 
 
+class DatasetNotFound(NotFound):
+    """There is no data set with this id.
+
+    It was deleted, or it lived in the memory of a server that has restarted. `GET /datasets` lists those there are.
+    """
+
+
 class JobNotFound(NotFound):
     """There is no job with this id.
 
@@ -195,6 +202,13 @@ class ModelBusy(Conflict):
     """A job is under way on this model.
 
     Wait for it, cancel it (`POST /jobs/{id}/cancel`), or delete the model with `?force=true`.
+    """
+
+
+class DatasetBusy(Conflict):
+    """A job that has not ended is to be trained on this data set.
+
+    Wait for the job, or cancel it, and delete the data set then.
     """
 
 

@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     moments_mib: int = _setting(256, "second moments of one data set", unit="MiB", ge=1)
     together_max: int = _setting(256, "jobs trained in one stacked step", unit="jobs", ge=1, le=65_536)
     max_models: int = _setting(10_000, "models", unit="models", ge=1)
+    max_datasets: int = _setting(1_000, "data sets", unit="data sets", ge=1)
     queue_max: int = _setting(1_024, "jobs that wait for a worker", unit="jobs", ge=1)
     keep_jobs: int = _setting(10_000, "jobs remembered after their end; the oldest go first", unit="jobs", ge=1)
     json_body_mib: int = _setting(16, "body of a JSON request", unit="MiB", ge=1, le=1_024)

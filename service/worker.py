@@ -19,17 +19,18 @@ from torch import Tensor
 from service.codecs.message import pack, unpack
 from service.lora.layer import LoRALinear
 from service.training import datasets
+from service.training.arrays import backend_of
 from service.training.fit import Diverged, Ended, Epochs, Steps, fit, fit_one
+from service.training.moments import Moments, given_moments
 from service.training.plan import Plan, from_dict
 from service.training.rows import Rows
-from service.training.sources import Source
+from service.training.sources import Source, has_rows
 from service.training.stack import Fitted, Lesson
 
 NICENESS = 10
 REPORT_SECONDS = 0.02  # finished epochs are told together when they come faster than this
 
 LAYER = frozenset({"weight", "bias", "A", "B", "own_bias"})
-ROWS = ("x", "y", "weight")
 
 Message = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
@@ -102,28 +103,31 @@ def perform(task: Message, device: str, cancelled: Callable[[], Collection[str]]
 def prepare(jobs: Sequence[dict[str, Any]], tensors: dict[str, Tensor], device: str) -> list[Lesson]:
     """What each job learns from, on the device; jobs share the tensors and rows that are the same."""
     placed = {name: tensor.to(device) for name, tensor in tensors.items()}
-    drawn: dict[Any, Rows] = {}
+    known: dict[Any, tuple[Rows | None, Moments | None]] = {}
 
-    def rows_of(source: Source, layer: LoRALinear, sent: dict[str, Tensor]) -> Rows:
+    def learned_from(source: Source, layer: LoRALinear, sent: dict[str, Tensor]) -> tuple[Rows | None, Moments | None]:
         key = (source, id(layer.weight), *(id(tensor) for tensor in sent.values()))
-        if key not in drawn:
-            drawn[key] = datasets.load(source, layer, sent)
-        return drawn[key]
+        if key not in known:
+            rows = datasets.load(source, layer, sent) if has_rows(source) else None
+            known[key] = rows, given_moments(backend_of(layer.weight), sent)
+        return known[key]
 
     def lesson(job: dict[str, Any]) -> Lesson:
         own: dict[str, Any] = {name: placed[key] for name, key in job["tensors"].items()}
         parts = {name: own[name] for name in LAYER if name in own}
         data, held_out = (
-            {name: own[f"{kind}.{name}"] for name in ROWS if f"{kind}.{name}" in own} for kind in ("data", "validation")
+            {name.removeprefix(kind): own[name] for name in own if name.startswith(kind)}
+            for kind in ("data.", "validation.")
         )
         layer, plan = LoRALinear(**{"bias": None, **parts}, scaling=job["scaling"]), from_dict(job["plan"])
-        rows = rows_of(plan.data, layer, data)
-        validation = None
-        if plan.n_validation:
+        rows, moments = learned_from(plan.data, layer, data)
+        validation, validation_moments = None, None
+        if plan.n_validation and rows is not None:
             rows, validation = datasets.split(rows, plan.n_validation, datasets.drawn(plan.seed))
+            moments = None  # those of all rows
         elif plan.held_out is not None:
-            validation = rows_of(plan.held_out, layer, held_out)
-        return Lesson(layer, plan, rows, validation=validation, dropout=job["dropout"])
+            validation, validation_moments = learned_from(plan.held_out, layer, held_out)
+        return Lesson(layer, plan, rows, moments, validation, validation_moments, job["dropout"])
 
     return [lesson(job) for job in jobs]
 

@@ -9,7 +9,7 @@ from fastapi import Depends, Path
 from starlette.requests import Request
 
 from service.engine import Engine
-from service.ids import JOB_ID, MODEL_ID
+from service.ids import DATASET_ID, JOB_ID, MODEL_ID
 from service.schemas import fields
 from service.settings import Settings, usable_cores
 
@@ -35,6 +35,9 @@ async def settings_of(request: Request) -> Settings:
 EngineOf = Annotated[Engine, Depends(engine_of)]
 SettingsOf = Annotated[Settings, Depends(settings_of)]
 ModelIdPath = Annotated[str, Path(pattern=MODEL_ID, description="the model's id", examples=[fields.A_MODEL_ID])]
+DatasetIdPath = Annotated[
+    str, Path(pattern=DATASET_ID, description="the data set's id", examples=[fields.A_DATASET_ID])
+]
 JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="the job's id", examples=[fields.A_JOB_ID])]
 
 _threads = ThreadPoolExecutor(max_workers=max(2, usable_cores()), thread_name_prefix="lora-api")

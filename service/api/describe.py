@@ -26,6 +26,8 @@ from service.errors import (
     Validation,
 )
 from service.schemas.answers import (
+    Dataset,
+    DatasetPage,
     EventPage,
     ForwardResponse,
     Job,
@@ -52,6 +54,8 @@ SCHEMAS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
     (RankProfileRequest, "validation"),
     (ForwardRequest, "validation"),
     (Model, "serialization"),
+    (Dataset, "serialization"),
+    (DatasetPage, "serialization"),
     (ModelPage, "serialization"),
     (Job, "serialization"),
     (JobPage, "serialization"),

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from service.bounds import NOT_FINITE, out_of_bounds, refusal, shown
 from service.errors import Fault, NonFinite, Validation, pointer
-from service.ids import BASE_ID, MODEL_ID
+from service.ids import BASE_ID, DATASET_ID, MODEL_ID
 from service.lora.spec import PLANNED_INITS
-from service.schemas.fields import A_MODEL_ID, TEXT
+from service.schemas.fields import A_DATASET_ID, A_MODEL_ID, TEXT
 from service.schemas.requests import DATA, FRACTION, EarlyStopping
 
 BOUNDS = {
@@ -35,6 +35,7 @@ PATTERNS = {
     TEXT: "text without control characters",
     BASE_ID: "the id of a base, which is base_ and 64 hexadecimal digits",
     MODEL_ID: f"the id of a model, such as {A_MODEL_ID}",
+    DATASET_ID: f"the id of a data set, such as {A_DATASET_ID}",
 }
 # What PyTorch, PEFT, transformers and OpenAI call our fields.
 SYNONYMS = {
@@ -113,7 +114,7 @@ def _sentence(fault: Mapping[str, Any], schema: type[BaseModel] | None) -> tuple
     if kind == "union_tag_invalid":
         return Validation, f"kind is {shown(context['tag'])}; it must be one of {context['expected_tags']}"
     if kind == "union_tag_not_found":
-        return Validation, "kind is required: random, teacher, digits or inline"
+        return Validation, f"kind is required: {', '.join(DATA)}"
     return Validation, f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 

@@ -1,6 +1,7 @@
 """Models and jobs as the world sees them."""
 
 from service.jobs.job import Job
+from service.models.dataset import Dataset
 from service.models.model import Model
 from service.schemas import answers
 from service.training import plan
@@ -29,6 +30,25 @@ def of_model(model: Model) -> answers.Model:
         created_at=model.created_at,
         updated_at=model.updated_at,
         last_loss=model.last_loss,
+        durable=False,
+    )
+
+
+def of_dataset(dataset: Dataset) -> answers.Dataset:
+    """What a data set holds."""
+    source = dataset.source
+    return answers.Dataset(
+        id=dataset.id,
+        in_features=source.in_features,
+        out_features=source.out_features,
+        targets=source.targets,
+        weighted=source.weighted,
+        n_samples=source.n_samples,
+        keep_rows=source.kept,
+        moments=source.gathered,
+        bytes=dataset.nbytes,
+        created_at=dataset.created_at,
+        updated_at=dataset.updated_at,
         durable=False,
     )
 

@@ -17,8 +17,8 @@ MAX_HEADER_BYTES = 2**20
 Tensors = dict[str, NDArray[np.generic]]
 
 
-def load(body: bytes | bytearray, names: Collection[str] | None = None) -> Tensors:
-    """The tensors of a file; exactly these names, where some are given.
+def load(body: bytes | bytearray, names: Collection[str] | None = None, integers: Collection[str] = ()) -> Tensors:
+    """The tensors of a file; exactly these names, where some are given. Those named `integers` may hold such.
 
     Raises:
         BadSafetensors: for a file that the library refuses, other names, or dtypes that are not float.
@@ -38,7 +38,7 @@ def load(body: bytes | bytearray, names: Collection[str] | None = None) -> Tenso
         found = ", ".join(sorted(tensors))[:120] or "nothing"
         raise _bad(f"the file holds {found}; it must hold exactly {', '.join(names)}")
     for name, tensor in tensors.items():
-        if tensor.dtype.str not in FLOATS:
+        if tensor.dtype.str not in FLOATS and not (name in integers and tensor.dtype.kind in "iu"):
             raise _bad(f"{name} is {tensor.dtype}; it must be {FLOATS_IN_WORDS}")
     return tensors
 

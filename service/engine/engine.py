@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from service.codecs.message import Arrays, pack
 from service.engine.profile import Reach, rank_profile
 from service.engine.run import Run
 from service.engine.stack import Stack, Stacks
+from service.engine.upload import must_go_on, named, read
 from service.errors import (
+    DatasetBusy,
     Draining,
     Fault,
     JobNotFound,
@@ -35,10 +37,12 @@ from service.jobs.workers import Workers
 from service.lora import init
 from service.lora.spec import FLOAT32_BYTES, Spec
 from service.models.budget import Budget
+from service.models.dataset import Dataset
 from service.models.model import Base, Model
 from service.models.registry import Registry
+from service.models.shelf import Shelf
 from service.training.plan import MOMENTS_BYTES, Plan, bytes_needed, fitted
-from service.training.sources import Inline, Source, check_rows
+from service.training.sources import Inline, Source, Stored, check_rows
 
 MIB = 2**20
 # Where the libraries under numpy and torch look for how many threads they may use.
@@ -56,6 +60,7 @@ class Capacity:
     moments_bytes: int = MOMENTS_BYTES
     forward_bytes: int = 64 * MIB
     max_models: int = 10_000
+    max_datasets: int = 1_000
     queue_max: int = 1_024
     keep_jobs: int = 10_000
     workers: int = 1
@@ -75,6 +80,7 @@ class Engine:
         self.device = device
         self.budget = Budget(self.capacity.memory_bytes)
         self.registry = Registry(self.capacity.max_models, self.budget)
+        self.datasets = Shelf(self.capacity.max_datasets, self.budget)
         self.ledger = Ledger(self.capacity.keep_jobs)
         self.queue: Queue[Run] = Queue(self.capacity.queue_max)
         # -P: a worker takes its modules from where the service is installed, not from the folder it is started in.
@@ -92,7 +98,7 @@ class Engine:
         self.forwards = self.forward_rows = 0
         self._lock = threading.Lock()  # around taking in a model or a job, and deleting them
         self._profiling = threading.Lock()  # a profile may keep a core busy for long
-        self._new_model, self._new_job = Mint("mdl"), Mint("job")
+        self._new_model, self._new_job, self._new_dataset = Mint("mdl"), Mint("job"), Mint("dat")
 
     def __enter__(self) -> "Engine":
         self.start()
@@ -244,20 +250,82 @@ class Engine:
             Draining: when the service is shutting down.
         """
         spec = self.registry.get(model_id).spec
-        plan, rows = self._settled(plan, rows, spec)
+        plan, rows, stored = self._settled(plan, rows, spec)
         with self._lock:
             if self.draining:
                 raise Draining("the service is shutting down and takes no more training")
             self.registry.get(model_id)
+            for dataset_id in _dataset_ids(plan):
+                self.datasets.get(dataset_id)
             self.queue.must_have_room()
             job = Job(
                 id=self._new_job(), model_id=model_id, epochs=plan.epochs or 1, plan=plan, created_at=instant().wall
             )
-            run = Run(job.id, model_id, plan, spec, rows, self.registry, self.ledger)
+            run = Run(job.id, model_id, plan, spec, rows, stored, self.registry, self.ledger)
             self.budget.take(run.nbytes)
             self.ledger.add(job)
             self.queue.put(run)
             return job
+
+    def upload(self, arrays: Arrays, *, keep_rows: bool = True) -> Dataset:
+        """A new data set of rows x, y and perhaps weight; without `keep_rows` only their moments are kept.
+
+        Raises:
+            Validation, ShapeMismatch, NonFinite, LimitExceeded, CapacityExhausted
+        """
+        sent = read(arrays, self.capacity.moments_bytes, keep_rows)
+
+        def make() -> Dataset:
+            dataset_id, at = self._new_dataset(), instant().wall
+            return Dataset(
+                id=dataset_id,
+                source=named(sent.source, dataset_id),
+                columns=sent.rows if keep_rows else {},
+                moments=sent.moments,
+                created_at=at,
+                updated_at=at,
+            )
+
+        return self.datasets.add(make, sent.nbytes)
+
+    def append(self, dataset_id: str, arrays: Arrays) -> Dataset:
+        """The data set with more rows, which jobs from now on are trained on.
+
+        Raises:
+            DatasetNotFound, Validation, ShapeMismatch, NonFinite, LimitExceeded, CapacityExhausted
+        """
+        keep_rows = self.datasets.get(dataset_id).source.kept
+        sent = read(arrays, self.capacity.moments_bytes, keep_rows)
+
+        def room(dataset: Dataset) -> int:
+            must_go_on(dataset.source, sent.source)
+            return dataset.room_needed(sent.source)
+
+        return self.datasets.grow(
+            dataset_id, room, lambda dataset: dataset.grown(sent.rows, sent.source, sent.moments, instant().wall)
+        )
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        """Forget a data set.
+
+        Raises:
+            DatasetNotFound
+            DatasetBusy: while a job that has not ended is to be trained on it.
+        """
+        with self._lock:
+            self.datasets.get(dataset_id)
+            for job in self.ledger.all():
+                if not job.state.terminal and dataset_id in _dataset_ids(job.plan):
+                    raise DatasetBusy(f"job {job.id} is {job.state} on data set {dataset_id}; cancel it first")
+            self.datasets.remove(dataset_id)
+
+    def stored(self, dataset_id: str) -> Stored:
+        """A data set as what to train on.
+
+        Raises:
+            DatasetNotFound
+        """
+        return self.datasets.get(dataset_id).source
 
     def rank_profile(self, model_id: str, data: Source, rows: Arrays | None = None) -> list[Reach]:
         """The lowest loss that any adapter on the model's base reaches at each rank, for full-batch mse on the data.
@@ -267,12 +335,12 @@ class Engine:
             TemporaryReducedCapacity: while another profile is computed.
         """
         model = self.registry.get(model_id)
-        plan, rows = self._settled(Plan(optimizer="closed_form", data=data), rows, model.spec)
+        plan, rows, stored = self._settled(Plan(optimizer="closed_form", data=data), rows, model.spec)
         if not self._profiling.acquire(blocking=False):
             raise TemporaryReducedCapacity("another rank profile is being computed; try again when it is done", limit=1)
         try:
             with self.budget.held(bytes_needed(plan, model.spec)):
-                return rank_profile(model, plan, rows)
+                return rank_profile(model, plan, {**rows, **stored.get("data", {})})
         finally:
             self._profiling.release()
 
@@ -288,8 +356,16 @@ class Engine:
             self.workers.tell(job_id, pack({"do": "cancel", "job": job_id}))
         return job
 
-    def _settled(self, plan: Plan, rows: Arrays | None, spec: Spec) -> tuple[Plan, Arrays]:
-        """The plan with every setting in force for a model, and its rows, checked, as the service computes."""
+    def _settled(self, plan: Plan, rows: Arrays | None, spec: Spec) -> tuple[Plan, Arrays, dict[str, Arrays]]:
+        """The plan with every setting in force for a model, the rows that came with it, and those of its data sets."""
+        stored: dict[str, Arrays] = {}
+        for field in ("data", "validation"):
+            source = getattr(plan, field)
+            if isinstance(source, Stored):  # as it is now: it may have grown, or be gone
+                dataset = self.datasets.get(source.id)
+                now: dict[str, Any] = {field: dataset.source}
+                plan = replace(plan, **now)
+                stored[field] = {f"{field}.{name}": array for name, array in dataset.arrays().items()}
         given = {
             name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array  # classes stay integers
             for name, array in (rows or {}).items()
@@ -299,7 +375,7 @@ class Engine:
             if isinstance(source, Inline):
                 sent = {name.removeprefix(f"{within}."): given[name] for name in given if name.startswith(f"{within}.")}
                 check_rows(sent, source.targets == "classes", spec.in_features, spec.out_features, within)
-        return plan, given
+        return plan, given, stored
 
     def _end(self, job_id: str, state: State, reason: str | None = None, detail: str | None = None) -> Job:
         """The job in a terminal state, unless it had ended before."""
@@ -323,3 +399,8 @@ class Engine:
     def _placed(self, tensor: Tensor | None) -> Any:
         """The tensor where the engine computes."""
         return None if tensor is None else tensor.to(self.device)
+
+
+def _dataset_ids(plan: Plan) -> list[str]:
+    """The data sets that a plan is trained and validated on."""
+    return [source.id for source in (plan.data, plan.validation) if isinstance(source, Stored)]

@@ -10,7 +10,7 @@ from service.codecs.message import Arrays
 from service.models.model import Model
 from service.training import datasets
 from service.training.arrays import backend_of
-from service.training.moments import best_losses, gather, residual
+from service.training.moments import best_losses, gather, given_moments, residual
 from service.training.plan import Plan
 
 T = TypeVar("T")
@@ -29,9 +29,12 @@ def rank_profile(model: Model, plan: Plan, rows: Arrays) -> list[Reach]:
     """The reach of every rank from 0 to min(in_features, out_features), for full-batch mse on the plan's data."""
     layer, spec = model.layer, model.spec
     sent = {name.removeprefix("data."): torch.from_numpy(array) for name, array in rows.items()}
-    data = datasets.load(plan.data, layer, sent)
     backend = backend_of(layer.weight)
-    known = residual(backend, _last(gather(backend, data.x, data.y, data.weight)), layer)
+    moments = given_moments(backend, sent)
+    if moments is None:
+        data = datasets.load(plan.data, layer, sent)
+        moments = _last(gather(backend, data.x, data.y, data.weight))
+    known = residual(backend, moments, layer)
     own = spec.out_features * spec.train_bias
     return [
         Reach(rank, loss, rank * (spec.in_features + spec.out_features) + own)

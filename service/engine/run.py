@@ -1,6 +1,6 @@
 """One training job between the engine and the worker that has it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -28,7 +28,15 @@ class Run:
     """
 
     def __init__(
-        self, job_id: str, key: str, plan: Plan, spec: Spec, rows: Arrays, registry: Registry, ledger: Ledger
+        self,
+        job_id: str,
+        key: str,
+        plan: Plan,
+        spec: Spec,
+        rows: Arrays,
+        stored: Mapping[str, Arrays],
+        registry: Registry,
+        ledger: Ledger,
     ) -> None:
         self.job_id = job_id
         self.key = key
@@ -36,12 +44,13 @@ class Run:
         self.bytes_needed = bytes_needed(plan, spec)
         self.step_cost = step_cost(plan, spec.rank, spec.in_features, spec.out_features)
         self._rows = rows
+        self._stored = {name: array for arrays in stored.values() for name, array in arrays.items()}
         self._registry = registry
         self._ledger = ledger
 
     @property
     def nbytes(self) -> int:
-        """What the rows take while the job waits or runs."""
+        """What the rows that came with the job take while it waits or runs; those of data sets are counted there."""
         return sum(array.nbytes for array in self._rows.values())
 
     def begin(self, together: int) -> tuple[dict[str, Any], Arrays] | None:
@@ -62,7 +71,11 @@ class Run:
             "scaling": model.spec.scaling,
             "dropout": model.spec.dropout,
         }
-        return header, {**{name: tensor.cpu().numpy() for name, tensor in tensors.items()}, **self._rows}
+        return header, {
+            **{name: tensor.cpu().numpy() for name, tensor in tensors.items()},
+            **self._rows,
+            **self._stored,
+        }
 
     def progressed(self, curves: dict[str, list[float]]) -> None:
         """More epochs are done."""

@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from service.jobs.state import State
-from service.schemas.fields import A_BASE_ID, A_JOB_ID, A_MODEL_ID, NESTED_NUMBERS, BaseId, JobId, ModelId
+from service.schemas.fields import (
+    A_BASE_ID,
+    A_DATASET_ID,
+    A_JOB_ID,
+    A_MODEL_ID,
+    NESTED_NUMBERS,
+    BaseId,
+    DatasetId,
+    JobId,
+    ModelId,
+)
 from service.training import plan, sources
 
 
@@ -171,6 +181,50 @@ class RankProfile(BaseModel):
 
     model_id: ModelId
     ranks: list[Reach]
+
+
+DATASET_EXAMPLE: dict[str, Any] = {
+    "id": A_DATASET_ID,
+    "in_features": 64,
+    "out_features": 10,
+    "targets": "numbers",
+    "weighted": False,
+    "n_samples": 100_000,
+    "keep_rows": False,
+    "moments": True,
+    "bytes": 38_504,
+    "created_at": "2026-11-24T10:00:00Z",
+    "updated_at": "2026-11-24T10:00:05Z",
+    "durable": False,
+}
+
+
+class Dataset(BaseModel):
+    """Uploaded rows to train on."""
+
+    model_config = _example(DATASET_EXAMPLE)
+
+    id: DatasetId
+    in_features: int
+    out_features: int | None = Field(description="null where the targets are classes")
+    targets: Literal["numbers", "probabilities", "classes"] = Field(description="what y holds")
+    weighted: bool = Field(description="each row has a weight")
+    n_samples: int = Field(description="rows so far")
+    keep_rows: bool = Field(description="the rows are kept, and not their moments alone")
+    moments: bool = Field(description="their second moments are there: full-batch mse needs nothing else")
+    bytes: int = Field(description="memory that it takes")
+    created_at: datetime
+    updated_at: datetime
+    durable: bool = Field(description="whether it outlives a restart of the service")
+
+
+class DatasetPage(BaseModel):
+    """Some data sets, oldest first, and the cursor to the next of them."""
+
+    model_config = _example({"items": [DATASET_EXAMPLE], "next_cursor": None})
+
+    items: list[Dataset]
+    next_cursor: str | None
 
 
 class ModelPage(BaseModel):

@@ -1,5 +1,6 @@
 """What is sent to the service: nothing is converted, and nothing unknown is ignored."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Len
@@ -7,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator
 
 from service.codecs.json import classes, numbers
 from service.lora.spec import Alpha, Dropout, Features, Init, Rank, Seed, refuse
-from service.schemas.fields import NESTED_NUMBERS, BaseId, Metadata, Text
+from service.schemas.fields import NESTED_NUMBERS, BaseId, DatasetId, Metadata, Text
 from service.training import digits, plan, sources
 from service.training.plan import (
     Beta,
@@ -72,6 +73,9 @@ X, Y = "inputs (n, in_features)", "targets (n, out_features), or one integer cla
 WEIGHT = "how much each row counts (n,); a loss is the weighted mean over the rows"
 
 
+Find = Callable[[str], sources.Stored]  # an uploaded data set by its id
+
+
 class RandomData(Request):
     """Inputs and targets N(0, 1)."""
 
@@ -79,7 +83,7 @@ class RandomData(Request):
     n_samples: Samples = 1_000
     seed: Seed | None = Field(None, description="of the rows; default: the job's seed")
 
-    def described(self) -> sources.Source:
+    def described(self, find: Find) -> sources.Source:
         return sources.Random(n_samples=self.n_samples, seed=self.seed)
 
 
@@ -92,7 +96,7 @@ class TeacherData(Request):
     noise: NotNegative = Field(0.0, description="standard deviation of what is added to the targets")
     seed: Seed | None = Field(None, description="of the rows and the change; default: the job's seed")
 
-    def described(self) -> sources.Source:
+    def described(self, find: Find) -> sources.Source:
         return sources.Teacher(**self.model_dump(exclude={"kind"}))
 
 
@@ -102,7 +106,7 @@ class DigitsData(Request):
     kind: Literal["digits"]
     split: digits.Split = Field("train", description="train: 1,437 rows; test: the other 360; all")
 
-    def described(self) -> sources.Source:
+    def described(self, find: Find) -> sources.Source:
         return sources.Digits(split=self.split)
 
 
@@ -116,7 +120,7 @@ class InlineData(Request):
     y: Annotated[Any, _targets("data.y"), NESTED] = Field(description=Y)
     weight: Annotated[Any, _numbers("data.weight"), NESTED] | None = Field(None, description=WEIGHT)
 
-    def described(self) -> sources.Source:
+    def described(self, find: Find) -> sources.Source:
         if not len(self.x):
             refuse(f"{self.within}/x", f"{self.within}.x has no rows; at least one is needed")
         weighted = self.weight is not None
@@ -133,11 +137,22 @@ class InlineValidation(InlineData):
     weight: Annotated[Any, _numbers("validation.weight"), NESTED] | None = Field(None, description=WEIGHT)
 
 
-DATA: dict[str, type[RandomData | TeacherData | DigitsData | InlineData]] = {
+class DatasetData(Request):
+    """An uploaded data set, as it is when the job is accepted."""
+
+    kind: Literal["dataset"]
+    id: DatasetId
+
+    def described(self, find: Find) -> sources.Source:
+        return find(self.id)
+
+
+DATA: dict[str, type[RandomData | TeacherData | DigitsData | InlineData | DatasetData]] = {
     "random": RandomData,
     "teacher": TeacherData,
     "digits": DigitsData,
     "inline": InlineData,
+    "dataset": DatasetData,
 }
 
 
@@ -152,7 +167,7 @@ def inline_rows(**sources: Any) -> dict[str, Any]:
     }
 
 
-AnyData = Annotated[RandomData | TeacherData | DigitsData | InlineData, Field(discriminator="kind")]
+AnyData = Annotated[RandomData | TeacherData | DigitsData | InlineData | DatasetData, Field(discriminator="kind")]
 FRACTION = "fraction"
 
 
@@ -167,7 +182,8 @@ AnyValidation = Annotated[
     | Annotated[RandomData, Tag("random")]
     | Annotated[TeacherData, Tag("teacher")]
     | Annotated[DigitsData, Tag("digits")]
-    | Annotated[InlineValidation, Tag("inline")],
+    | Annotated[InlineValidation, Tag("inline")]
+    | Annotated[DatasetData, Tag("dataset")],
     Discriminator(_kind_of_validation),
 ]
 
@@ -202,15 +218,15 @@ class TrainRequest(Request):
     )
     early_stopping: EarlyStopping | None = Field(None, description="when to stop before the last epoch")
 
-    def plan(self) -> plan.Plan:
-        """The plan that this asks for."""
+    def plan(self, find: Find) -> plan.Plan:
+        """The plan that this asks for, on data sets that `find` knows."""
         # Only what was asked for: a setting that an optimizer does not have has a default here all the same.
         settings: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
-        settings["data"] = self.data.described()
+        settings["data"] = self.data.described(find)
         if self.betas is not None:
             settings["betas"] = tuple(self.betas)
         if isinstance(self.validation, Request):
-            settings["validation"] = self.validation.described()
+            settings["validation"] = self.validation.described(find)
         if self.early_stopping is not None:
             settings["early_stopping"] = plan.EarlyStopping(**self.early_stopping.model_dump())
         return plan.Plan(**settings)

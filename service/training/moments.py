@@ -4,9 +4,10 @@ The loss and both gradients depend on the rows only through their means and the 
 nothing of a layer: they serve every base, and those of two sets of rows add up to those of both.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,8 @@ from service.training.plan import BLOCK_NUMBERS
 # A loss this far below the largest term of its sum has lost its digits: float64 has 16, and it keeps about six.
 LOST = 1e-10
 MIN_BLOCK_ROWS = 256
+
+MATRICES = ("x_mean", "y_mean", "xx", "xy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,21 @@ class Moments:
             self.xy + other.xy + (between * x)[:, None] * y,
             self.yy + other.yy + between * float(y @ y),
         )
+
+
+def as_arrays(moments: Moments) -> dict[str, Array]:
+    """The moments as named arrays, to be kept or sent."""
+    counts = np.array([moments.rows, moments.weight, moments.yy], dtype=np.float64)
+    return {"counts": counts, **{name: getattr(moments, name) for name in MATRICES}}
+
+
+def given_moments(backend: Backend, arrays: Mapping[str, Tensor]) -> Moments | None:
+    """The moments that `as_arrays` described, where they are among the arrays, each under `moments.` and its name."""
+    if "moments.counts" not in arrays:
+        return None
+    rows, weight, yy = arrays["moments.counts"].tolist()
+    matrices = {name: backend.array(arrays[f"moments.{name}"], "float64") for name in MATRICES}
+    return Moments(rows=int(rows), weight=weight, yy=yy, **matrices)
 
 
 def gather(backend: Backend, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Generator[None, None, Moments]:

@@ -80,12 +80,16 @@ class Inline:
 class Stored:
     """An uploaded data set, as it was when the job was accepted.
 
-    `kept`: its rows are there; `gathered`: its moments are. Both travel beside the plan.
+    `out_features` is None where the targets are classes, of which `classes` is one more than the greatest. `kept`: its
+    rows are there; `gathered`: its moments are. Both travel beside the plan.
     """
 
     id: str
     n_samples: Samples
     targets: Targets
+    in_features: int
+    out_features: int | None
+    classes: int = 0
     weighted: bool = False
     kept: bool = True
     gathered: bool = False
@@ -124,6 +128,8 @@ def settled(source: Source, spec: Spec, seed: int, within: str) -> Source:
     bounds.check(source, within)
     if isinstance(source, Digits):
         _check_digits(spec, within)
+    if isinstance(source, Stored):
+        _check_stored(source, spec, within)
     if isinstance(source, Random | Teacher) and source.seed is None:
         source = replace(source, seed=seed)
     return _taught(source, spec, within) if isinstance(source, Teacher) else source
@@ -133,28 +139,28 @@ def check_rows(rows: Mapping[str, NDArray[Any]], classes: bool, inputs: int, out
     """Check rows that were sent: x (n, inputs), y (n, outputs) or n classes below `outputs`, and perhaps weight (n,).
 
     Args:
-        within: the dotted name of the object that holds them, for errors.
+        within: the name of the object that holds them, if one does, for errors.
 
     Raises:
         ShapeMismatch, Validation, NonFinite: with what was expected and what came.
     """
     n = len(rows["x"])
     shapes = {"x": (n, inputs), "y": (n,) if classes else (n, outputs), "weight": (n,)}
-    pointer = "/" + within.replace(".", "/")
+    pointer, prefix = (f"/{within}", f"{within}.") if within else ("", "")
     for name, array in rows.items():
         if array.shape != shapes[name]:
-            detail = f"{within}.{name} has shape {list(array.shape)}; it must be {list(shapes[name])}"
+            detail = f"{prefix}{name} has shape {list(array.shape)}; it must be {list(shapes[name])}"
             raise ShapeMismatch(detail, Fault(f"{pointer}/{name}", detail))
     y, weight = rows["y"], rows.get("weight")
     if classes and not ((y >= 0) & (y < outputs)).all():
         wrong = int(y[(y < 0) | (y >= outputs)][0])
-        detail = f"{within}.y has the class {wrong}; the model's classes are 0 to {outputs - 1}"
+        detail = f"{prefix}y has the class {wrong}; the model's classes are 0 to {outputs - 1}"
         raise Validation(detail, Fault(f"{pointer}/y", detail))
     if weight is not None and not (weight >= 0).all():
-        detail = f"{within}.weight has {weight.min()}; a weight is at least 0"
+        detail = f"{prefix}weight has {weight.min()}; a weight is at least 0"
         raise Validation(detail, Fault(f"{pointer}/weight", detail))
     if weight is not None and not 0 < float(weight.sum(dtype=float)) < float("inf"):
-        detail = f"{within}.weight adds up to {weight.sum(dtype=float)}; it must be finite and above 0"
+        detail = f"{prefix}weight adds up to {weight.sum(dtype=float)}; it must be finite and above 0"
         raise NonFinite(detail, Fault(f"{pointer}/weight", detail))
 
 
@@ -172,6 +178,19 @@ def _taught(source: Teacher, spec: Spec, within: str) -> Teacher:
         detail = f"teacher_rank is {rank}; it is at most min(in_features, out_features) = {narrow}"
         raise Validation(detail, Fault(f"{within}/teacher_rank", detail))
     return replace(source, teacher_rank=rank)
+
+
+def _check_stored(source: Stored, spec: Spec, within: str) -> None:
+    outputs = spec.out_features if source.out_features is None else source.out_features
+    if (source.in_features, outputs) != (spec.in_features, spec.out_features):
+        detail = (
+            f"the data set maps {source.in_features} to {outputs} features; the model {spec.in_features} to "
+            f"{spec.out_features}"
+        )
+        raise ShapeMismatch(detail, Fault(within, detail))
+    if source.classes > spec.out_features:
+        detail = f"the data set has the class {source.classes - 1}; the model's are 0 to {spec.out_features - 1}"
+        raise Validation(detail, Fault(within, detail))
 
 
 def _check_digits(spec: Spec, within: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from service.api.routes import ROUTERS
+from service.engine import Engine
 from service.ids import BASE_ID, JOB_ID, MODEL_ID
 from service.schemas.requests import TrainRequest
 from service.training.plan import Plan
@@ -130,4 +131,4 @@ def test_ids_limits_and_choices_are_in_the_schemas(page: dict[str, Any]) -> None
 def test_a_train_request_has_the_fields_and_defaults_of_the_plan() -> None:
     asked, plan = TrainRequest(), Plan()
     assert set(TrainRequest.model_fields) == set(vars(plan)) - {"path"}  # which is found, not asked for
-    assert asked.plan() == plan
+    assert asked.plan(Engine().stored) == plan

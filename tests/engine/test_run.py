@@ -47,7 +47,7 @@ from tests.running import DEADLINE_SECONDS, gone, until
 def run_of(engine: Engine, job: Job, rows: Arrays | None = None) -> Run:
     """The run of a job."""
     spec = engine.registry.get(job.model_id).spec
-    return Run(job.id, job.model_id, job.plan, spec, rows or {}, engine.registry, engine.ledger)
+    return Run(job.id, job.model_id, job.plan, spec, rows or {}, {}, engine.registry, engine.ledger)
 
 
 def task_of(engine: Engine, *runs: Run) -> Stack:

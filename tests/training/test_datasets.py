@@ -123,7 +123,11 @@ def test_digits_are_the_tables_rows_as_tensors(split):
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
-    "data", [Inline(n_samples=2, targets="classes"), Stored(id="d", n_samples=2, targets="classes")]
+    "data",
+    [
+        Inline(n_samples=2, targets="classes"),
+        Stored(id="d", n_samples=2, targets="classes", in_features=64, out_features=None),
+    ],
 )
 def test_rows_that_were_sent_are_those_that_came(data, weighted):
     tensors = {"x": torch.ones(2, 64), "y": torch.tensor([3, 4]), "other": torch.zeros(1)}

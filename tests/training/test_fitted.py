@@ -129,7 +129,7 @@ def test_more_rows_need_more_bytes_and_small_batches_fewer_than_a_full_one(n):
     assert needed(n, 8) < needed(n, None) < needed(n + 1, None)
 
 
-STORED = Stored(id="d", n_samples=1_000, targets="numbers")
+STORED = Stored(id="d", n_samples=1_000, targets="numbers", in_features=64, out_features=10)
 
 
 @pytest.mark.parametrize(

@@ -97,9 +97,9 @@ def test_weights_that_weigh_nothing_or_less_are_refused(weight, kind, detail):
 
 
 def test_an_error_names_the_object_that_holds_the_rows():
-    error = refusal(lambda: check({"x": np.zeros((2, 4)), "y": np.zeros((2, 2))}, NUMBERS, "a.b"), ShapeMismatch)
-    assert error.detail == "a.b.x has shape [2, 4]; it must be [2, 3]"
-    assert error.faults[0].pointer == "/a/b/x"
+    error = refusal(lambda: check({"x": np.zeros((2, 4)), "y": np.zeros((2, 2))}, NUMBERS, "held"), ShapeMismatch)
+    assert error.detail == "held.x has shape [2, 4]; it must be [2, 3]"
+    assert error.faults[0].pointer == "/held/x"
 
 
 def test_every_kind_of_targets_serves_as_itself():
@@ -110,7 +110,15 @@ def test_a_source_knows_whether_its_rows_are_there_and_weighted():
     assert set(SOURCES) == {"random", "teacher", "digits", "inline", "dataset"}
     for weighted in (False, True):
         assert is_weighted(Inline(n_samples=1, targets="numbers", weighted=weighted)) == weighted
-        assert is_weighted(Stored(id="d", n_samples=1, targets="numbers", weighted=weighted)) == weighted
-        assert has_rows(Stored(id="d", n_samples=1, targets="numbers", kept=weighted)) == weighted
+        assert (
+            is_weighted(
+                Stored(id="d", n_samples=1, targets="numbers", in_features=1, out_features=1, weighted=weighted)
+            )
+            == weighted
+        )
+        assert (
+            has_rows(Stored(id="d", n_samples=1, targets="numbers", in_features=1, out_features=1, kept=weighted))
+            == weighted
+        )
     assert has_rows(Random())
     assert not is_weighted(Digits())

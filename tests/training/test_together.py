@@ -29,7 +29,7 @@ def like(path, spec=SPEC, seed=0, **chosen):
         {"data": Random(seed=9)},
         {"data": Teacher()},
         {"data": Inline(n_samples=1_000, targets="numbers")},
-        {"data": Stored(id="d", n_samples=1_000, targets="probabilities")},
+        {"data": Stored(id="d", n_samples=1_000, targets="probabilities", in_features=64, out_features=10)},
         {"spec": replace(SPEC, alpha=17.0)},
         {"spec": replace(SPEC, use_rslora=True)},
         {"spec": replace(SPEC, init="normal")},

@@ -1,6 +1,15 @@
 """The routes, by what they are about."""
 
-from service.api.routes import forward, jobs, limits, models, profile, system, train
+from service.api.routes import datasets, forward, jobs, limits, models, profile, system, train
 
 # Matched in this order, so the call that is made most often comes first.
-ROUTERS = [forward.router, models.router, train.router, profile.router, jobs.router, limits.router, system.router]
+ROUTERS = [
+    forward.router,
+    models.router,
+    train.router,
+    profile.router,
+    jobs.router,
+    datasets.router,
+    limits.router,
+    system.router,
+]

@@ -15,6 +15,7 @@ from service.api.deps import EngineOf, ModelIdPath, SettingsOf
 from service.api.replies import reply
 from service.errors import (
     CapacityExhausted,
+    DatasetNotFound,
     Draining,
     JobNotFound,
     ModelNotFound,
@@ -65,6 +66,7 @@ EXAMPLES = {
             NotAcceptable,
             NotFound,
             ModelNotFound,
+            DatasetNotFound,
             ShapeMismatch,
             CapacityExhausted,
             TemporaryReducedCapacity,
@@ -85,7 +87,7 @@ async def train_model(
     With `Prefer: wait=SECONDS` (at most 60) the answer comes when the job has ended, or the time is up.
     """
     asked = await read_json(request, TrainRequest, settings.json_body_mib, optional=True)
-    job = engine.train(model_id, asked.plan(), asked.rows())
+    job = engine.train(model_id, asked.plan(engine.stored), asked.rows())
     headers = {"Location": f"/jobs/{job.id}"}
     wait = wait_seconds(prefer or [])
     if wait is not None:

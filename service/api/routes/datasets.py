@@ -1,0 +1,144 @@
+"""Upload rows to train on, in as many pieces as it takes."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api import describe, views
+from service.api.accept import JsonRoute
+from service.api.bodies import media_type, must_be, read
+from service.api.deps import DatasetIdPath, EngineOf, SettingsOf, in_thread
+from service.api.paging import CursorQuery, LimitQuery, page
+from service.api.replies import listed, reply
+from service.codecs import safetensors
+from service.codecs.safetensors import SAFETENSORS, Tensors
+from service.errors import (
+    BadCursor,
+    BadSafetensors,
+    CapacityExhausted,
+    DatasetBusy,
+    DatasetNotFound,
+    LimitExceeded,
+    NonFinite,
+    NotAcceptable,
+    NotFound,
+    ShapeMismatch,
+    TooLarge,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+    Validation,
+)
+from service.schemas import answers
+from service.settings import Settings
+
+router = APIRouter(tags=["datasets"], route_class=JsonRoute)
+
+UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "description": "tensors x (n, in), y (n, out) or (n,) integer classes, and perhaps weight (n,)",
+        "content": {SAFETENSORS.media_type: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+REFUSALS = (
+    TooLarge,
+    UnsupportedMediaType,
+    UnsupportedEncoding,
+    NotAcceptable,
+    Validation,
+    LimitExceeded,
+    ShapeMismatch,
+    NonFinite,
+    BadSafetensors,
+    CapacityExhausted,
+)
+
+
+@router.post(
+    "/datasets",
+    operation_id="create_dataset",
+    summary="Upload a data set",
+    status_code=201,
+    response_model=answers.Dataset,
+    responses={201: {"headers": describe.headers("Location")}, **describe.problems(*REFUSALS)},
+    openapi_extra=UPLOAD,
+)
+async def create_dataset(
+    request: Request,
+    engine: EngineOf,
+    settings: SettingsOf,
+    keep_rows: Annotated[bool, Query(description="false: only the moments stay, whatever the number of rows")] = True,
+) -> Response:
+    """Rows for `"data": {"kind": "dataset", "id": …}`. More of them can be appended.
+
+    Their second moments are gathered as they arrive, and full-batch mse needs nothing else: without `keep_rows` a data
+    set larger than memory can be trained on.
+    """
+    tensors = await uploaded(request, settings)
+    dataset = await in_thread(lambda: engine.upload(tensors, keep_rows=keep_rows))
+    return reply(views.of_dataset(dataset), 201, {"Location": f"/datasets/{dataset.id}"})
+
+
+@router.post(
+    "/datasets/{dataset_id}/rows",
+    operation_id="append_rows",
+    summary="Append rows to a data set",
+    response_model=answers.Dataset,
+    responses=describe.problems(NotFound, DatasetNotFound, *REFUSALS),
+    openapi_extra=UPLOAD,
+)
+async def append_rows(dataset_id: DatasetIdPath, request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
+    """Tensors of the same kind as the first ones. Jobs that were accepted before do not see them."""
+    engine.datasets.get(dataset_id)
+    tensors = await uploaded(request, settings)
+    return reply(views.of_dataset(await in_thread(lambda: engine.append(dataset_id, tensors))))
+
+
+@router.get(
+    "/datasets",
+    operation_id="list_datasets",
+    summary="List data sets, oldest first",
+    response_model=answers.DatasetPage,
+    responses={200: {"headers": describe.headers("Link")}, **describe.problems(BadCursor, Validation, NotAcceptable)},
+)
+async def list_datasets(
+    request: Request, engine: EngineOf, limit: LimitQuery = 50, cursor: CursorQuery = None
+) -> Response:
+    """A page of data sets."""
+    some, following = page(engine.datasets.all(), ["datasets"], limit, cursor)
+    items = [views.of_dataset(dataset) for dataset in some]
+    return listed(request, answers.DatasetPage(items=items, next_cursor=following))
+
+
+@router.get(
+    "/datasets/{dataset_id}",
+    operation_id="get_dataset",
+    summary="One data set",
+    response_model=answers.Dataset,
+    responses=describe.problems(NotFound, DatasetNotFound, NotAcceptable),
+)
+async def get_dataset(dataset_id: DatasetIdPath, engine: EngineOf) -> Response:
+    """What it holds: shapes, rows, memory."""
+    return reply(views.of_dataset(engine.datasets.get(dataset_id)))
+
+
+@router.delete(
+    "/datasets/{dataset_id}",
+    operation_id="delete_dataset",
+    summary="Delete a data set",
+    status_code=204,
+    responses=describe.problems(NotFound, DatasetNotFound, DatasetBusy),
+)
+async def delete_dataset(dataset_id: DatasetIdPath, engine: EngineOf) -> Response:
+    """While a job that has not ended needs it, this is a 409."""
+    engine.delete_dataset(dataset_id)
+    return Response(status_code=204)
+
+
+async def uploaded(request: Request, settings: Settings) -> Tensors:
+    """The tensors of a safetensors body."""
+    must_be(media_type(request), [SAFETENSORS.media_type])
+    body = await read(request, settings.binary_body_mib)
+    return await in_thread(lambda: safetensors.load(body, integers=["y"]))

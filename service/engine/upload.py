@@ -1,0 +1,111 @@
+"""Uploaded rows: checked, converted to what the service computes with, and gathered into moments."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.codecs.message import Arrays
+from service.errors import Fault, LimitExceeded, NonFinite, ShapeMismatch, Validation
+from service.training.arrays import backend_of
+from service.training.moments import Moments, gather
+from service.training.plan import FLOAT64_BYTES
+from service.training.sources import MAX_SAMPLES, Stored, check_rows, targets_of
+
+
+@dataclass(frozen=True, eq=False)
+class Upload:
+    """Rows that were sent: what they are, the arrays, and their moments where there are some."""
+
+    source: Stored
+    rows: Arrays
+    moments: Moments | None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the rows, and of the moments."""
+        size = self.source.in_features + (self.source.out_features or 0)
+        moments = FLOAT64_BYTES * ((self.source.in_features + 1) * size + 3) if self.moments is not None else 0
+        return sum(array.nbytes for array in self.rows.values()) * self.source.kept + moments
+
+
+def read(arrays: Arrays, max_moments_bytes: int, keep_rows: bool) -> Upload:
+    """The tensors x, y and perhaps weight of an upload.
+
+    Raises:
+        ShapeMismatch, Validation, NonFinite: with the tensor, what was expected and what came.
+        LimitExceeded: when neither the rows nor their moments could be kept.
+    """
+    rows = {name: _converted(name, array) for name, array in arrays.items()}
+    x, y = rows.get("x"), rows.get("y")
+    if x is None or y is None or not set(rows) <= {"x", "y", "weight"}:
+        detail = f"the file holds {', '.join(sorted(rows))[:120] or 'nothing'}; it must hold x, y, and perhaps weight"
+        raise Validation(detail, Fault("", detail))
+    if x.ndim != 2 or not x.size or y.ndim not in (1, 2):
+        detail = f"x has shape {list(x.shape)} and y {list(y.shape)}; they must be [n, in] and [n, out] or [n], n > 0"
+        raise ShapeMismatch(detail, Fault("/x", detail))
+    classes = y.ndim == 1
+    if classes and y.dtype.kind != "i":
+        detail = "y has one number per row that is not an integer; classes are integers, other targets are [n, out]"
+        raise ShapeMismatch(detail, Fault("/y", detail))
+    source = Stored(
+        id="",
+        n_samples=len(x),
+        targets=targets_of(y),
+        in_features=x.shape[1],
+        out_features=None if classes else y.shape[1],
+        classes=int(y.max()) + 1 if classes and len(y) else 0,
+        weighted="weight" in rows,
+        kept=keep_rows,
+        gathered=not classes and FLOAT64_BYTES * x.shape[1] * (x.shape[1] + y.shape[-1]) <= max_moments_bytes,
+    )
+    check_rows(rows, classes, x.shape[1], source.classes if classes else y.shape[1], "")
+    if not keep_rows and not source.gathered:
+        why = "classes have none" if classes else f"theirs would take more than {max_moments_bytes} bytes"
+        detail = f"keep_rows is false, which leaves nothing but the moments of the data, and {why}"
+        raise LimitExceeded(f"{detail} (LORA_MOMENTS_MIB)", Fault("/keep_rows", detail))
+    return Upload(source, rows, _moments(rows) if source.gathered else None)
+
+
+def must_go_on(there: Stored, more: Stored) -> None:
+    """Raise ShapeMismatch or LimitExceeded unless more rows are of the kind of those that are there."""
+    for name in ("in_features", "out_features", "weighted"):
+        expected, given = getattr(there, name), getattr(more, name)
+        if expected != given:
+            detail = f"{name} of these rows is {given}; that of the data set is {expected}"
+            raise ShapeMismatch(detail, Fault(f"/{'weight' if name == 'weighted' else 'x'}", detail))
+    total = there.n_samples + more.n_samples
+    if total > MAX_SAMPLES:
+        detail = f"the data set would have {total} rows; it is at most {MAX_SAMPLES}"
+        raise LimitExceeded(detail, Fault("/x", detail), limit=MAX_SAMPLES)
+
+
+def named(source: Stored, dataset_id: str) -> Stored:
+    """The source under the id of its data set."""
+    return replace(source, id=dataset_id)
+
+
+def _converted(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind in "iu" and name == "y" and array.ndim == 1:
+        return array.astype(np.int64)
+    with np.errstate(over="ignore"):
+        converted = array.astype(np.float32)
+    if not np.isfinite(converted).all():
+        detail = f"{name} holds numbers that are not finite as float32"
+        raise NonFinite(detail, Fault(f"/{name}", detail))
+    return converted
+
+
+def _moments(rows: Arrays) -> Moments:
+    x, y, weight = (None if rows.get(name) is None else torch.from_numpy(rows[name]) for name in ("x", "y", "weight"))
+    assert x is not None, "x and y are there"
+    assert y is not None, "x and y are there"
+    steps = gather(backend_of(x), x, y, weight)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            moments: Moments = end.value
+            return moments

@@ -1,0 +1,84 @@
+"""The data sets in memory, keyed by id."""
+
+import threading
+from collections.abc import Callable
+
+from service.errors import CapacityExhausted, DatasetNotFound
+from service.models.budget import Budget
+from service.models.dataset import Dataset
+
+
+class Shelf:
+    """Data sets by id, in order of creation; what they take is counted in the budget for as long as they are here."""
+
+    def __init__(self, max_datasets: int, budget: Budget) -> None:
+        self.max_datasets = max_datasets
+        self.budget = budget
+        self._datasets: dict[str, Dataset] = {}
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self._datasets)
+
+    def all(self) -> list[Dataset]:
+        """Every data set, oldest first."""
+        with self._lock:
+            return list(self._datasets.values())
+
+    def get(self, dataset_id: str) -> Dataset:
+        """The data set as it is now.
+
+        Raises:
+            DatasetNotFound
+        """
+        try:
+            return self._datasets[dataset_id]
+        except KeyError:
+            raise DatasetNotFound(f"there is no data set {dataset_id}; GET /datasets lists those there are") from None
+
+    def add(self, make: Callable[[], Dataset], size: int) -> Dataset:
+        """Take in a new data set of so many bytes.
+
+        Raises:
+            CapacityExhausted: when there are too many, or no bytes left for this one.
+        """
+        with self._lock:
+            if len(self._datasets) >= self.max_datasets:
+                raise CapacityExhausted(
+                    f"there are {len(self._datasets)} data sets, as many as there may be; "
+                    "delete some or raise LORA_MAX_DATASETS",
+                    in_use=len(self._datasets),
+                    limit=self.max_datasets,
+                )
+            self.budget.take(size)
+            dataset = make()
+            self._datasets[dataset.id] = dataset
+            return dataset
+
+    def grow(self, dataset_id: str, room: Callable[[Dataset], int], change: Callable[[Dataset], Dataset]) -> Dataset:
+        """Put the grown data set in the place of the old one, once there is room for it.
+
+        Raises:
+            DatasetNotFound
+            CapacityExhausted: when the bytes that `room` asks for are not left.
+        """
+        with self._lock:
+            dataset = self.get(dataset_id)
+            needed = room(dataset)
+            self.budget.take(needed)
+            try:
+                grown = self._datasets[dataset_id] = change(dataset)
+            except BaseException:
+                self.budget.give(needed)
+                raise
+            return grown
+
+    def remove(self, dataset_id: str) -> None:
+        """Forget a data set.
+
+        Raises:
+            DatasetNotFound
+        """
+        with self._lock:
+            self.budget.give(self.get(dataset_id).nbytes)
+            del self._datasets[dataset_id]
