@@ -147,6 +147,13 @@ class DatasetNotFound(NotFound):
     """
 
 
+class SweepNotFound(NotFound):
+    """There is no sweep with this id.
+
+    It was deleted, or so many have been started since that it was dropped; its models and jobs go on by themselves.
+    """
+
+
 class JobNotFound(NotFound):
     """There is no job with this id.
 
@@ -209,6 +216,13 @@ class DatasetBusy(Conflict):
     """A job that has not ended is to be trained on this data set.
 
     Wait for the job, or cancel it, and delete the data set then.
+    """
+
+
+class SweepBusy(Conflict):
+    """Members of this sweep have not ended.
+
+    Wait for them, or delete the sweep with `?force=true`, which cancels them.
     """
 
 

@@ -8,6 +8,7 @@ from ulid import ULID
 ULID_PATTERN = "[0-9A-HJKMNP-TV-Z]{26}"
 ANY_ID = f"^[a-z]{{3}}_{ULID_PATTERN}$"
 MODEL_ID = f"^mdl_{ULID_PATTERN}$"
+SWEEP_ID = f"^swp_{ULID_PATTERN}$"
 JOB_ID = f"^job_{ULID_PATTERN}$"
 DATASET_ID = f"^dat_{ULID_PATTERN}$"
 BASE_ID = "^base_[0-9a-f]{64}$"

@@ -36,6 +36,8 @@ from service.schemas.answers import (
     Model,
     ModelPage,
     Problem,
+    Sweep,
+    SweepPage,
 )
 from service.schemas.requests import (
     CreateModelRequest,
@@ -44,6 +46,7 @@ from service.schemas.requests import (
     TrainRequest,
     UpdateModelRequest,
 )
+from service.schemas.sweeps import SweepRequest
 
 # Schemas of bodies that the routes read and write themselves, which FastAPI does not see; and of those whose
 # examples it would cut, since it drops every null.
@@ -54,6 +57,9 @@ SCHEMAS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
     (RankProfileRequest, "validation"),
     (ForwardRequest, "validation"),
     (Model, "serialization"),
+    (SweepRequest, "validation"),
+    (Sweep, "serialization"),
+    (SweepPage, "serialization"),
     (Dataset, "serialization"),
     (DatasetPage, "serialization"),
     (ModelPage, "serialization"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice, takewhile
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -12,7 +12,8 @@ from service.errors import Fault, NonFinite, Validation, pointer
 from service.ids import BASE_ID, DATASET_ID, MODEL_ID
 from service.lora.spec import PLANNED_INITS
 from service.schemas.fields import A_DATASET_ID, A_MODEL_ID, TEXT
-from service.schemas.requests import DATA, FRACTION, EarlyStopping
+from service.schemas.requests import DATA, FRACTION
+from service.schemas.sweeps import LIST, RANGE
 
 BOUNDS = {
     "greater_than_equal": "ge",
@@ -54,8 +55,8 @@ SYNONYMS = {
     "random_state": "seed",
 }
 # Fields that hold one of several kinds, whose name pydantic puts into a path.
-SOURCES = ("data", "validation")
-KINDS = {*DATA, FRACTION}
+OF_SEVERAL_KINDS = ("data", "validation", "alpha", "lr")
+KINDS = {*DATA, FRACTION, RANGE, LIST}
 MAX_FAULTS = 20
 MAX_NAME = 60
 
@@ -76,14 +77,21 @@ def from_pydantic(found: Iterable[Mapping[str, Any]], schema: type[BaseModel] | 
 
 def _similar(name: str, loc: Loc, schema: type[BaseModel] | None) -> str:
     """What to write in place of a field that is none, as the end of a sentence."""
-    kind: type[BaseModel] | None = schema
-    if len(loc) > 2 and loc[0] in SOURCES:
-        kind = DATA.get(str(loc[1]))
-    elif len(loc) > 1 and loc[0] == "early_stopping":
-        kind = EarlyStopping
-    fields = list((kind or BaseModel).model_fields)
+    fields = list((_schema_at(loc, schema) or BaseModel).model_fields)
     meant = get_close_matches(SYNONYMS.get(name, name), fields, n=1)
     return f"; did you mean {meant[0]}?" if meant else f"; the fields are {', '.join(fields)}"
+
+
+def _schema_at(loc: Loc, schema: type[BaseModel] | None) -> type[BaseModel] | None:
+    """The schema of the object that the place is in."""
+    for part in map(str, loc[:-1]):
+        if part in DATA:
+            schema = DATA[part]
+        elif schema is not None and part in schema.model_fields:
+            hint = schema.model_fields[part].annotation
+            kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+            schema = kinds[0] if kinds else schema
+    return schema
 
 
 def _sentence(fault: Mapping[str, Any], schema: type[BaseModel] | None) -> tuple[type[Validation], str]:
@@ -131,5 +139,5 @@ def _path(loc: Loc) -> list[str | int]:
 
     A key of the request's own that is too long to be repeated is left out with all below it.
     """
-    path = [part for i, part in enumerate(loc) if not (i and loc[i - 1] in SOURCES and part in KINDS)]
+    path = [part for i, part in enumerate(loc) if not (i and loc[i - 1] in OF_SEVERAL_KINDS and part in KINDS)]
     return list(takewhile(lambda part: isinstance(part, int) or len(part) <= MAX_NAME, path))

@@ -1,5 +1,11 @@
 """Models and jobs as the world sees them."""
 
+from collections import Counter
+from contextlib import suppress
+
+from service.engine import Engine
+from service.engine.sweeps import Standing, Sweep
+from service.errors import ModelNotFound
 from service.jobs.job import Job
 from service.models.dataset import Dataset
 from service.models.model import Model
@@ -50,6 +56,38 @@ def of_dataset(dataset: Dataset) -> answers.Dataset:
         created_at=dataset.created_at,
         updated_at=dataset.updated_at,
         durable=False,
+    )
+
+
+def of_sweep(engine: Engine, sweep: Sweep) -> answers.Sweep:
+    """The leaderboard of a sweep as it is now."""
+    standings = engine.sweeps.standings(sweep)
+    board = [_standing(engine, place, standing) for place, standing in enumerate(standings, start=1)]
+    going = any(standing.job is not None and not standing.job.state.terminal for standing in standings)
+    return answers.Sweep(
+        id=sweep.id,
+        state="running" if going else "ended",
+        created_at=sweep.created_at,
+        counts=dict(Counter(standing.state for standing in board)),
+        leaderboard=board,
+    )
+
+
+def _standing(engine: Engine, place: int, standing: Standing) -> answers.Standing:
+    member, job = standing.member, standing.job
+    trainable = None
+    with suppress(ModelNotFound):  # deleted by hand
+        trainable = engine.registry.get(member.model_id).spec.parameters.trainable
+    return answers.Standing(
+        place=place,
+        model_id=member.model_id,
+        job_id=member.job_id,
+        state="forgotten" if job is None else str(job.state),
+        settings=dict(member.settings),
+        trainable=trainable,
+        epoch=0 if job is None else job.epoch,
+        validation_loss=standing.loss,
+        final_loss=None if job is None else job.metrics.get("final_loss"),
     )
 
 

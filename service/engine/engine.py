@@ -15,10 +15,11 @@ from torch import Tensor
 from service.clock import instant
 from service.codecs.codec import Answer, Array
 from service.codecs.message import Arrays, pack
+from service.engine.datasets import Datasets
 from service.engine.profile import Reach, rank_profile
-from service.engine.run import Run
+from service.engine.run import Held, Run
 from service.engine.stack import Stack, Stacks
-from service.engine.upload import must_go_on, named, read
+from service.engine.sweeps import Sweeps
 from service.errors import (
     DatasetBusy,
     Draining,
@@ -37,10 +38,8 @@ from service.jobs.workers import Workers
 from service.lora import init
 from service.lora.spec import FLOAT32_BYTES, Spec
 from service.models.budget import Budget
-from service.models.dataset import Dataset
 from service.models.model import Base, Model
 from service.models.registry import Registry
-from service.models.shelf import Shelf
 from service.training.plan import MOMENTS_BYTES, Plan, bytes_needed, fitted
 from service.training.sources import Inline, Source, Stored, check_rows
 
@@ -80,7 +79,8 @@ class Engine:
         self.device = device
         self.budget = Budget(self.capacity.memory_bytes)
         self.registry = Registry(self.capacity.max_models, self.budget)
-        self.datasets = Shelf(self.capacity.max_datasets, self.budget)
+        self.datasets = Datasets(self.capacity.max_datasets, self.capacity.moments_bytes, self.budget)
+        self.sweeps = Sweeps(self)
         self.ledger = Ledger(self.capacity.keep_jobs)
         self.queue: Queue[Run] = Queue(self.capacity.queue_max)
         # -P: a worker takes its modules from where the service is installed, not from the folder it is started in.
@@ -98,7 +98,7 @@ class Engine:
         self.forwards = self.forward_rows = 0
         self._lock = threading.Lock()  # around taking in a model or a job, and deleting them
         self._profiling = threading.Lock()  # a profile may keep a core busy for long
-        self._new_model, self._new_job, self._new_dataset = Mint("mdl"), Mint("job"), Mint("dat")
+        self._new_model, self._new_job = Mint("mdl"), Mint("job")
 
     def __enter__(self) -> "Engine":
         self.start()
@@ -132,11 +132,14 @@ class Engine:
         *,
         base_id: str | None = None,
         seed: int | None = None,
+        base_seed: int | None = None,
         name: str | None = None,
         metadata: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> Model:
         """A new model on a fresh base, or on the one named; `settings` are those of `Spec`.
+
+        A fresh base begins from `seed` too, unless it has a seed of its own.
 
         Raises:
             Validation, LimitExceeded, BaseNotFound, CapacityExhausted
@@ -149,7 +152,9 @@ class Engine:
         self.registry.must_have_room()
         with self.budget.held(needed):
             if base is None:
-                base = Base.of(*(self._placed(tensor) for tensor in init.frozen(spec, seed)))
+                base = Base.of(
+                    *(self._placed(tensor) for tensor in init.frozen(spec, seed if base_seed is None else base_seed))
+                )
             A, B = (self._placed(tensor) for tensor in init.start(spec, seed))
         own = {"own_bias": base.bias.clone()} if spec.train_bias and base.bias is not None else {}
         at = instant().wall
@@ -249,61 +254,45 @@ class Engine:
             TemporaryReducedCapacity: when the queue is full.
             Draining: when the service is shutting down.
         """
-        spec = self.registry.get(model_id).spec
-        plan, rows, stored = self._settled(plan, rows, spec)
+        return self.train_all([(model_id, plan)], rows)[0]
+
+    def train_all(self, members: Sequence[tuple[str, Plan]], rows: Arrays | None = None, group: str = "") -> list[Job]:
+        """Queue a training run for each model, on rows that they share: all of them or none.
+
+        Those of one `group` count as one entry of the queue.
+
+        Raises:
+            as `train`
+        """
+        given = _as_computed(rows)
+        settled = [
+            (model_id, spec, *self._settled(plan, given, spec))
+            for model_id, plan in members
+            for spec in [self.registry.get(model_id).spec]
+        ]
         with self._lock:
             if self.draining:
                 raise Draining("the service is shutting down and takes no more training")
-            self.registry.get(model_id)
-            for dataset_id in _dataset_ids(plan):
-                self.datasets.get(dataset_id)
+            for model_id, _, plan, _ in settled:
+                self.registry.get(model_id)
+                for dataset_id in _dataset_ids(plan):
+                    self.datasets.get(dataset_id)
             self.queue.must_have_room()
-            job = Job(
-                id=self._new_job(), model_id=model_id, epochs=plan.epochs or 1, plan=plan, created_at=instant().wall
-            )
-            run = Run(job.id, model_id, plan, spec, rows, stored, self.registry, self.ledger)
-            self.budget.take(run.nbytes)
-            self.ledger.add(job)
-            self.queue.put(run)
-            return job
-
-    def upload(self, arrays: Arrays, *, keep_rows: bool = True) -> Dataset:
-        """A new data set of rows x, y and perhaps weight; without `keep_rows` only their moments are kept.
-
-        Raises:
-            Validation, ShapeMismatch, NonFinite, LimitExceeded, CapacityExhausted
-        """
-        sent = read(arrays, self.capacity.moments_bytes, keep_rows)
-
-        def make() -> Dataset:
-            dataset_id, at = self._new_dataset(), instant().wall
-            return Dataset(
-                id=dataset_id,
-                source=named(sent.source, dataset_id),
-                columns=sent.rows if keep_rows else {},
-                moments=sent.moments,
-                created_at=at,
-                updated_at=at,
-            )
-
-        return self.datasets.add(make, sent.nbytes)
-
-    def append(self, dataset_id: str, arrays: Arrays) -> Dataset:
-        """The data set with more rows, which jobs from now on are trained on.
-
-        Raises:
-            DatasetNotFound, Validation, ShapeMismatch, NonFinite, LimitExceeded, CapacityExhausted
-        """
-        keep_rows = self.datasets.get(dataset_id).source.kept
-        sent = read(arrays, self.capacity.moments_bytes, keep_rows)
-
-        def room(dataset: Dataset) -> int:
-            must_go_on(dataset.source, sent.source)
-            return dataset.room_needed(sent.source)
-
-        return self.datasets.grow(
-            dataset_id, room, lambda dataset: dataset.grown(sent.rows, sent.source, sent.moments, instant().wall)
-        )
+            held = Held(given, len(settled))
+            self.budget.take(held.nbytes)
+            jobs = []
+            for model_id, spec, plan, stored in settled:
+                job = Job(
+                    id=self._new_job(),
+                    model_id=model_id,
+                    epochs=plan.epochs or 1,
+                    plan=plan,
+                    created_at=instant().wall,
+                )
+                run = Run(job.id, model_id, plan, spec, held, stored, self.registry, self.ledger, group)
+                jobs.append(self.ledger.add(job))
+                self.queue.put(run)
+            return jobs
 
     def delete_dataset(self, dataset_id: str) -> None:
         """Forget a data set.
@@ -319,14 +308,6 @@ class Engine:
                     raise DatasetBusy(f"job {job.id} is {job.state} on data set {dataset_id}; cancel it first")
             self.datasets.remove(dataset_id)
 
-    def stored(self, dataset_id: str) -> Stored:
-        """A data set as what to train on.
-
-        Raises:
-            DatasetNotFound
-        """
-        return self.datasets.get(dataset_id).source
-
     def rank_profile(self, model_id: str, data: Source, rows: Arrays | None = None) -> list[Reach]:
         """The lowest loss that any adapter on the model's base reaches at each rank, for full-batch mse on the data.
 
@@ -335,12 +316,13 @@ class Engine:
             TemporaryReducedCapacity: while another profile is computed.
         """
         model = self.registry.get(model_id)
-        plan, rows, stored = self._settled(Plan(optimizer="closed_form", data=data), rows, model.spec)
+        given = _as_computed(rows)
+        plan, stored = self._settled(Plan(optimizer="closed_form", data=data), given, model.spec)
         if not self._profiling.acquire(blocking=False):
             raise TemporaryReducedCapacity("another rank profile is being computed; try again when it is done", limit=1)
         try:
             with self.budget.held(bytes_needed(plan, model.spec)):
-                return rank_profile(model, plan, {**rows, **stored.get("data", {})})
+                return rank_profile(model, plan, {**given, **stored})
         finally:
             self._profiling.release()
 
@@ -356,39 +338,35 @@ class Engine:
             self.workers.tell(job_id, pack({"do": "cancel", "job": job_id}))
         return job
 
-    def _settled(self, plan: Plan, rows: Arrays | None, spec: Spec) -> tuple[Plan, Arrays, dict[str, Arrays]]:
-        """The plan with every setting in force for a model, the rows that came with it, and those of its data sets."""
-        stored: dict[str, Arrays] = {}
+    def _settled(self, plan: Plan, given: Arrays, spec: Spec) -> tuple[Plan, Arrays]:
+        """The plan with every setting in force for a model, and the rows of its data sets; those given are checked."""
+        stored: Arrays = {}
         for field in ("data", "validation"):
             source = getattr(plan, field)
             if isinstance(source, Stored):  # as it is now: it may have grown, or be gone
                 dataset = self.datasets.get(source.id)
                 now: dict[str, Any] = {field: dataset.source}
                 plan = replace(plan, **now)
-                stored[field] = {f"{field}.{name}": array for name, array in dataset.arrays().items()}
-        given = {
-            name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array  # classes stay integers
-            for name, array in (rows or {}).items()
-        }
+                stored |= {f"{field}.{name}": array for name, array in dataset.arrays().items()}
         plan = fitted(plan, spec, secrets.randbelow(SEEDS), self.capacity.train_bytes, self.capacity.moments_bytes)
         for within, source in (("data", plan.data), ("validation", plan.held_out)):
             if isinstance(source, Inline):
                 sent = {name.removeprefix(f"{within}."): given[name] for name in given if name.startswith(f"{within}.")}
                 check_rows(sent, source.targets == "classes", spec.in_features, spec.out_features, within)
-        return plan, given, stored
+        return plan, stored
 
     def _end(self, job_id: str, state: State, reason: str | None = None, detail: str | None = None) -> Job:
         """The job in a terminal state, unless it had ended before."""
         job = self.ledger.swap(job_id, lambda job: job.moved(state, instant(), reason, detail=detail))
         waiting = self.queue.drop(job_id)
         if waiting is not None:
-            self.budget.give(waiting.nbytes)
+            self.budget.give(waiting.release())
         return job
 
     def _runs_ended(self, runs: Sequence[Run]) -> None:
         self.queue.done(runs)
         for run in runs:
-            self.budget.give(run.nbytes)
+            self.budget.give(run.release())
 
     def _must_fit(self, needed: int) -> None:
         allowed = self.capacity.layer_bytes
@@ -399,6 +377,14 @@ class Engine:
     def _placed(self, tensor: Tensor | None) -> Any:
         """The tensor where the engine computes."""
         return None if tensor is None else tensor.to(self.device)
+
+
+def _as_computed(rows: Arrays | None) -> Arrays:
+    """The rows as the service computes with them: numbers are float32, classes stay integers."""
+    return {
+        name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+        for name, array in (rows or {}).items()
+    }
 
 
 def _dataset_ids(plan: Plan) -> list[str]:

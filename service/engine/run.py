@@ -1,6 +1,7 @@
 """One training job between the engine and the worker that has it."""
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +21,26 @@ from service.training.plan import Plan, as_dict, bytes_needed
 from service.training.together import likeness, step_cost
 
 
+class Held:
+    """Rows that came with a request, counted until the last of the runs that need them has ended."""
+
+    def __init__(self, arrays: Arrays, users: int = 1) -> None:
+        self.arrays = arrays
+        self._users = users
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """What the rows take."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def release(self) -> int:
+        """One user less; the bytes that nobody needs any longer."""
+        with self._lock:
+            self._users -= 1
+            return 0 if self._users else self.nbytes
+
+
 class Run:
     """What a worker is told of a job, and what becomes of the worker's answers.
 
@@ -33,25 +54,26 @@ class Run:
         key: str,
         plan: Plan,
         spec: Spec,
-        rows: Arrays,
-        stored: Mapping[str, Arrays],
+        held: Held,
+        stored: Arrays,
         registry: Registry,
         ledger: Ledger,
+        group: str = "",
     ) -> None:
         self.job_id = job_id
         self.key = key
         self.likeness = likeness(plan, spec)
         self.bytes_needed = bytes_needed(plan, spec)
         self.step_cost = step_cost(plan, spec.rank, spec.in_features, spec.out_features)
-        self._rows = rows
-        self._stored = {name: array for arrays in stored.values() for name, array in arrays.items()}
+        self.group = group or job_id
+        self._held = held
+        self._rows = {**held.arrays, **stored}
         self._registry = registry
         self._ledger = ledger
 
-    @property
-    def nbytes(self) -> int:
-        """What the rows that came with the job take while it waits or runs; those of data sets are counted there."""
-        return sum(array.nbytes for array in self._rows.values())
+    def release(self) -> int:
+        """The bytes of rows that nobody needs any longer when this run has ended."""
+        return self._held.release()
 
     def begin(self, together: int) -> tuple[dict[str, Any], Arrays] | None:
         """Mark the job as running; its plan, layer and rows. None when it has ended meanwhile."""
@@ -74,7 +96,6 @@ class Run:
         return header, {
             **{name: tensor.cpu().numpy() for name, tensor in tensors.items()},
             **self._rows,
-            **self._stored,
         }
 
     def progressed(self, curves: dict[str, list[float]]) -> None:

@@ -1,6 +1,7 @@
 """A bounded queue that runs what has the same key one after another, and some of what is alike together."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -8,13 +9,16 @@ from service.errors import TemporaryReducedCapacity
 
 
 class Entry(Protocol):
-    """What waits for its turn; of one key, one runs at a time."""
+    """What waits for its turn; of one key, one runs at a time, and those of one group take one place."""
 
     @property
     def job_id(self) -> str: ...
 
     @property
     def key(self) -> str: ...
+
+    @property
+    def group(self) -> str: ...
 
 
 E = TypeVar("E", bound=Entry)
@@ -26,6 +30,7 @@ class Queue(Generic[E]):
     def __init__(self, max_entries: int) -> None:
         self.max_entries = max_entries
         self._waiting: dict[str, E] = {}
+        self._groups: Counter[str] = Counter()
         self._running: set[str] = set()  # keys
         self._changed = threading.Condition()
 
@@ -34,9 +39,9 @@ class Queue(Generic[E]):
 
     def must_have_room(self) -> None:
         """Raise TemporaryReducedCapacity when the queue is full."""
-        if len(self._waiting) >= self.max_entries:
+        if len(self._groups) >= self.max_entries:
             raise TemporaryReducedCapacity(
-                f"{len(self._waiting)} jobs are waiting, as many as may wait (LORA_QUEUE_MAX); try again later",
+                f"{len(self._groups)} jobs are waiting, as many as may wait (LORA_QUEUE_MAX); try again later",
                 limit=self.max_entries,
             )
 
@@ -44,6 +49,7 @@ class Queue(Generic[E]):
         """Add an entry at the end; whether there is room is for the caller to ask."""
         with self._changed:
             self._waiting[entry.job_id] = entry
+            self._groups[entry.group] += 1
             self._changed.notify()
 
     def take(self, timeout: float, joins: Callable[[Sequence[E], E], bool] = lambda taken, entry: False) -> list[E]:
@@ -57,7 +63,7 @@ class Queue(Generic[E]):
             taken: list[E] = []
             for entry in list(self._waiting.values()):
                 if entry.key not in self._running and (not taken or joins(taken, entry)):
-                    del self._waiting[entry.job_id]
+                    self._out(entry.job_id)
                     self._running.add(entry.key)
                     taken.append(entry)
             return taken
@@ -66,6 +72,7 @@ class Queue(Generic[E]):
         """Make entries that were taken the next ones again."""
         with self._changed:
             self._waiting = {**{entry.job_id: entry for entry in entries}, **self._waiting}
+            self._groups.update(entry.group for entry in entries)
         self.done(entries)
 
     def done(self, entries: Sequence[E]) -> None:
@@ -77,7 +84,15 @@ class Queue(Generic[E]):
     def drop(self, job_id: str) -> E | None:
         """Take out an entry that still waits; None when it does not."""
         with self._changed:
-            return self._waiting.pop(job_id, None)
+            return self._out(job_id)
+
+    def _out(self, job_id: str) -> E | None:
+        entry = self._waiting.pop(job_id, None)
+        if entry is not None:
+            self._groups[entry.group] -= 1
+            if not self._groups[entry.group]:
+                del self._groups[entry.group]
+        return entry
 
     def _next(self) -> E | None:
         return next((entry for entry in self._waiting.values() if entry.key not in self._running), None)

@@ -11,11 +11,13 @@ from service.schemas.fields import (
     A_DATASET_ID,
     A_JOB_ID,
     A_MODEL_ID,
+    A_SWEEP_ID,
     NESTED_NUMBERS,
     BaseId,
     DatasetId,
     JobId,
     ModelId,
+    SweepId,
 )
 from service.training import plan, sources
 
@@ -224,6 +226,62 @@ class DatasetPage(BaseModel):
     model_config = _example({"items": [DATASET_EXAMPLE], "next_cursor": None})
 
     items: list[Dataset]
+    next_cursor: str | None
+
+
+SWEEP_EXAMPLE: dict[str, Any] = {
+    "id": A_SWEEP_ID,
+    "state": "ended",
+    "created_at": "2026-11-24T10:00:00Z",
+    "counts": {"succeeded": 1},
+    "leaderboard": [
+        {
+            "place": 1,
+            "model_id": A_MODEL_ID,
+            "job_id": A_JOB_ID,
+            "state": "succeeded",
+            "settings": {"rank": 3, "lr": 0.01},
+            "trainable": 222,
+            "epoch": 100,
+            "validation_loss": 0.11,
+            "final_loss": 0.09,
+        }
+    ],
+}
+
+
+class Standing(BaseModel):
+    """How one member of a sweep stands."""
+
+    place: int
+    model_id: ModelId
+    job_id: JobId
+    state: str = Field(description="of its job; forgotten when that was dropped for newer ones")
+    settings: dict[str, Any] = Field(description="what this member tries")
+    trainable: int | None = Field(description="parameters; null when the model was deleted")
+    epoch: int
+    validation_loss: float | None = Field(description="on the held-out rows; while it trains, of its latest epoch")
+    final_loss: float | None = Field(description="on the rows it was trained on")
+
+
+class Sweep(BaseModel):
+    """Many settings compared."""
+
+    model_config = _example(SWEEP_EXAMPLE)
+
+    id: SweepId
+    state: Literal["running", "ended"]
+    created_at: datetime
+    counts: dict[str, int] = Field(description="members by the state of their job")
+    leaderboard: list[Standing] = Field(description="the best first")
+
+
+class SweepPage(BaseModel):
+    """Some sweeps, oldest first, and the cursor to the next of them."""
+
+    model_config = _example({"items": [SWEEP_EXAMPLE], "next_cursor": None})
+
+    items: list[Sweep]
     next_cursor: str | None
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from annotated_types import Len
 from pydantic import Field, StringConstraints
 
-from service.ids import BASE_ID, DATASET_ID, JOB_ID, MODEL_ID
+from service.ids import BASE_ID, DATASET_ID, JOB_ID, MODEL_ID, SWEEP_ID
 
 NESTED_NUMBERS = {
     "type": "array",
@@ -21,8 +21,10 @@ A_MODEL_ID = "mdl_01M85RD3BCCMDPHHSCEG79B55H"
 A_BASE_ID = "base_2d5cb5b8f4f24b3a9d2a9a0b5b1f6f7a3c1c7a1a35b8f9c4c2f0d1e6a7b8c9d0"
 A_JOB_ID = "job_01M85RD3BCCMDPHHSCEG79B55J"
 A_DATASET_ID = "dat_01M85RD3BCCMDPHHSCEG79B55K"
+A_SWEEP_ID = "swp_01M85RD3BCCMDPHHSCEG79B55M"
 
 ModelId = Annotated[str, Field(pattern=MODEL_ID, examples=[A_MODEL_ID])]
 BaseId = Annotated[str, Field(pattern=BASE_ID, examples=[A_BASE_ID])]
 JobId = Annotated[str, Field(pattern=JOB_ID, examples=[A_JOB_ID])]
+SweepId = Annotated[str, Field(pattern=SWEEP_ID, examples=[A_SWEEP_ID])]
 DatasetId = Annotated[str, Field(pattern=DATASET_ID, examples=[A_DATASET_ID])]

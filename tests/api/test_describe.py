@@ -131,4 +131,4 @@ def test_ids_limits_and_choices_are_in_the_schemas(page: dict[str, Any]) -> None
 def test_a_train_request_has_the_fields_and_defaults_of_the_plan() -> None:
     asked, plan = TrainRequest(), Plan()
     assert set(TrainRequest.model_fields) == set(vars(plan)) - {"path"}  # which is found, not asked for
-    assert asked.plan(Engine().stored) == plan
+    assert asked.plan(Engine().datasets.source) == plan

@@ -18,7 +18,7 @@ import torch
 import service
 from service.codecs.message import Arrays, pack, unpack
 from service.engine import Engine
-from service.engine.run import Run
+from service.engine.run import Held, Run
 from service.engine.stack import Stack
 from service.errors import Draining, ModelBusy, ModelNotFound
 from service.jobs import events
@@ -47,7 +47,7 @@ from tests.running import DEADLINE_SECONDS, gone, until
 def run_of(engine: Engine, job: Job, rows: Arrays | None = None) -> Run:
     """The run of a job."""
     spec = engine.registry.get(job.model_id).spec
-    return Run(job.id, job.model_id, job.plan, spec, rows or {}, {}, engine.registry, engine.ledger)
+    return Run(job.id, job.model_id, job.plan, spec, Held(rows or {}), {}, engine.registry, engine.ledger)
 
 
 def task_of(engine: Engine, *runs: Run) -> Stack:
@@ -70,7 +70,7 @@ def test_a_worker_is_told_all_it_needs():
     assert tensors.keys() == {"weight", "bias", "A", "B", "own_bias", "data.x", "data.y"}
     assert np.array_equal(tensors["weight"], model.base.weight.numpy())
     assert np.array_equal(tensors["data.x"], rows["data.x"])
-    assert run.nbytes == rows["data.x"].nbytes + rows["data.y"].nbytes
+    assert run.release() == rows["data.x"].nbytes + rows["data.y"].nbytes
 
 
 def test_what_several_jobs_share_travels_once():

@@ -18,6 +18,11 @@ from tests.running import DEADLINE_SECONDS
 class Entry:
     job_id: str
     key: str
+    sweep: str = ""
+
+    @property
+    def group(self) -> str:
+        return self.sweep or self.job_id
 
 
 def entries(*keys: str) -> list[Entry]:
@@ -48,6 +53,26 @@ def test_what_joins_the_first_is_taken_with_it():
     assert queue.take(0, joins) == [a, b, d]
     assert asked == [([a], b), ([a, b], c), ([a, b], d)]
     assert queue.take(0, joins) == [c]
+
+
+def test_those_of_one_group_take_one_place_until_the_last_has_left():
+    queue = queue_of(*(Entry(f"job_{n}", f"mdl_{n}", "swp_1") for n in range(3)), max_entries=2)
+    queue.must_have_room()
+    queue.put(Entry("job_4", "mdl_4"))
+    with pytest.raises(TemporaryReducedCapacity):
+        queue.must_have_room()
+    taken = queue.take(0, lambda taken, entry: entry.group == "swp_1")
+    assert [entry.group for entry in taken] == ["swp_1"] * 3
+    queue.must_have_room()
+    queue.put_back(taken)
+    with pytest.raises(TemporaryReducedCapacity):
+        queue.must_have_room()
+    for entry in taken[:2]:
+        queue.drop(entry.job_id)
+        with pytest.raises(TemporaryReducedCapacity):
+            queue.must_have_room()
+    queue.drop(taken[2].job_id)
+    queue.must_have_room()
 
 
 def test_of_one_key_only_one_is_taken_at_a_time():

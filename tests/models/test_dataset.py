@@ -1,5 +1,6 @@
 """A data set grows by new values; what was read of an old one stays as it was."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.upload import named, read
+from service.engine.datasets import read
 from service.errors import CapacityExhausted, DatasetNotFound
 from service.models.budget import Budget
 from service.models.dataset import Dataset
@@ -25,7 +26,7 @@ def dataset(n: int, keep_rows: bool = True, dataset_id: str = "dat_1") -> Datase
     sent = read(rows(n), 2**20, keep_rows)
     made = Dataset(
         id=dataset_id,
-        source=named(sent.source, dataset_id),
+        source=replace(sent.source, id=dataset_id),
         columns=sent.rows if keep_rows else {},
         moments=sent.moments,
         created_at=NOW,

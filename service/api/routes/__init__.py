@@ -1,6 +1,6 @@
 """The routes, by what they are about."""
 
-from service.api.routes import datasets, forward, jobs, limits, models, profile, system, train
+from service.api.routes import datasets, forward, jobs, limits, models, profile, sweeps, system, train
 
 # Matched in this order, so the call that is made most often comes first.
 ROUTERS = [
@@ -10,6 +10,7 @@ ROUTERS = [
     profile.router,
     jobs.router,
     datasets.router,
+    sweeps.router,
     limits.router,
     system.router,
 ]

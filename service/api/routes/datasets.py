@@ -77,7 +77,7 @@ async def create_dataset(
     set larger than memory can be trained on.
     """
     tensors = await uploaded(request, settings)
-    dataset = await in_thread(lambda: engine.upload(tensors, keep_rows=keep_rows))
+    dataset = await in_thread(lambda: engine.datasets.upload(tensors, keep_rows=keep_rows))
     return reply(views.of_dataset(dataset), 201, {"Location": f"/datasets/{dataset.id}"})
 
 
@@ -93,7 +93,7 @@ async def append_rows(dataset_id: DatasetIdPath, request: Request, engine: Engin
     """Tensors of the same kind as the first ones. Jobs that were accepted before do not see them."""
     engine.datasets.get(dataset_id)
     tensors = await uploaded(request, settings)
-    return reply(views.of_dataset(await in_thread(lambda: engine.append(dataset_id, tensors))))
+    return reply(views.of_dataset(await in_thread(lambda: engine.datasets.append(dataset_id, tensors))))
 
 
 @router.get(

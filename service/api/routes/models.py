@@ -162,9 +162,9 @@ async def get_weights(model_id: ModelIdPath, request: Request, engine: EngineOf)
     return Response(body, media_type=media_type, headers={"X-Model-Version": str(model.version)})
 
 
-def must_have_sizes(asked: CreateModelRequest) -> None:
-    """Raise Validation unless the sizes are given, or a base that has them."""
+def must_have_sizes(asked: CreateModelRequest, within: str = "") -> None:
+    """Raise Validation unless the sizes are given, or a base that has them; `within` points to who asks."""
     missing = [name for name in ("in_features", "out_features") if getattr(asked, name) is None]
     if missing and asked.base_id is None:
         detail = f"{' and '.join(missing)} must be given, unless base_id names a base that has them"
-        raise Validation(detail, *(Fault(f"/{name}", f"{name} is required") for name in missing))
+        raise Validation(detail, *(Fault(f"{within}/{name}", f"{name} is required") for name in missing))

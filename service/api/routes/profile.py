@@ -53,7 +53,7 @@ async def rank_profile(model_id: ModelIdPath, request: Request, engine: EngineOf
     is one too many.
     """
     asked = await read_json(request, RankProfileRequest, settings.json_body_mib, optional=True)
-    source, rows = asked.data.described(engine.stored), asked.rows()
+    source, rows = asked.data.described(engine.datasets.source), asked.rows()
     reaches = await in_thread(lambda: engine.rank_profile(model_id, source, rows))
     ranks = [answers.Reach(rank=reach.rank, loss=reach.loss, trainable=reach.trainable) for reach in reaches]
     return reply(answers.RankProfile(model_id=model_id, ranks=ranks))

@@ -87,7 +87,7 @@ async def train_model(
     With `Prefer: wait=SECONDS` (at most 60) the answer comes when the job has ended, or the time is up.
     """
     asked = await read_json(request, TrainRequest, settings.json_body_mib, optional=True)
-    job = engine.train(model_id, asked.plan(engine.stored), asked.rows())
+    job = engine.train(model_id, asked.plan(engine.datasets.source), asked.rows())
     headers = {"Location": f"/jobs/{job.id}"}
     wait = wait_seconds(prefer or [])
     if wait is not None:

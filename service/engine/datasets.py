@@ -1,4 +1,4 @@
-"""Uploaded rows: checked, converted to what the service computes with, and gathered into moments."""
+"""Data sets that are uploaded in pieces: each checked, converted to float32, and gathered into moments."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,8 +7,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from service.clock import instant
 from service.codecs.message import Arrays
 from service.errors import Fault, LimitExceeded, NonFinite, ShapeMismatch, Validation
+from service.ids import Mint
+from service.models.budget import Budget
+from service.models.dataset import Dataset
+from service.models.shelf import Shelf
 from service.training.arrays import backend_of
 from service.training.moments import Moments, gather
 from service.training.plan import FLOAT64_BYTES
@@ -29,6 +34,60 @@ class Upload:
         size = self.source.in_features + (self.source.out_features or 0)
         moments = FLOAT64_BYTES * ((self.source.in_features + 1) * size + 3) if self.moments is not None else 0
         return sum(array.nbytes for array in self.rows.values()) * self.source.kept + moments
+
+
+class Datasets(Shelf):
+    """The data sets, and how rows get into them."""
+
+    def __init__(self, max_datasets: int, max_moments_bytes: int, budget: Budget) -> None:
+        super().__init__(max_datasets, budget)
+        self._max_moments_bytes = max_moments_bytes
+        self._new_id = Mint("dat")
+
+    def upload(self, arrays: Arrays, *, keep_rows: bool = True) -> Dataset:
+        """A new data set of rows x, y and perhaps weight; without `keep_rows` only their moments are kept.
+
+        Raises:
+            Validation, ShapeMismatch, NonFinite, LimitExceeded, CapacityExhausted
+        """
+        sent = read(arrays, self._max_moments_bytes, keep_rows)
+
+        def make() -> Dataset:
+            dataset_id, at = self._new_id(), instant().wall
+            return Dataset(
+                id=dataset_id,
+                source=replace(sent.source, id=dataset_id),
+                columns=sent.rows if keep_rows else {},
+                moments=sent.moments,
+                created_at=at,
+                updated_at=at,
+            )
+
+        return self.add(make, sent.nbytes)
+
+    def append(self, dataset_id: str, arrays: Arrays) -> Dataset:
+        """The data set with more rows, which jobs from now on are trained on.
+
+        Raises:
+            DatasetNotFound, Validation, ShapeMismatch, NonFinite, LimitExceeded, CapacityExhausted
+        """
+        sent = read(arrays, self._max_moments_bytes, self.get(dataset_id).source.kept)
+
+        def room(dataset: Dataset) -> int:
+            must_go_on(dataset.source, sent.source)
+            return dataset.room_needed(sent.source)
+
+        return self.grow(
+            dataset_id, room, lambda dataset: dataset.grown(sent.rows, sent.source, sent.moments, instant().wall)
+        )
+
+    def source(self, dataset_id: str) -> Stored:
+        """A data set as what to train on.
+
+        Raises:
+            DatasetNotFound
+        """
+        return self.get(dataset_id).source
 
 
 def read(arrays: Arrays, max_moments_bytes: int, keep_rows: bool) -> Upload:
@@ -80,11 +139,6 @@ def must_go_on(there: Stored, more: Stored) -> None:
     if total > MAX_SAMPLES:
         detail = f"the data set would have {total} rows; it is at most {MAX_SAMPLES}"
         raise LimitExceeded(detail, Fault("/x", detail), limit=MAX_SAMPLES)
-
-
-def named(source: Stored, dataset_id: str) -> Stored:
-    """The source under the id of its data set."""
-    return replace(source, id=dataset_id)
 
 
 def _converted(name: str, array: NDArray[Any]) -> NDArray[Any]:

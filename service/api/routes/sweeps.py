@@ -1,0 +1,126 @@
+"""Try many settings at once, and see which is best."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api import describe, views
+from service.api.accept import JsonRoute
+from service.api.bodies import read_json
+from service.api.deps import EngineOf, SettingsOf, in_thread
+from service.api.paging import CursorQuery, LimitQuery, page
+from service.api.replies import listed, reply
+from service.api.routes.models import must_have_sizes
+from service.engine.sweeps import Trial
+from service.errors import (
+    BadCursor,
+    BaseNotFound,
+    CapacityExhausted,
+    DatasetNotFound,
+    Draining,
+    NotAcceptable,
+    NotFound,
+    ShapeMismatch,
+    SweepBusy,
+    SweepNotFound,
+    TemporaryReducedCapacity,
+    Validation,
+)
+from service.ids import SWEEP_ID
+from service.schemas import answers, fields
+from service.schemas.sweeps import MAX_MEMBERS, SweepRequest
+
+router = APIRouter(tags=["sweeps"], route_class=JsonRoute)
+
+SweepIdPath = Annotated[str, Path(pattern=SWEEP_ID, description="the sweep's id", examples=[fields.A_SWEEP_ID])]
+
+EXAMPLES = {
+    "ranks and learning rates": {
+        "model": {"in_features": 64, "out_features": 10},
+        "train": {"epochs": 100, "data": {"kind": "teacher", "teacher_rank": 3, "noise": 0.3, "seed": 1}},
+        "over": {"rank": [1, 2, 3, 4], "lr": {"low": 0.001, "high": 0.1, "count": 5}},
+    }
+}
+
+
+@router.post(
+    "/sweeps",
+    operation_id="create_sweep",
+    summary="Start a sweep",
+    status_code=202,
+    response_model=answers.Sweep,
+    responses={
+        202: {"headers": describe.headers("Location")},
+        **describe.problems(
+            *describe.JSON_BODY,
+            NotAcceptable,
+            BaseNotFound,
+            DatasetNotFound,
+            ShapeMismatch,
+            CapacityExhausted,
+            TemporaryReducedCapacity,
+            Draining,
+        ),
+    },
+    openapi_extra=describe.body(SweepRequest, EXAMPLES),
+)
+async def create_sweep(request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
+    """Make a model for every combination, and train all of them on the same rows; those of one shape together.
+
+    A sweep takes one place in the queue, has at most 256 members, and is all there or not at all.
+    """
+    asked = await read_json(request, SweepRequest, settings.json_body_mib)
+    must_have_sizes(asked.model, "/model")
+    common = asked.model.model_dump(exclude_unset=True)
+    trials = [Trial(*each) for each in asked.trials(engine.datasets.source)]
+    rows = asked.train.rows()
+    sweep = await in_thread(lambda: engine.sweeps.start(common, trials, rows))
+    return reply(views.of_sweep(engine, sweep), 202, {"Location": f"/sweeps/{sweep.id}"})
+
+
+@router.get(
+    "/sweeps",
+    operation_id="list_sweeps",
+    summary="List sweeps, oldest first",
+    response_model=answers.SweepPage,
+    responses={200: {"headers": describe.headers("Link")}, **describe.problems(BadCursor, Validation, NotAcceptable)},
+)
+async def list_sweeps(
+    request: Request, engine: EngineOf, limit: LimitQuery = 20, cursor: CursorQuery = None
+) -> Response:
+    """A page of sweeps, with their leaderboards."""
+    some, following = page(engine.sweeps.all(), ["sweeps"], limit, cursor)
+    items = await in_thread(lambda: [views.of_sweep(engine, sweep) for sweep in some])
+    return listed(request, answers.SweepPage(items=items, next_cursor=following))
+
+
+@router.get(
+    "/sweeps/{sweep_id}",
+    operation_id="get_sweep",
+    summary="The leaderboard of a sweep",
+    response_model=answers.Sweep,
+    responses=describe.problems(NotFound, SweepNotFound, NotAcceptable),
+)
+async def get_sweep(sweep_id: SweepIdPath, engine: EngineOf) -> Response:
+    """The members by their loss on the held-out rows, the best first; those that failed come last."""
+    return reply(views.of_sweep(engine, engine.sweeps.get(sweep_id)))
+
+
+@router.delete(
+    "/sweeps/{sweep_id}",
+    operation_id="delete_sweep",
+    summary="Delete a sweep and its losers",
+    status_code=204,
+    responses=describe.problems(NotFound, SweepNotFound, SweepBusy, Validation),
+)
+async def delete_sweep(
+    sweep_id: SweepIdPath,
+    engine: EngineOf,
+    keep: Annotated[int, Query(ge=0, le=MAX_MEMBERS, description="how many of the best models stay")] = 1,
+    force: Annotated[bool, Query(description="cancel members that have not ended")] = False,
+) -> Response:
+    """The best model stays. While a member has not ended this is a 409, unless `force` is set."""
+    await in_thread(lambda: engine.sweeps.remove(sweep_id, keep=keep, force=force))
+    return Response(status_code=204)

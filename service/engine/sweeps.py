@@ -1,0 +1,188 @@
+"""Sweeps: many models on one base, trained together on one data set, and compared by their held-out loss."""
+
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from math import inf
+from typing import Any, Protocol
+
+from service.clock import instant
+from service.codecs.message import Arrays
+from service.errors import JobNotFound, NotFound, SweepBusy, SweepNotFound
+from service.ids import Mint
+from service.jobs.job import Job
+from service.jobs.ledger import Ledger
+from service.models.model import Model
+from service.training.plan import Plan
+
+KEPT = 1_000  # sweeps remembered; the oldest go first
+SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one member tries: its `settings` in words, those of its model beside the common ones, and its plan."""
+
+    settings: Mapping[str, Any]
+    model: Mapping[str, Any]
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of a sweep, and the job that trains it."""
+
+    model_id: str
+    job_id: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What was tried in one go."""
+
+    id: str
+    members: tuple[Member, ...]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a member stands; `loss` is its validation loss, None before its first epoch, `job` None when forgotten."""
+
+    member: Member
+    job: Job | None
+    loss: float | None
+
+
+class Trainer(Protocol):
+    """What makes, trains and deletes the models."""
+
+    ledger: Ledger
+
+    def create(self, **settings: Any) -> Model: ...
+
+    def train_all(self, members: Sequence[tuple[str, Plan]], rows: Arrays | None, group: str) -> list[Job]: ...
+
+    def delete(self, model_id: str, *, force: bool = False) -> None: ...
+
+
+class Sweeps:
+    """The sweeps that were started, by id."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._sweeps: dict[str, Sweep] = {}
+        self._lock = threading.Lock()
+        self._new_id = Mint("swp")
+
+    def start(
+        self,
+        model: Mapping[str, Any],
+        trials: Sequence[Trial],
+        rows: Arrays | None = None,
+    ) -> Sweep:
+        """Make a model for each of the settings and train all of them, or none.
+
+        Args:
+            model: what the models have in common, as `Engine.create` takes it; the base begins from its seed.
+            trials: one for each member. All plans get one seed, hence the same rows.
+
+        Raises:
+            as `Engine.create` and `Engine.train`
+        """
+        sweep_id, seed = self._new_id(), secrets.randbelow(SEEDS)
+        common = dict(model)
+        base_seed = common.pop("seed", None)
+        base_seed = seed if base_seed is None else base_seed
+        made: list[Model] = []
+        try:
+            for trial in trials:
+                own = {"seed": base_seed, "base_seed": base_seed, **common, **trial.model}
+                made.append(self._trainer.create(**own))
+                if len(made) == 1:  # the others stand on the base that this one brought
+                    common = {
+                        name: value
+                        for name, value in common.items()
+                        if name not in ("in_features", "out_features", "bias")
+                    }
+                    common["base_id"] = made[0].base.id
+            plans = [t.plan if t.plan.seed is not None else replace(t.plan, seed=seed) for t in trials]
+            pairs = list(zip((model.id for model in made), plans, strict=True))
+            jobs = self._trainer.train_all(pairs, rows, sweep_id)
+        except BaseException:
+            for each in made:
+                self._trainer.delete(each.id, force=True)
+            raise
+        members = (
+            Member(own_model.id, job.id, trial.settings)
+            for own_model, job, trial in zip(made, jobs, trials, strict=True)
+        )
+        sweep = Sweep(sweep_id, tuple(members), instant().wall)
+        with self._lock:
+            self._sweeps[sweep_id] = sweep
+            while len(self._sweeps) > KEPT:
+                del self._sweeps[next(iter(self._sweeps))]
+        return sweep
+
+    def get(self, sweep_id: str) -> Sweep:
+        """The sweep.
+
+        Raises:
+            SweepNotFound
+        """
+        try:
+            return self._sweeps[sweep_id]
+        except KeyError:
+            raise SweepNotFound(f"there is no sweep {sweep_id}; GET /sweeps lists those there are") from None
+
+    def all(self) -> list[Sweep]:
+        """Every sweep, oldest first."""
+        with self._lock:
+            return list(self._sweeps.values())
+
+    def standings(self, sweep: Sweep) -> list[Standing]:
+        """The members, those of the lowest held-out loss first, and at last those that failed."""
+        return sorted((self._standing(member) for member in sweep.members), key=_rank)
+
+    def remove(self, sweep_id: str, *, keep: int = 1, force: bool = False) -> None:
+        """Forget a sweep and delete its models but for the best of them.
+
+        Args:
+            keep: how many models stay.
+            force: cancel what has not ended.
+
+        Raises:
+            SweepNotFound
+            SweepBusy: while a member has not ended, unless `force`.
+        """
+        sweep = self.get(sweep_id)
+        standings = self.standings(sweep)
+        active = [standing for standing in standings if standing.job is not None and not standing.job.state.terminal]
+        if active and not force:
+            raise SweepBusy(
+                f"{len(active)} of {len(sweep.members)} members of sweep {sweep_id} have not ended; "
+                "wait for them, or use ?force=true, which cancels them"
+            )
+        for standing in standings[keep:]:
+            with suppress(NotFound):  # deleted by hand
+                self._trainer.delete(standing.member.model_id, force=True)
+        with self._lock:
+            self._sweeps.pop(sweep_id, None)
+
+    def _standing(self, member: Member) -> Standing:
+        try:
+            job = self._trainer.ledger.get(member.job_id)
+        except JobNotFound:
+            return Standing(member, None, None)
+        curve = job.curve("validation_losses")
+        latest = curve[-1] if len(curve) else None
+        return Standing(member, job, job.metrics.get("validation_loss", latest))
+
+
+def _rank(standing: Standing) -> tuple[bool, float]:
+    failed = standing.job is None or (standing.job.state.terminal and "validation_loss" not in standing.job.metrics)
+    return failed, inf if standing.loss is None else standing.loss

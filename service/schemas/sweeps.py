@@ -1,0 +1,105 @@
+"""What is asked of a sweep: what its members have in common, and what is tried."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from math import prod
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le, Len
+from pydantic import Discriminator, Field, Tag
+
+from service.errors import Fault, LimitExceeded
+from service.lora.spec import Alpha, Init, Rank, Seed, refuse
+from service.schemas.requests import AnyValidation, CreateModelRequest, Find, Request, TrainRequest
+from service.training.plan import LearningRate, OptimizerName, Plan, Positive
+
+MAX_MEMBERS = 256
+HELD_OUT = 0.2
+
+AtMost = Len(1, MAX_MEMBERS)
+
+
+class LogRange(Request):
+    """Numbers whose logarithms are evenly spaced, both ends included."""
+
+    low: Positive
+    high: Positive
+    count: Annotated[int, Ge(2), Le(MAX_MEMBERS)]
+
+    def values(self) -> list[float]:
+        """The numbers, from low to high."""
+        ratio = self.high / self.low
+        return [self.low * ratio ** (k / (self.count - 1)) for k in range(self.count - 1)] + [self.high]
+
+
+RANGE, LIST = "range", "list"
+
+
+def _tried(value: Any) -> str:
+    return RANGE if isinstance(value, dict | LogRange) else LIST
+
+
+Alphas = Annotated[Annotated[list[Alpha], AtMost, Tag(LIST)] | Annotated[LogRange, Tag(RANGE)], Discriminator(_tried)]
+Rates = Annotated[
+    Annotated[list[LearningRate], AtMost, Tag(LIST)] | Annotated[LogRange, Tag(RANGE)], Discriminator(_tried)
+]
+
+
+class Over(Request):
+    """What is tried: every value with every other."""
+
+    rank: Annotated[list[Rank], AtMost] | None = None
+    alpha: Alphas | None = None
+    lr: Rates | None = None
+    optimizer: Annotated[list[OptimizerName], AtMost] | None = None
+    init: Annotated[list[Init], AtMost] | None = None
+    seed: Annotated[list[Seed], AtMost] | None = Field(None, description="how A and B begin; all else stays the same")
+
+    def combinations(self) -> list[dict[str, Any]]:
+        """The settings of each member.
+
+        Raises:
+            Validation, LimitExceeded: for none, or more than a sweep may have.
+        """
+        given = {name: value for name, value in self if value is not None}
+        lists: list[Sequence[Any]] = [each.values() if isinstance(each, LogRange) else each for each in given.values()]
+        count = prod(map(len, lists))
+        if not given:
+            refuse("over", "over is empty; it needs at least one list, such as rank or lr")
+        if count > MAX_MEMBERS:
+            detail = f"over has {count} combinations; a sweep has at most {MAX_MEMBERS} members"
+            raise LimitExceeded(detail, Fault("/over", detail), limit=MAX_MEMBERS)
+        return [dict(zip(given, chosen, strict=True)) for chosen in product(*lists)]
+
+
+class SweepTraining(TrainRequest):
+    """What the trainings have in common, as in `POST /models/{id}/train`; without validation a fifth is held out."""
+
+    validation: AnyValidation = Field(HELD_OUT, description="what the members are compared on")
+
+    def plan(self, find: Find) -> Plan:
+        plan = super().plan(find)
+        return plan if "validation" in self.model_fields_set else replace(plan, validation=HELD_OUT)
+
+
+class SweepRequest(Request):
+    """Many models on one base, trained on one data set and compared by their loss on rows that are held out."""
+
+    model: CreateModelRequest = Field(description="what the models have in common, as in `POST /models`")
+    train: SweepTraining = Field(default_factory=SweepTraining)
+    over: Over
+
+    def trials(self, find: Find) -> list[tuple[dict[str, Any], dict[str, Any], Plan]]:
+        """What each member tries, those settings of it that are its model's, and its plan."""
+        chosen = self.over.combinations()
+        return [
+            (
+                each,
+                {name: value for name, value in each.items() if name in CreateModelRequest.model_fields},
+                self.train.model_copy(
+                    update={name: value for name, value in each.items() if name in ("lr", "optimizer")}
+                ).plan(find),
+            )
+            for each in chosen
+        ]
