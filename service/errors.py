@@ -219,6 +219,13 @@ class DatasetBusy(Conflict):
     """
 
 
+class StateGone(Conflict):
+    """The state in which this job ended cannot be gone on from.
+
+    It is kept for the jobs that ended last, and only while the model still has the version that the job published.
+    """
+
+
 class SweepBusy(Conflict):
     """Members of this sweep have not ended.
 

@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     train_mib: int = _setting(1_024, "data and working memory of one job", unit="MiB", ge=1)
     moments_mib: int = _setting(256, "second moments of one data set", unit="MiB", ge=1)
     together_max: int = _setting(256, "jobs trained in one stacked step", unit="jobs", ge=1, le=65_536)
+    states_mib: int = _setting(64, "states of ended jobs that others may continue from", unit="MiB", ge=1)
     max_models: int = _setting(10_000, "models", unit="models", ge=1)
     max_datasets: int = _setting(1_000, "data sets", unit="data sets", ge=1)
     queue_max: int = _setting(1_024, "jobs that wait for a worker", unit="jobs", ge=1)

@@ -26,6 +26,7 @@ from service.training.plan import Plan, from_dict
 from service.training.rows import Rows
 from service.training.sources import Source, has_rows
 from service.training.stack import Fitted, Lesson
+from service.training.state import as_parts, continued, from_parts
 
 NICENESS = 10
 REPORT_SECONDS = 0.02  # finished epochs are told together when they come faster than this
@@ -127,7 +128,11 @@ def prepare(jobs: Sequence[dict[str, Any]], tensors: dict[str, Tensor], device: 
             moments = None  # those of all rows
         elif plan.held_out is not None:
             validation, validation_moments = learned_from(plan.held_out, layer, held_out)
-        return Lesson(layer, plan, rows, moments, validation, validation_moments, job["dropout"])
+        state = None
+        if "state" in job:
+            arrays = {name.removeprefix("state."): own[name].cpu().numpy() for name in own if name.startswith("state.")}
+            state = from_parts(job["state"], arrays)
+        return Lesson(layer, plan, rows, moments, validation, validation_moments, job["dropout"], state)
 
     return [lesson(job) for job in jobs]
 
@@ -180,7 +185,9 @@ def tell_end(job: str, outcome: Fitted | Diverged, say: Say) -> None:
         say(failure([job], "diverged", "a loss or a weight is no longer finite as float32; a lower lr may help"))
     else:
         adapter = {name: tensor.cpu().numpy() for name, tensor in outcome.layer.adapter().items()}
-        say({"say": "succeeded", "job": job, "metrics": dict(outcome.metrics)}, adapter)
+        facts, arrays = as_parts(continued(outcome.state, outcome.state.path))
+        told = {"say": "succeeded", "job": job, "metrics": dict(outcome.metrics), "state": facts}
+        say(told, {**adapter, **{f"state.{name}": array for name, array in arrays.items()}})
 
 
 def failure(jobs: Iterable[str], reason: str, detail: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from service.codecs.message import pack, unpack
 from service.training.fit import Diverged, Ended, Epochs, Steps
 from service.training.plan import Plan, as_dict
 from service.training.sources import Inline, Random
+from service.training.state import as_parts, continued
 from service.worker import NICENESS, follow, out_of_memory, perform, prepare
 from tests.engine.engines import driven
 from tests.running import DEADLINE_SECONDS
@@ -73,18 +74,19 @@ def test_a_task_is_performed_as_fit_does_it():
     tensors = {name: torch.from_numpy(array) for name, array in WEIGHTS.items()}
     (lesson,) = prepare(header()["jobs"], tensors, "cpu")
     losses, fitted = driven(lesson)
+    start = continued(fitted.state, fitted.state.path)
     assert heard.losses == losses
     assert heard.lines[-2:] == [
-        {"say": "succeeded", "job": "job_1", "metrics": dict(fitted.metrics)},
+        {"say": "succeeded", "job": "job_1", "metrics": dict(fitted.metrics), "state": as_parts(start)[0]},
         {"say": "done"},
     ]
-    assert heard.arrays.keys() == {"A", "B"}
+    assert heard.arrays.keys() == {"A", "B", *(f"state.{name}" for name in start.arrays)}
     assert all(np.array_equal(heard.arrays[name], fitted.layer.adapter()[name].numpy()) for name in "AB")
 
 
 def test_a_bias_of_its_own_is_trained_and_sent_back():
     heard = performed(header(names=[*WEIGHTS, "own_bias"]), {**WEIGHTS, "own_bias": np.zeros(3, np.float32)})
-    assert heard.arrays.keys() == {"A", "B", "own_bias"}
+    assert {name for name in heard.arrays if "." not in name} == {"A", "B", "own_bias"}
     assert heard.arrays["own_bias"].any()
 
 

@@ -44,6 +44,7 @@ def create_engine(settings: Settings) -> Engine:
         train_bytes=settings.train_mib * MIB,
         moments_bytes=settings.moments_mib * MIB,
         together_max=settings.together_max,
+        states_bytes=settings.states_mib * MIB,
         max_datasets=settings.max_datasets,
         forward_bytes=settings.binary_body_mib * MIB,
         max_models=settings.max_models,

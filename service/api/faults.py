@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from service.bounds import NOT_FINITE, out_of_bounds, refusal, shown
 from service.errors import Fault, NonFinite, Validation, pointer
-from service.ids import BASE_ID, DATASET_ID, MODEL_ID
+from service.ids import BASE_ID, DATASET_ID, JOB_ID, MODEL_ID
 from service.lora.spec import PLANNED_INITS
-from service.schemas.fields import A_DATASET_ID, A_MODEL_ID, TEXT
+from service.schemas.fields import A_DATASET_ID, A_JOB_ID, A_MODEL_ID, TEXT
 from service.schemas.requests import DATA, FRACTION
 from service.schemas.sweeps import LIST, RANGE
 
@@ -36,6 +36,7 @@ PATTERNS = {
     TEXT: "text without control characters",
     BASE_ID: "the id of a base, which is base_ and 64 hexadecimal digits",
     MODEL_ID: f"the id of a model, such as {A_MODEL_ID}",
+    JOB_ID: "the id of a job, such as " + A_JOB_ID,
     DATASET_ID: f"the id of a data set, such as {A_DATASET_ID}",
 }
 # What PyTorch, PEFT, transformers and OpenAI call our fields.

@@ -19,6 +19,7 @@ from service.engine.datasets import Datasets
 from service.engine.profile import Reach, rank_profile
 from service.engine.run import Held, Run
 from service.engine.stack import Stack, Stacks
+from service.engine.states import States
 from service.engine.sweeps import Sweeps
 from service.errors import (
     DatasetBusy,
@@ -27,6 +28,7 @@ from service.errors import (
     JobNotFound,
     LimitExceeded,
     ModelBusy,
+    StateGone,
     TemporaryReducedCapacity,
 )
 from service.ids import Mint
@@ -65,6 +67,7 @@ class Capacity:
     workers: int = 1
     worker_threads: int = 1
     together_max: int = 256
+    states_bytes: int = 64 * MIB
 
 
 class Engine:
@@ -81,6 +84,7 @@ class Engine:
         self.registry = Registry(self.capacity.max_models, self.budget)
         self.datasets = Datasets(self.capacity.max_datasets, self.capacity.moments_bytes, self.budget)
         self.sweeps = Sweeps(self)
+        self.states = States(self.capacity.states_bytes)
         self.ledger = Ledger(self.capacity.keep_jobs)
         self.queue: Queue[Run] = Queue(self.capacity.queue_max)
         # -P: a worker takes its modules from where the service is installed, not from the folder it is started in.
@@ -275,6 +279,8 @@ class Engine:
                 raise Draining("the service is shutting down and takes no more training")
             for model_id, _, plan, _ in settled:
                 self.registry.get(model_id)
+                if plan.continue_from is not None:
+                    self._must_go_on(model_id, plan.continue_from)
                 for dataset_id in _dataset_ids(plan):
                     self.datasets.get(dataset_id)
             self.queue.must_have_room()
@@ -289,7 +295,7 @@ class Engine:
                     plan=plan,
                     created_at=instant().wall,
                 )
-                run = Run(job.id, model_id, plan, spec, held, stored, self.registry, self.ledger, group)
+                run = Run(job.id, model_id, plan, spec, held, stored, self.registry, self.ledger, self.states, group)
                 jobs.append(self.ledger.add(job))
                 self.queue.put(run)
             return jobs
@@ -337,6 +343,23 @@ class Engine:
         if not over:
             self.workers.tell(job_id, pack({"do": "cancel", "job": job_id}))
         return job
+
+    def plan_of(self, job_id: str) -> Plan:
+        """What a job was asked to do.
+
+        Raises:
+            JobNotFound
+        """
+        plan: Plan = self.ledger.get(job_id).plan
+        return plan
+
+    def _must_go_on(self, model_id: str, job_id: str) -> None:
+        """Raise unless the job has left the model as it is now, and nothing else is about to change it."""
+        job, model = self.ledger.get(job_id), self.registry.get(model_id)
+        if job.model_id != model_id or job.model_version != model.version or self.ledger.active(model_id):
+            left = f"version {job.model_version} of model {job.model_id}"
+            raise StateGone(f"job {job_id} left {left}; model {model_id} is or will be another than that")
+        self.states.get(job_id)
 
     def _settled(self, plan: Plan, given: Arrays, spec: Spec) -> tuple[Plan, Arrays]:
         """The plan with every setting in force for a model, and the rows of its data sets; those given are checked."""

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from service.clock import instant
 from service.codecs.message import Arrays
-from service.errors import JobNotFound, NotFound
+from service.engine.states import States
+from service.errors import JobNotFound, NotFound, StateGone
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
 from service.jobs.state import State
 from service.lora.spec import Spec
 from service.models.registry import Registry
 from service.training.plan import Plan, as_dict, bytes_needed
+from service.training.state import as_parts, continued, from_parts
 from service.training.together import likeness, step_cost
 
 
@@ -58,6 +60,7 @@ class Run:
         stored: Arrays,
         registry: Registry,
         ledger: Ledger,
+        states: States,
         group: str = "",
     ) -> None:
         self.job_id = job_id
@@ -70,6 +73,7 @@ class Run:
         self._rows = {**held.arrays, **stored}
         self._registry = registry
         self._ledger = ledger
+        self._states = states
 
     def release(self) -> int:
         """The bytes of rows that nobody needs any longer when this run has ended."""
@@ -93,7 +97,17 @@ class Run:
             "scaling": model.spec.scaling,
             "dropout": model.spec.dropout,
         }
+        state: Arrays = {}
+        if job.plan.continue_from is not None:
+            try:
+                facts, arrays = as_parts(continued(self._states.get(job.plan.continue_from), job.plan.path))
+            except StateGone as gone:  # dropped for newer ones while this job waited
+                self.failed("state-gone", gone.detail)
+                return None
+            header["state"] = facts
+            state = {f"state.{name}": array for name, array in arrays.items()}
         return header, {
+            **state,
             **{name: tensor.cpu().numpy() for name, tensor in tensors.items()},
             **self._rows,
         }
@@ -102,8 +116,10 @@ class Run:
         """More epochs are done."""
         self._change(lambda job: job.progressed(curves))
 
-    def succeeded(self, metrics: dict[str, Any], arrays: Arrays) -> None:
-        """Publish the weights as the model's next version, with which the job has succeeded."""
+    def succeeded(self, metrics: dict[str, Any], facts: dict[str, Any], arrays: Arrays) -> None:
+        """Publish the weights as the model's next version, with which the job has succeeded, and keep its state."""
+        kept = {name.removeprefix("state."): np.array(arrays.pop(name)) for name in list(arrays) if "." in name}
+        self._states.keep(self.job_id, from_parts(facts, kept))
         with suppress(NotFound):  # deleted meanwhile, and the job cancelled by that
             device = self._registry.get(self.key).base.weight.device
             # Copied here, where no reader waits for a lock.

@@ -43,7 +43,7 @@ class Stack:
             for place, job_id in enumerate(said["jobs"]):
                 self._of[job_id].progressed({name: curve[:, place].tolist() for name, curve in arrays.items()})
         elif said["say"] == "succeeded":
-            self._of[said["job"]].succeeded(said["metrics"], arrays)
+            self._of[said["job"]].succeeded(said["metrics"], said["state"], arrays)
         elif said["say"] == "failed":
             for job_id in said["jobs"]:
                 self._of[job_id].failed(said["reason"], said["detail"])

@@ -134,7 +134,7 @@ class Job(BaseModel):
     model_id: ModelId
     state: State
     reason: str | None = Field(
-        description="why it failed: diverged, worker-died, out-of-memory, interrupted or internal-error"
+        description="why it failed: diverged, worker-died, out-of-memory, interrupted, state-gone or internal-error"
     )
     detail: str | None = Field(description="the same as a sentence")
     epochs: int

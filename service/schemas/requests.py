@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator
 
 from service.codecs.json import classes, numbers
 from service.lora.spec import Alpha, Dropout, Features, Init, Rank, Seed, refuse
-from service.schemas.fields import NESTED_NUMBERS, BaseId, DatasetId, Metadata, Text
+from service.schemas.fields import NESTED_NUMBERS, BaseId, DatasetId, JobId, Metadata, Text
 from service.training import digits, plan, sources
 from service.training.plan import (
     Beta,
@@ -217,12 +217,19 @@ class TrainRequest(Request):
         None, description="a fraction of the data that is held out, or data of its own"
     )
     early_stopping: EarlyStopping | None = Field(None, description="when to stop before the last epoch")
+    continue_from: JobId | None = Field(
+        None,
+        description="go on where this job of the model ended, with its optimizer's state; what is not given is its own",
+    )
 
-    def plan(self, find: Find) -> plan.Plan:
-        """The plan that this asks for, on data sets that `find` knows."""
+    def plan(self, find: Find, earlier: Callable[[str], plan.Plan] | None = None) -> plan.Plan:
+        """The plan that this asks for, on data sets that `find` knows, and after a job whose plan `earlier` knows."""
         # Only what was asked for: a setting that an optimizer does not have has a default here all the same.
         settings: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
-        settings["data"] = self.data.described(find)
+        if self.continue_from is not None and earlier is not None:
+            settings = {**_inherited(earlier(self.continue_from), settings), **settings}
+        if "data" in self.model_fields_set or "data" not in settings:
+            settings["data"] = self.data.described(find)
         if self.betas is not None:
             settings["betas"] = tuple(self.betas)
         if isinstance(self.validation, Request):
@@ -234,6 +241,22 @@ class TrainRequest(Request):
     def rows(self) -> dict[str, Any]:
         """The rows of inline data, as `data.x`, `data.y`, `validation.x` …."""
         return inline_rows(data=self.data, validation=self.validation)
+
+
+def _inherited(earlier: plan.Plan, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an earlier plan that a later one goes on with.
+
+    Raises:
+        Validation: for another optimizer, or rows that came with the earlier request and are gone.
+    """
+    if given.get("optimizer", earlier.optimizer) != earlier.optimizer:
+        refuse(
+            "optimizer", f"optimizer is {given['optimizer']}; the job to continue from has that of {earlier.optimizer}"
+        )
+    for name in ("data", "validation"):
+        if isinstance(getattr(earlier, name), sources.Inline) and name not in given:
+            refuse(name, f"{name} was sent with the job to continue from and is not kept; send it again")
+    return {name: value for name, value in vars(earlier).items() if name not in ("path", "continue_from")}
 
 
 class RankProfileRequest(Request):

@@ -1,6 +1,6 @@
 """What is asked of a sweep: what its members have in common, and what is tried."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from math import prod
@@ -78,7 +78,9 @@ class SweepTraining(TrainRequest):
 
     validation: AnyValidation = Field(HELD_OUT, description="what the members are compared on")
 
-    def plan(self, find: Find) -> Plan:
+    continue_from: None = None
+
+    def plan(self, find: Find, earlier: Callable[[str], Plan] | None = None) -> Plan:
         plan = super().plan(find)
         return plan if "validation" in self.model_fields_set else replace(plan, validation=HELD_OUT)
 

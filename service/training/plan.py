@@ -107,6 +107,7 @@ class Plan:
     data: Source = field(default_factory=Random)
     validation: Fraction | Source | None = None
     early_stopping: EarlyStopping | None = None
+    continue_from: str | None = None
     path: Path | None = None
 
     def __post_init__(self) -> None:

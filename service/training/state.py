@@ -33,6 +33,12 @@ class State:
         return sum(array.nbytes for array in self.arrays.values())
 
 
+def continued(state: State, path: Path) -> State:
+    """The state as the start of another run: its parameters, its optimizer's memory and its generators."""
+    arrays = {name: array for name, array in state.arrays.items() if name != "best" and not name.startswith("curves.")}
+    return State(path=path, epoch=0, steps=state.steps, arrays=arrays, watched={})
+
+
 def as_parts(state: State) -> tuple[dict[str, Any], Arrays]:
     """The state as an object of JSON's own types, and named arrays."""
     facts = {name: getattr(state, name) for name in ("path", "epoch", "steps", "over")}

@@ -119,6 +119,7 @@ def test_no_body_at_all_is_ten_epochs_of_adam_on_a_thousand_random_rows(service:
         "data": {"kind": "random", "n_samples": 1000, "seed": seed},
         "validation": None,
         "early_stopping": None,
+        "continue_from": None,
         "path": "moments",
     }
     assert (job["epoch"], job["epochs"], len(job["losses"])) == (10, 10, 10)

@@ -43,11 +43,15 @@ from tests.engine.engines import (
 )
 from tests.running import DEADLINE_SECONDS, gone, until
 
+STATE = {"path": "batch", "epoch": 0, "steps": 3, "over": False, "watched": {}}
+
 
 def run_of(engine: Engine, job: Job, rows: Arrays | None = None) -> Run:
     """The run of a job."""
     spec = engine.registry.get(job.model_id).spec
-    return Run(job.id, job.model_id, job.plan, spec, Held(rows or {}), {}, engine.registry, engine.ledger)
+    return Run(
+        job.id, job.model_id, job.plan, spec, Held(rows or {}), {}, engine.registry, engine.ledger, engine.states
+    )
 
 
 def task_of(engine: Engine, *runs: Run) -> Stack:
@@ -98,7 +102,9 @@ def test_what_a_worker_says_becomes_the_record():
     assert not task.heard(pack({"say": "epochs", "jobs": [job.id]}, {"losses": np.array([[1.0]])}))
     assert list(engine.ledger.get(job.id).losses) == [3.0, 2.0, 1.0]
     trained = {name: np.full(tensor.shape, 0.5, np.float32) for name, tensor in model.adapter.items()}
-    assert not task.heard(pack({"say": "succeeded", "job": job.id, "metrics": {"final_loss": 0.75}}, trained))
+    assert not task.heard(
+        pack({"say": "succeeded", "job": job.id, "metrics": {"final_loss": 0.75}, "state": STATE}, trained)
+    )
     assert task.heard(pack({"say": "done"}))
     done, new = engine.ledger.get(job.id), engine.registry.get(model.id)
     assert (done.state, done.model_version, done.metrics) == (State.SUCCEEDED, 1, {"final_loss": 0.75})
@@ -118,7 +124,14 @@ def test_nothing_a_worker_says_changes_a_job_that_was_cancelled(last):
     if last == "lost":
         task.lost(-9)
     else:
-        said = {"say": last, "job": job.id, "jobs": [job.id], "metrics": {"final_loss": 1.0}, "reason": "diverged"}
+        said = {
+            "say": last,
+            "job": job.id,
+            "jobs": [job.id],
+            "metrics": {"final_loss": 1.0},
+            "state": STATE,
+            "reason": "diverged",
+        }
         arrays = {"losses": np.ones((1, 1))} if last == "epochs" else {"A": np.zeros((4, 64), np.float32)}
         assert not task.heard(pack({**said, "detail": "x"}, arrays))
     assert engine.ledger.get(job.id) is cancelled

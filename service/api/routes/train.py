@@ -22,6 +22,7 @@ from service.errors import (
     NotAcceptable,
     NotFound,
     ShapeMismatch,
+    StateGone,
     TemporaryReducedCapacity,
 )
 from service.schemas import answers
@@ -67,6 +68,8 @@ EXAMPLES = {
             NotFound,
             ModelNotFound,
             DatasetNotFound,
+            JobNotFound,
+            StateGone,
             ShapeMismatch,
             CapacityExhausted,
             TemporaryReducedCapacity,
@@ -87,7 +90,7 @@ async def train_model(
     With `Prefer: wait=SECONDS` (at most 60) the answer comes when the job has ended, or the time is up.
     """
     asked = await read_json(request, TrainRequest, settings.json_body_mib, optional=True)
-    job = engine.train(model_id, asked.plan(engine.datasets.source), asked.rows())
+    job = engine.train(model_id, asked.plan(engine.datasets.source, engine.plan_of), asked.rows())
     headers = {"Location": f"/jobs/{job.id}"}
     wait = wait_seconds(prefer or [])
     if wait is not None:

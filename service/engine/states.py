@@ -1,0 +1,38 @@
+"""The training states of the jobs that ended last, so that another job can go on where one of them stopped."""
+
+import threading
+
+from service.errors import StateGone
+from service.training.state import State
+
+
+class States:
+    """States by job, within so many bytes; the oldest go first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.used = 0
+        self._states: dict[str, State] = {}
+        self._lock = threading.Lock()
+
+    def keep(self, job_id: str, state: State) -> None:
+        """Keep the state of a job, unless it alone is too large."""
+        with self._lock:
+            self._states[job_id] = state
+            self.used += state.nbytes
+            while self.used > self.max_bytes:
+                self.used -= self._states.pop(next(iter(self._states))).nbytes
+
+    def get(self, job_id: str) -> State:
+        """The state in which a job ended.
+
+        Raises:
+            StateGone
+        """
+        state = self._states.get(job_id)
+        if state is None:
+            raise StateGone(
+                f"the training state of job {job_id} is no longer kept (LORA_STATES_MIB); "
+                "train without continue_from, which starts the optimizer afresh"
+            )
+        return state
