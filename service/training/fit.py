@@ -91,53 +91,78 @@ def _fit(
     """Train by one path; lessons that it cannot bring to their end are put in `late`, from where they stand."""
     if path == "moments":
         lessons = yield from _quietly(_gathered(lessons), left)
-    stack = Stack(lessons, path, burst)
-    place_of = {number: place for place, number in enumerate(numbers)}
+    while numbers:
+        course = _Course(lessons, numbers, left, Stack(lessons, path, burst))
+        yield from course.run()
+        # Where half of them are gone, the others go on with a stack of their own.
+        rest = [(place, course.stack.state(place)) for place in course.stack.places]
+        for place, state in [*course.stack.late, *((place, state) for place, state in rest if state.path != path)]:
+            late[numbers[place]] = replace(lessons[place], state=state)
+        rest = [(place, state) for place, state in rest if state.path == path]
+        lessons, numbers = (
+            [replace(lessons[place], state=state) for place, state in rest],
+            [numbers[place] for place, _ in rest],
+        )
 
-    def leave() -> None:
-        gone = [place_of[number] for number in left & place_of.keys()]
-        if gone:
-            stack.alive = stack.alive & ~np.isin(np.arange(len(lessons)), gone)
 
-    def state(number: int) -> State:
-        return stack.state(place_of[number])
+class _Course:
+    """What is told of a stack: the runs have numbers outside, and places in the stack."""
 
-    def end(places: NDArray[np.bool_]) -> Steps:
+    def __init__(self, lessons: Sequence[Lesson], numbers: Sequence[int], left: set[int], stack: Stack) -> None:
+        self.lessons, self.numbers, self.left, self.stack = lessons, numbers, left, stack
+        self._place_of = {number: place for place, number in enumerate(numbers)}
+
+    def run(self) -> Steps:
+        """Train until all runs are over, or half of them."""
+        stack = self.stack
+        self._leave()
+        yield from self._end(stack.stopped & stack.alive)
+        while stack.goes_on and 2 * len(stack.places) > len(self.lessons):
+            ended = yield from _quietly(stack.epochs(), self.left)
+            self._leave()
+            if ended:
+                yield from self._diverged()
+            if stack.places:
+                self.left.update((yield self._epochs()) or ())
+                self._leave()
+            if ended:
+                yield from self._end(stack.stopped & stack.alive)
+        if not stack.goes_on:
+            yield from self._end(stack.alive.copy())
+
+    def _epochs(self) -> Epochs:
+        here, latest = self.stack.places, self.stack.latest
+        if len(here) == len(self.lessons):
+            return Epochs(self.numbers, dict(latest), self._state)
+        curves = {name: numbers[:, here] for name, numbers in latest.items()}
+        return Epochs([self.numbers[place] for place in here], curves, self._state)
+
+    def _end(self, places: NDArray[np.bool_]) -> Steps:
+        """Bring some runs to their end."""
         if not places.any():
             return
-        known: Sequence[Residual | None] = stack.residuals or [None] * len(lessons)
-        for fitted in (yield from _quietly(stack.finish(places), left)):
-            gap = yield from _quietly(_gap(lessons[fitted.run], known[fitted.run], fitted), left)
-            run = numbers[fitted.run]
-            yield from tell(Ended(run, replace(fitted, run=run, metrics={**fitted.metrics, **gap})))
-        yield from diverged()
+        known: Sequence[Residual | None] = self.stack.residuals or [None] * len(self.lessons)
+        for fitted in (yield from _quietly(self.stack.finish(places), self.left)):
+            gap = yield from _quietly(_gap(self.lessons[fitted.run], known[fitted.run], fitted), self.left)
+            run = self.numbers[fitted.run]
+            yield from self._tell(Ended(run, replace(fitted, run=run, metrics={**fitted.metrics, **gap})))
+        yield from self._diverged()
 
-    def diverged() -> Steps:
-        for place in np.flatnonzero(stack.diverged).tolist():
-            yield from tell(Ended(numbers[place], Diverged()))
+    def _diverged(self) -> Steps:
+        for place in np.flatnonzero(self.stack.diverged).tolist():
+            yield from self._tell(Ended(self.numbers[place], Diverged()))
 
-    def tell(told: Ended) -> Steps:
-        if told.run not in left:
-            left.update((yield told) or ())
+    def _tell(self, told: Ended) -> Steps:
+        if told.run not in self.left:
+            self.left.update((yield told) or ())
 
-    leave()
-    yield from end(stack.stopped & stack.alive)
-    while stack.goes_on:
-        ended = yield from _quietly(stack.epochs(), left)
-        leave()
-        if ended:
-            yield from diverged()
-        if stack.places:
-            here = stack.places
-            whole = len(here) == len(lessons)
-            curves = {name: latest if whole else latest[:, here] for name, latest in stack.latest.items()}
-            left.update((yield Epochs(numbers if whole else [numbers[place] for place in here], curves, state)) or ())
-            leave()
-        if ended:
-            yield from end(stack.stopped & stack.alive)
-    yield from end(stack.alive.copy())
-    for place, stands in stack.late:
-        late[numbers[place]] = replace(lessons[place], state=stands)
+    def _leave(self) -> None:
+        gone = [self._place_of[number] for number in self.left & self._place_of.keys()]
+        if gone:
+            self.stack.alive = self.stack.alive & ~np.isin(np.arange(len(self.lessons)), gone)
+
+    def _state(self, number: int) -> State:
+        return self.stack.state(self._place_of[number])
 
 
 def _quietly(steps: Generator[None, None, T], left: set[int]) -> Generator[Told, Leave, T]:

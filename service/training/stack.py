@@ -182,6 +182,7 @@ class Stack:
                 self._step(self._optimizer, self.epochs_done * self._objective.steps + number)
             yield None
         self.epochs_done += 1
+        self.diverged = np.zeros_like(self.alive)
         losses = self._recorded("losses", total)
         finite = self._finite(losses)
         if finite is not None:

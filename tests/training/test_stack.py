@@ -84,6 +84,22 @@ def test_a_run_that_diverges_does_not_disturb_the_others(path, wild):
 
 
 @EVERY_PATH
+@settings(deadline=None, max_examples=3)
+@given(patience=st.integers(1, 4), wild=st.integers(0, 8))
+def test_runs_that_end_one_after_another_leave_those_that_go_on_as_they_were(path, patience, wild):
+    lessons = []
+    for seed in range(9):
+        stopping = EarlyStopping(patience=patience, min_delta=0.01)
+        (lesson,) = lessons_for(path, count=1, epochs=30, early_stopping=stopping)
+        plan = replace(lesson.plan, seed=seed, lr=0.4 * 0.7**seed, optimizer="sgd", betas=None, eps=None)
+        lessons.append(replace(lesson, layer=gentle(SMALL, seed), plan=plan))
+    lessons[wild] = replace(lessons[wild], plan=replace(lessons[wild].plan, lr=1e6))
+    losses, outcomes = stacked(lessons)
+    assert len({len(told) for told in losses.values()}) > 1
+    must_be_alone(lessons, losses, outcomes)
+
+
+@EVERY_PATH
 @pytest.mark.parametrize("leaver", [0, 3])
 def test_a_run_that_leaves_ends_nothing_but_itself(path, leaver):
     lessons = lessons_for(path)
