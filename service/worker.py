@@ -21,11 +21,11 @@ from service.lora.layer import LoRALinear
 from service.training import datasets
 from service.training.arrays import backend_of
 from service.training.fit import Diverged, Ended, Epochs, Steps, fit, fit_one
+from service.training.lesson import Fitted, Lesson
 from service.training.moments import Moments, given_moments
 from service.training.plan import Plan, from_dict
 from service.training.rows import Rows
 from service.training.sources import Source, has_rows
-from service.training.stack import Fitted, Lesson
 from service.training.state import as_parts, continued, from_parts
 
 NICENESS = 10

@@ -28,9 +28,9 @@ from service.lora.layer import LoRALinear
 from service.lora.spec import Spec
 from service.training import datasets
 from service.training.fit import fit
+from service.training.lesson import Lesson
 from service.training.plan import Plan, fitted
 from service.training.sources import Digits, Random
-from service.training.stack import Lesson
 
 TURNS = 3
 SMALL, WIDE = Spec(in_features=64, out_features=10, init="normal"), Spec(in_features=384, out_features=384, rank=8)

@@ -1,7 +1,6 @@
 """Runs of equal shape side by side: one step moves the adapters of all of them."""
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,15 @@ from numpy.typing import NDArray
 
 from service.lora import optimum
 from service.lora.init import stream
-from service.lora.layer import LoRALinear
 from service.training.adapters import Adapters
 from service.training.arrays import FLOAT32_MAX, Array, Backend, backend_of
 from service.training.datasets import drawn
-from service.training.moments import ByMoments, Moments, Residual, problem, residual
+from service.training.lesson import Fitted, Lesson
+from service.training.moments import ByMoments, problem
+from service.training.objectives import objectives
 from service.training.optimizers import OPTIMIZERS, Optimizer
-from service.training.plan import LOOKED_AT, Path, Plan, looked_at
-from service.training.rows import ByRows, Draws, Rows
+from service.training.plan import Path
+from service.training.rows import Draws
 from service.training.schedules import factor
 from service.training.state import State
 from service.training.together import step_cost
@@ -30,37 +30,6 @@ SAFE_SQUARES = 1e37  # squares that add up to less are those of numbers that flo
 
 Flags = NDArray[np.bool_]
 Numbers = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Lesson:
-    """One layer, and what it learns from and how.
-
-    Rows may be missing where their moments are there; `dropout` is the layer's. With a `state` the run goes on from
-    where that was taken, and ends as if it had never stopped.
-    """
-
-    layer: LoRALinear
-    plan: Plan
-    rows: Rows | None = None
-    moments: Moments | None = None
-    validation: Rows | None = None
-    validation_moments: Moments | None = None
-    dropout: float = 0.0
-    state: State | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """What a run leaves: the trained layer, its state, and its figures, of which `final_loss` is always there.
-
-    That is the loss of the layer as it is, in float32, over all the rows it was trained on.
-    """
-
-    run: int
-    layer: LoRALinear
-    state: State
-    metrics: Mapping[str, Any]
 
 
 class Stack:
@@ -89,9 +58,8 @@ class Stack:
         self._burst_epochs = min(burst, BURST_MULTIPLICATIONS // cost)
         self.curves: dict[str, Numbers] = {}
         self.latest: dict[str, Numbers] = {}
-        self.residuals: list[Residual] = []
         self._has_rows = np.array([lesson.rows is not None for lesson in lessons])
-        self._objective, self._validation = self._objectives()
+        self._objective, self._validation, self.residuals = objectives(self.adapters, lessons, path, self._draws)
         self._optimizer: Optimizer | None = None
         if self.plan.optimizer in OPTIMIZERS:
             self._optimizer = OPTIMIZERS[self.plan.optimizer](self.backend, self.adapters.parameters, self.plan)
@@ -280,30 +248,6 @@ class Stack:
             self._watch.resume(run, state.watched)
         self.epochs_done, self._over = state.epoch, state.over
 
-    def _objectives(self) -> tuple[ByMoments | ByRows, ByMoments | ByRows | None]:
-        """How the losses are computed, and those of the validation data where there are some."""
-        lessons = self.lessons
-        if self.path == "moments":
-            self.residuals = self._residuals([lesson.moments for lesson in lessons])
-            held_out = [lesson.validation_moments for lesson in lessons]
-            validation = None if held_out[0] is None else ByMoments(self.adapters, self._residuals(held_out))
-            return ByMoments(self.adapters, self.residuals), validation
-        rows, held_out_rows = [lesson.rows for lesson in lessons], [lesson.validation for lesson in lessons]
-        by_rows = self._by_rows(rows, self.plan.batch_size, looked_at(self.plan), lessons[0].dropout)
-        return by_rows, None if held_out_rows[0] is None else self._by_rows(held_out_rows, None, LOOKED_AT, 0.0)
-
-    def _by_rows(self, rows: list[Any], batch_size: int | None, looked_at: int, dropout: float) -> ByRows:
-        return ByRows(self.adapters, rows, self._draws, self.plan.loss, batch_size, looked_at, dropout)
-
-    def _residuals(self, moments: list[Any]) -> list[Residual]:
-        """Those of each run; runs on the same data and base have one."""
-        seen: dict[tuple[int, ...], Residual] = {}
-        for known, layer in zip(moments, self.adapters.layers, strict=True):
-            key = _same(known, layer)
-            if key not in seen:
-                seen[key] = residual(self.backend, known, layer)
-        return [seen[_same(known, layer)] for known, layer in zip(moments, self.adapters.layers, strict=True)]
-
     def _learning_rates(self) -> Array:
         """(runs, 1), or (runs, numbers) where B and the bias have a rate of their own (LoRA+, arXiv:2402.12354)."""
         rates = self.backend.of([[lesson.plan.lr] for lesson in self.lessons], self.adapters.dtype)
@@ -372,7 +316,3 @@ class Stack:
         self._curve(name)[:, self.epochs_done - 1] = on_cpu
         self.latest[name] = on_cpu[None]
         return on_cpu
-
-
-def _same(moments: Any, layer: LoRALinear) -> tuple[int, ...]:
-    return id(moments), id(layer.weight), id(layer.bias), layer.own_bias is None

@@ -10,9 +10,9 @@ from service.engine import Capacity, Engine
 from service.jobs.job import Job
 from service.models.model import Model
 from service.training.fit import Ended, Epochs, fit
+from service.training.lesson import Fitted, Lesson
 from service.training.plan import Plan
 from service.training.sources import Inline, Random
-from service.training.stack import Fitted, Lesson
 from tests.running import until
 
 SHORT = Plan(epochs=3, data=Random(n_samples=20))

@@ -26,9 +26,9 @@ from service.jobs.job import Job
 from service.jobs.state import State
 from service.models.model import Model
 from service.training import datasets
+from service.training.lesson import Lesson
 from service.training.plan import Plan, from_dict
 from service.training.sources import Digits, Random, Teacher
-from service.training.stack import Lesson
 from tests.engine.engines import (
     ENDLESS,
     SHORT,

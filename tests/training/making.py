@@ -15,11 +15,11 @@ from service.lora.layer import LoRALinear
 from service.lora.spec import Spec
 from service.training.datasets import drawn
 from service.training.fit import Diverged, Ended, Epochs, fit
+from service.training.lesson import Fitted, Lesson
 from service.training.plan import LOSS_TARGETS, Plan
 from service.training.rows import Rows
 from service.training.schedules import factor
 from service.training.sources import Inline
-from service.training.stack import Fitted, Lesson
 from service.training.state import State
 from tests import reference
 

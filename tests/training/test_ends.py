@@ -8,11 +8,11 @@ from hypothesis import given, settings
 
 from service.lora.spec import Spec
 from service.training.fit import Diverged, fit, fit_one
+from service.training.lesson import Lesson
 from service.training.losses import LOSSES
 from service.training.plan import Plan
 from service.training.rows import Rows
 from service.training.sources import Random
-from service.training.stack import Lesson
 from tests.training.making import (
     SMALL,
     by_reference,

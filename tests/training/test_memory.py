@@ -19,7 +19,7 @@ from service.lora.layer import LoRALinear
 from service.lora.spec import Spec
 from service.training import datasets
 from service.training.fit import fit
-from service.training.stack import Lesson
+from service.training.lesson import Lesson
 from service.training.rows import Rows
 from service.training.plan import Plan, bytes_needed, fitted
 from service.training.sources import Random

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.training.fit import Diverged, Ended, Epochs, fit
+from service.training.lesson import Lesson
 from service.training.plan import EarlyStopping
 from service.training.rows import Rows
-from service.training.stack import Lesson
 from tests.training.making import SMALL, copies, gentle, layer_of, learn, plan_for, rows_for, stacked, unchanged
 
 PATHS = {

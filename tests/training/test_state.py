@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from service.codecs.message import pack, unpack
 from service.lora.spec import Spec
+from service.training.lesson import Lesson
 from service.training.plan import EarlyStopping
 from service.training.rows import Rows
-from service.training.stack import Lesson
 from service.training.state import as_parts, from_parts
 from tests.training.making import SMALL, copies, gentle, learn, plan_for, rows_for, stacked, unchanged
 
