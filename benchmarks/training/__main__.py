@@ -28,8 +28,9 @@ from service.lora.layer import LoRALinear
 from service.lora.spec import Spec
 from service.training import datasets
 from service.training.fit import fit
+from service.training.fitted import fitted
 from service.training.lesson import Lesson
-from service.training.plan import Plan, fitted
+from service.training.plan import Plan
 from service.training.sources import Digits, Random
 
 TURNS = 3

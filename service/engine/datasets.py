@@ -15,8 +15,8 @@ from service.models.budget import Budget
 from service.models.dataset import Dataset
 from service.models.shelf import Shelf
 from service.training.arrays import backend_of
+from service.training.cost import FLOAT64_BYTES
 from service.training.moments import Moments, gather
-from service.training.plan import FLOAT64_BYTES
 from service.training.sources import MAX_SAMPLES, Stored, check_rows, targets_of
 
 

@@ -42,7 +42,9 @@ from service.lora.spec import FLOAT32_BYTES, Spec
 from service.models.budget import Budget
 from service.models.model import Base, Model
 from service.models.registry import Registry
-from service.training.plan import MOMENTS_BYTES, Plan, bytes_needed, fitted
+from service.training.cost import MOMENTS_BYTES, bytes_needed
+from service.training.fitted import fitted
+from service.training.plan import Plan
 from service.training.sources import Inline, Source, Stored, check_rows
 
 MIB = 2**20

@@ -18,9 +18,10 @@ from service.jobs.ledger import Ledger
 from service.jobs.state import State
 from service.lora.spec import Spec
 from service.models.registry import Registry
-from service.training.plan import Plan, as_dict, bytes_needed
+from service.training.cost import bytes_needed, step_cost
+from service.training.plan import Plan, as_dict
 from service.training.state import as_parts, continued, from_parts
-from service.training.together import likeness, step_cost
+from service.training.together import likeness
 
 
 class Held:

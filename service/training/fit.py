@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.training.arrays import backend_of
+from service.training.cost import OPTIMUM_FEATURES
 from service.training.lesson import Fitted, Lesson
 from service.training.moments import Moments, Residual, best_losses, gather, residual
-from service.training.plan import OPTIMUM_FEATURES, Path
+from service.training.plan import Path
 from service.training.rows import Rows
 from service.training.stack import BURST_EPOCHS, Stack
 from service.training.state import State

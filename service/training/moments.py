@@ -15,7 +15,7 @@ from service.lora import optimum
 from service.lora.layer import LoRALinear
 from service.training.adapters import Adapters
 from service.training.arrays import Array, Backend, stacked
-from service.training.plan import BLOCK_NUMBERS
+from service.training.cost import BLOCK_NUMBERS
 
 # A loss this far below the largest term of its sum has lost its digits: float64 has 16, and it keeps about six.
 LOST = 1e-10

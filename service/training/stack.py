@@ -11,6 +11,7 @@ from service.lora import optimum
 from service.lora.init import stream
 from service.training.adapters import Adapters
 from service.training.arrays import FLOAT32_MAX, Array, Backend, backend_of
+from service.training.cost import step_cost
 from service.training.datasets import drawn
 from service.training.lesson import Fitted, Lesson
 from service.training.moments import ByMoments, problem
@@ -20,7 +21,6 @@ from service.training.plan import Path
 from service.training.rows import Draws
 from service.training.schedules import factor
 from service.training.state import State
-from service.training.together import step_cost
 from service.training.watch import Watch
 
 CLIP_EPS = 1e-6  # as in torch.nn.utils.clip_grad_norm_

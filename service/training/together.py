@@ -29,12 +29,6 @@ def likeness(plan: Plan, spec: Spec) -> Hashable:
     )
 
 
-def step_cost(plan: Plan, rank: int, in_features: int, out_features: int) -> int:
-    """Multiplications of one step, about."""
-    rows = in_features if plan.path == "moments" else 3 * (plan.batch_size or plan.n_train)
-    return rank * (in_features + out_features) * rows
-
-
 def _kind(source: Source, by_rows: bool) -> Hashable:
     """What must be alike of two sources: moments are of one size whatever the rows."""
     return has_rows(source), is_weighted(source), source.n_samples if by_rows else None

@@ -11,8 +11,9 @@ from service.lora.init import stream
 from service.lora.layer import LoRALinear
 from service.lora.spec import Spec
 from service.training import datasets, digits
+from service.training.fitted import fitted
 from service.training.losses import LOSSES
-from service.training.plan import Plan, fitted
+from service.training.plan import Plan
 from service.training.rows import keep
 from service.training.sources import Digits, Random, Teacher
 from tests.training.making import (

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from service.errors import LimitExceeded, ShapeMismatch, Validation
 from service.lora.spec import Spec
-from service.training.plan import LOOKED_AT, LOSS_TARGETS, Plan, as_dict, bytes_needed, fitted, from_dict
+from service.training.cost import LOOKED_AT, bytes_needed
+from service.training.fitted import fitted
+from service.training.plan import LOSS_TARGETS, Plan, as_dict, from_dict
 from service.training.sources import Digits, Inline, Random, Stored, Teacher
 from tests.training.making import refusal
 from tests.training.test_plan import FITTING, SEEDS, plans

@@ -6,10 +6,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from service.lora.spec import Spec
+from service.training.cost import OPTIMUM_FEATURES
 from service.training.fit import Diverged
 from service.training.lesson import Lesson
 from service.training.moments import Moments, best_losses, residual
-from service.training.plan import OPTIMUM_FEATURES
 from service.training.rows import Rows
 from tests.training.making import SMALL, gentle, in_double, layer_of, layers, learn, loss_of, plan_for, rows_for, run
 from tests.training.test_moments import DEGENERATE, NUMPY, moments_of, spoiled

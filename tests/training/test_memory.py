@@ -21,7 +21,9 @@ from service.training import datasets
 from service.training.fit import fit
 from service.training.lesson import Lesson
 from service.training.rows import Rows
-from service.training.plan import Plan, bytes_needed, fitted
+from service.training.cost import bytes_needed
+from service.training.fitted import fitted
+from service.training.plan import Plan
 from service.training.sources import Random
 from tests.memory import peak_growth
 from tests.training.test_memory import GREEDY, SMALL

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from service.lora.spec import Spec
-from service.training.plan import EarlyStopping, Plan, fitted
+from service.training.cost import step_cost
+from service.training.fitted import fitted
+from service.training.plan import EarlyStopping, Plan
 from service.training.sources import Inline, Random, Stored, Teacher
-from service.training.together import likeness, step_cost
+from service.training.together import likeness
 
 SPEC = Spec(in_features=64, out_features=10, train_bias=False)
 PATHS = {"moments": {}, "batch": {"batch_size": 10}}

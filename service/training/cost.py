@@ -1,0 +1,81 @@
+"""What a run costs in bytes and multiplications, and the path that follows from it. Imports no torch."""
+
+from service.errors import Fault, LimitExceeded
+from service.lora.spec import FLOAT32_BYTES, Spec
+from service.training.plan import Path, Plan
+from service.training.sources import Stored, Teacher, has_rows
+
+LOOKED_AT = 4_096
+FLOAT64_BYTES = 8
+BLOCK_NUMBERS = 2**18  # of a block of rows that is gathered into moments
+MOMENTS_BYTES = 256 * 2**20
+OPTIMUM_FEATURES = 1_024  # beyond, data is not gathered for the optimum alone
+MOMENTS_COPIES = 14  # matrices as large as the moments that are there at once while the optimum is computed
+ADAPTER_COPIES = 14  # with the gradient, the optimizer's memory, the best so far, and the state at the end
+
+# What a multiplication of the row loop costs in those of one pass into moments: thin products run far below a core's
+# peak, and each epoch reads and writes the outputs several times. Measured at 64→10 and 384→384.
+ROW_COST = 4
+
+
+def looked_at(plan: Plan) -> int:
+    """How many rows at a time the loss of the trained weights is measured on: small batches would only cost time."""
+    return plan.n_train if plan.batch_size is None else min(plan.n_train, max(plan.batch_size, LOOKED_AT))
+
+
+def bytes_needed(plan: Plan, spec: Spec) -> int:
+    """Bytes that a run takes beside its layer.
+
+    They are those of the rows, their frozen outputs and their order, of what one step makes of its batch, and of the
+    adapter's copy, its gradient and the optimizer's memory; where it learns from moments, of these, of the block of
+    rows that is gathered, and of the adapter in double precision. The optimum of full-batch mse takes moments too.
+    """
+    sources = [plan.data, *([] if plan.held_out is None else [plan.held_out])]
+    n, size = sum(source.n_samples * has_rows(source) for source in sources), spec.in_features + spec.out_features
+    drawn = max(
+        2 * spec.base_numbers + 2 * source.n_samples * spec.out_features if isinstance(source, Teacher) else 0
+        for source in sources
+    )
+    split = plan.n_validation and n
+    rows = (n + split) * (size + 1)
+    moments = MOMENTS_COPIES * spec.in_features * (size + 1) + 2 * BLOCK_NUMBERS
+    if plan.path == "moments":
+        numbers = moments + ADAPTER_COPIES * spec.adapter_numbers + spec.base_numbers
+        return FLOAT32_BYTES * (rows + drawn) + FLOAT64_BYTES * numbers
+    frozen = n * spec.out_features + 2 * n * bool(plan.batch_size)
+    copies = 4 * bool(spec.dropout) + bool(plan.batch_size)  # of a batch's inputs
+    step = looked_at(plan) * (8 * spec.out_features + copies * spec.in_features + 2 * spec.rank)
+    optimum = plan.loss == "mse" and plan.batch_size is None and spec.in_features <= OPTIMUM_FEATURES
+    run = rows + frozen + max(step, drawn) + ADAPTER_COPIES * spec.adapter_numbers
+    return FLOAT32_BYTES * run + FLOAT64_BYTES * optimum * moments
+
+
+def step_cost(plan: Plan, rank: int, in_features: int, out_features: int) -> int:
+    """Multiplications of one step, about."""
+    rows = in_features if plan.path == "moments" else 3 * (plan.batch_size or plan.n_train)
+    return rank * (in_features + out_features) * rows
+
+
+def path_for(plan: Plan, spec: Spec, max_moments_bytes: int) -> Path:
+    """From moments where they say all that the loss needs, fit, and cost less than the rows."""
+    must = plan.optimizer == "closed_form" or not has_rows(plan.data)
+    if not must and (plan.loss != "mse" or plan.batch_size is not None or spec.dropout):
+        return "batch"
+    size = spec.in_features + spec.out_features
+    needed = FLOAT64_BYTES * spec.in_features * size
+    gathered = isinstance(plan.data, Stored) and plan.data.gathered and not plan.n_validation
+    if must:
+        if needed > max_moments_bytes:
+            detail = f"the moments of {spec.in_features} → {spec.out_features} take {needed} bytes"
+            raise LimitExceeded(
+                f"{detail}; {max_moments_bytes} are allowed (LORA_MOMENTS_MIB)",
+                Fault("/in_features", detail),
+                bytes_needed=needed,
+                bytes_allowed=max_moments_bytes,
+            )
+        return "moments"
+    epochs = plan.epochs or 1
+    one_pass = 0 if gathered else plan.n_train * spec.in_features * size
+    by_moments = one_pass + epochs * spec.rank * spec.in_features * size
+    by_rows = ROW_COST * epochs * plan.n_train * spec.rank * size
+    return "moments" if needed <= max_moments_bytes and by_moments < by_rows else "batch"

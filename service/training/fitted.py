@@ -1,0 +1,71 @@
+"""A plan with every setting in force for a model: nothing left open, and all of it checked. Imports no torch."""
+
+from dataclasses import replace
+
+from service.errors import Fault, LimitExceeded, Validation
+from service.lora.spec import Spec, refuse
+from service.training.cost import MOMENTS_BYTES, bytes_needed, path_for
+from service.training.plan import LOSS_TARGETS, Plan
+from service.training.sources import SERVES_AS, TARGETS_IN_WORDS, Source, has_rows, settled
+
+
+def fitted(plan: Plan, spec: Spec, seed: int, max_bytes: int, max_moments_bytes: int = MOMENTS_BYTES) -> Plan:
+    """The plan with every setting in force for a model: seeds drawn, the teacher's rank and the path known.
+
+    Args:
+        seed: taken where the plan has none; the data's seed is the plan's unless it has its own.
+        max_bytes: what the data and the run's working memory may take.
+        max_moments_bytes: what the moments of the data may take.
+
+    Raises:
+        Validation, ShapeMismatch, LimitExceeded: where the data does not fit the model, the loss or the memory.
+    """
+    seed = seed if plan.seed is None else plan.seed
+    _check_targets(plan.data, plan.loss)
+    plan = replace(plan, seed=seed, data=settled(plan.data, spec, seed, "/data"))
+    if plan.held_out is not None:
+        # Rows drawn from the same seed would be the very rows of the training.
+        source = settled(plan.held_out, spec, (seed + 1) % 2**53, "/validation")
+        _check_targets(source, plan.loss, "/validation")
+        plan = replace(plan, validation=source)
+    _check_rows_there(plan, spec)
+    plan = replace(plan, path=plan.path or path_for(plan, spec, max_moments_bytes))
+    needed = bytes_needed(plan, spec)
+    if needed > max_bytes:
+        rows = f"{plan.data.n_samples} rows of {spec.in_features} → {spec.out_features}"
+        detail = f"{rows} need {needed} bytes to train on at rank {spec.rank}"
+        raise LimitExceeded(
+            f"{detail}; {max_bytes} are allowed (LORA_TRAIN_MIB), so use fewer rows or a smaller batch or rank",
+            Fault("/data", detail),
+            bytes_needed=needed,
+            bytes_allowed=max_bytes,
+        )
+    return plan
+
+
+def _check_targets(source: Source, loss: str, within: str = "/data") -> None:
+    wanted, given = LOSS_TARGETS[loss], source.targets
+    fitting = [name for name, targets in LOSS_TARGETS.items() if targets in SERVES_AS[given]]
+    if loss in fitting:
+        return
+    detail = (
+        f"{source.kind} data has {TARGETS_IN_WORDS[given]}; "
+        f"the loss {loss} compares outputs with {TARGETS_IN_WORDS[wanted]}"
+    )
+    fault = Fault("/loss" if within == "/data" else within, detail)
+    raise Validation(f"{detail}; losses that fit this data: {', '.join(fitting)}", fault)
+
+
+def _check_rows_there(plan: Plan, spec: Spec) -> None:
+    """Rows that are not there can be neither held out, nor batched, nor dropped from."""
+    if isinstance(plan.validation, float) and plan.data.n_samples < 2:
+        refuse("validation", "the data has 1 row; at least 2 are needed to hold some out")
+    needing = {
+        "loss": plan.loss != "mse",
+        "batch_size": plan.batch_size is not None,
+        "validation": isinstance(plan.validation, float),
+        "dropout": spec.dropout > 0 and plan.optimizer != "closed_form",
+    }
+    if any(needing.values()) and not has_rows(plan.data):
+        why = next(name for name, needs in needing.items() if needs)
+        refuse(why, f"the data set was uploaded with keep_rows false; this {why} needs its rows")
