@@ -5,8 +5,9 @@ in kebab case is its slug: all three are served at `/problems/{slug}`.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class ServiceError(Exception):
         self.detail = detail
         self.faults = faults
         self.facts = facts
+
+    def moved(self, place: Callable[[str], str]) -> Self:
+        """This error with its pointers where `place` puts them, for a body that holds what was checked."""
+        self.faults = tuple(Fault(place(fault.pointer), fault.detail) for fault in self.faults)
+        return self
 
     @classmethod
     def slug(cls) -> str:

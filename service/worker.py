@@ -182,7 +182,8 @@ def follow(steps: Steps, going: dict[str, None], cancelled: Callable[[], Collect
 def tell_end(job: str, outcome: Fitted | Diverged, say: Say) -> None:
     """Say what became of one job."""
     if isinstance(outcome, Diverged):
-        say(failure([job], "diverged", "a loss or a weight is no longer finite as float32; a lower lr may help"))
+        detail = "a loss or a weight is no longer finite as float32; a lower lr or smaller inputs may help"
+        say(failure([job], "diverged", detail))
     else:
         adapter = {name: tensor.cpu().numpy() for name, tensor in outcome.layer.adapter().items()}
         facts, arrays = as_parts(continued(outcome.state, outcome.state.path))

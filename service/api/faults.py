@@ -13,7 +13,7 @@ from service.ids import BASE_ID, DATASET_ID, JOB_ID, MODEL_ID
 from service.lora.spec import PLANNED_INITS
 from service.schemas.fields import A_DATASET_ID, A_JOB_ID, A_MODEL_ID, TEXT
 from service.schemas.requests import DATA, FRACTION
-from service.schemas.sweeps import LIST, RANGE
+from service.schemas.sweeps import LIST, RANGE, LogRange
 
 BOUNDS = {
     "greater_than_equal": "ge",
@@ -26,6 +26,7 @@ EXPECTED = {
     "int_from_float": "an integer",
     "float_type": "a number",
     "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "string_type": "a string",
     "list_type": "a list",
     "dict_type": "an object",
@@ -86,8 +87,8 @@ def _similar(name: str, loc: Loc, schema: type[BaseModel] | None) -> str:
 def _schema_at(loc: Loc, schema: type[BaseModel] | None) -> type[BaseModel] | None:
     """The schema of the object that the place is in."""
     for part in map(str, loc[:-1]):
-        if part in DATA:
-            schema = DATA[part]
+        if part in DATA or part == RANGE:
+            schema = DATA.get(part, LogRange)
         elif schema is not None and part in schema.model_fields:
             hint = schema.model_fields[part].annotation
             kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, BaseModel)]
@@ -109,6 +110,8 @@ def _sentence(fault: Mapping[str, Any], schema: type[BaseModel] | None) -> tuple
         return Validation, f"{name} is not a field of this request{_similar(name, fault['loc'], schema)}"
     if kind == "float_type" and given in NOT_FINITE:
         return NonFinite, f"{name} is {shown(given)}; it must be a finite number"
+    if kind == "float_type" and fault["loc"][-1] == FRACTION:
+        return Validation, f"{name} is {shown(given)}; it must be a number between 0 and 1, or an object with a kind"
     if kind in EXPECTED:
         return Validation, f"{name} is {shown(given)}; it must be {EXPECTED[kind]}"
     if kind in ("too_short", "too_long"):
@@ -121,7 +124,7 @@ def _sentence(fault: Mapping[str, Any], schema: type[BaseModel] | None) -> tuple
     if kind == "string_pattern_mismatch":
         return Validation, f"{name} is {shown(given)}; it must be {PATTERNS.get(context['pattern'], 'an id')}"
     if kind == "union_tag_invalid":
-        return Validation, f"kind is {shown(context['tag'])}; it must be one of {context['expected_tags']}"
+        return Validation, f"kind is {shown(context['tag'])}; it must be one of {', '.join(DATA)}"
     if kind == "union_tag_not_found":
         return Validation, f"kind is required: {', '.join(DATA)}"
     return Validation, f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"

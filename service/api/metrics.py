@@ -47,7 +47,8 @@ class Metrics(Collector):
         for name, text, value in (
             ("lora_models", "Models held.", len(engine.registry)),
             ("lora_bases", "Bases held.", engine.registry.bases),
-            ("lora_memory_bytes", "Tensors held: models, bases and the rows of jobs.", engine.budget.used),
+            ("lora_datasets", "Data sets held.", len(engine.datasets)),
+            ("lora_memory_bytes", "Tensors held: models, bases, data sets and the rows of jobs.", engine.budget.used),
             ("lora_job_queue_depth", "Jobs that wait for a worker.", len(engine.queue)),
             ("lora_workers_ready", "Training processes that are up.", engine.workers.ready),
         ):

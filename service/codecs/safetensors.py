@@ -10,7 +10,7 @@ from safetensors.numpy import load as load_numpy
 from safetensors.numpy import save
 
 from service.codecs.codec import FLOATS, FLOATS_IN_WORDS, Answer, Array, Codec, fits
-from service.errors import BadSafetensors, Fault
+from service.errors import BadSafetensors, Fault, pointer
 
 MAX_HEADER_BYTES = 2**20
 
@@ -39,7 +39,9 @@ def load(body: bytes | bytearray, names: Collection[str] | None = None, integers
         raise _bad(f"the file holds {found}; it must hold exactly {', '.join(names)}")
     for name, tensor in tensors.items():
         if tensor.dtype.str not in FLOATS and not (name in integers and tensor.dtype.kind in "iu"):
-            raise _bad(f"{name} is {tensor.dtype}; it must be {FLOATS_IN_WORDS}")
+            words = f"{FLOATS_IN_WORDS}, or integers" if name in integers else FLOATS_IN_WORDS
+            detail = f"{name} is {tensor.dtype}; it must be {words}"
+            raise BadSafetensors(detail, Fault(pointer(name[:60]), detail))
     return tensors
 
 

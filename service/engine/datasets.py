@@ -11,6 +11,7 @@ from service.clock import instant
 from service.codecs.message import Arrays
 from service.errors import Fault, LimitExceeded, NonFinite, ShapeMismatch, Validation
 from service.ids import Mint
+from service.lora.spec import MAX_FEATURES
 from service.models.budget import Budget
 from service.models.dataset import Dataset
 from service.models.shelf import Shelf
@@ -102,7 +103,7 @@ def read(arrays: Arrays, max_moments_bytes: int, keep_rows: bool) -> Upload:
     if x is None or y is None or not set(rows) <= {"x", "y", "weight"}:
         detail = f"the file holds {', '.join(sorted(rows))[:120] or 'nothing'}; it must hold x, y, and perhaps weight"
         raise Validation(detail, Fault("", detail))
-    if x.ndim != 2 or not x.size or y.ndim not in (1, 2):
+    if x.ndim != 2 or not x.size or y.ndim not in (1, 2) or not y.size:
         detail = f"x has shape {list(x.shape)} and y {list(y.shape)}; they must be [n, in] and [n, out] or [n], n > 0"
         raise ShapeMismatch(detail, Fault("/x", detail))
     classes = y.ndim == 1
@@ -130,19 +131,30 @@ def read(arrays: Arrays, max_moments_bytes: int, keep_rows: bool) -> Upload:
 
 def must_go_on(there: Stored, more: Stored) -> None:
     """Raise ShapeMismatch or LimitExceeded unless more rows are of the kind of those that are there."""
-    for name in ("in_features", "out_features", "weighted"):
-        expected, given = getattr(there, name), getattr(more, name)
+    for tensor, expected, given in (
+        ("x", f"[n, {there.in_features}]", f"[n, {more.in_features}]"),
+        ("y", _targets_shape(there), _targets_shape(more)),
+        ("weight", *("[n]" if source.weighted else "not there" for source in (there, more))),
+    ):
         if expected != given:
-            detail = f"{name} of these rows is {given}; that of the data set is {expected}"
-            raise ShapeMismatch(detail, Fault(f"/{'weight' if name == 'weighted' else 'x'}", detail))
+            detail = f"{tensor} of these rows is {given}; in the data set it is {expected}"
+            raise ShapeMismatch(detail, Fault(f"/{tensor}", detail))
     total = there.n_samples + more.n_samples
     if total > MAX_SAMPLES:
         detail = f"the data set would have {total} rows; it is at most {MAX_SAMPLES}"
         raise LimitExceeded(detail, Fault("/x", detail), limit=MAX_SAMPLES)
 
 
+def _targets_shape(source: Stored) -> str:
+    return "[n] classes" if source.out_features is None else f"[n, {source.out_features}]"
+
+
 def _converted(name: str, array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind in "iu" and name == "y" and array.ndim == 1:
+        wrong = array[(array < 0) | (array >= MAX_FEATURES)]
+        if len(wrong):
+            detail = f"y has the class {wrong[0]}; classes are 0 to {MAX_FEATURES - 1}"
+            raise Validation(detail, Fault("/y", detail))
         return array.astype(np.int64)
     with np.errstate(over="ignore"):
         converted = array.astype(np.float32)

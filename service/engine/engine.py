@@ -38,11 +38,12 @@ from service.jobs.queue import Queue
 from service.jobs.state import State
 from service.jobs.workers import Workers
 from service.lora import init
-from service.lora.spec import FLOAT32_BYTES, Spec
+from service.lora.spec import FLOAT32_BYTES, Spec, refuse
 from service.models.budget import Budget
 from service.models.model import Base, Model
 from service.models.registry import Registry
 from service.training.cost import MOMENTS_BYTES, bytes_needed
+from service.training.datasets import check_split, drawn
 from service.training.fitted import fitted
 from service.training.plan import Plan
 from service.training.sources import Inline, Source, Stored, check_rows
@@ -316,21 +317,23 @@ class Engine:
                     raise DatasetBusy(f"job {job.id} is {job.state} on data set {dataset_id}; cancel it first")
             self.datasets.remove(dataset_id)
 
-    def rank_profile(self, model_id: str, data: Source, rows: Arrays | None = None) -> list[Reach]:
-        """The lowest loss that any adapter on the model's base reaches at each rank, for full-batch mse on the data.
+    def rank_profile(self, model_id: str, data: Source, rows: Arrays | None = None) -> tuple[Source, list[Reach]]:
+        """The data with nothing left open, and the lowest mse on it that any adapter of each rank on the base has.
 
         Raises:
             ModelNotFound, Validation, ShapeMismatch, LimitExceeded, CapacityExhausted
             TemporaryReducedCapacity: while another profile is computed.
         """
         model = self.registry.get(model_id)
+        if data.targets == "classes":
+            refuse("data", f"{data.kind} data has integer classes; the profile is that of mse, which needs numbers")
         given = _as_computed(rows)
         plan, stored = self._settled(Plan(optimizer="closed_form", data=data), given, model.spec)
         if not self._profiling.acquire(blocking=False):
             raise TemporaryReducedCapacity("another rank profile is being computed; try again when it is done", limit=1)
         try:
             with self.budget.held(bytes_needed(plan, model.spec)):
-                return rank_profile(model, plan, {**given, **stored})
+                return plan.data, rank_profile(model, plan, {**given, **stored})
         finally:
             self._profiling.release()
 
@@ -359,8 +362,11 @@ class Engine:
         """Raise unless the job has left the model as it is now, and nothing else is about to change it."""
         job, model = self.ledger.get(job_id), self.registry.get(model_id)
         if job.model_id != model_id or job.model_version != model.version or self.ledger.active(model_id):
-            left = f"version {job.model_version} of model {job.model_id}"
-            raise StateGone(f"job {job_id} left {left}; model {model_id} is or will be another than that")
+            left = "nothing to go on from" if job.model_version is None else f"version {job.model_version}"
+            raise StateGone(
+                f"job {job_id} of model {job.model_id} is {job.state} and left {left}; model {model_id} has version "
+                f"{model.version}" + (" and other jobs that have not ended" if self.ledger.active(model_id) else "")
+            )
         self.states.get(job_id)
 
     def _settled(self, plan: Plan, given: Arrays, spec: Spec) -> tuple[Plan, Arrays]:
@@ -378,6 +384,9 @@ class Engine:
             if isinstance(source, Inline):
                 sent = {name.removeprefix(f"{within}."): given[name] for name in given if name.startswith(f"{within}.")}
                 check_rows(sent, source.targets == "classes", spec.in_features, spec.out_features, within)
+        weight = (given | stored).get("data.weight")
+        if plan.n_validation and weight is not None:
+            check_split(torch.from_numpy(weight), plan.n_validation, drawn(plan.seed))
         return plan, stored
 
     def _end(self, job_id: str, state: State, reason: str | None = None, detail: str | None = None) -> Job:

@@ -16,6 +16,7 @@ from service.ids import Mint
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
 from service.models.model import Model
+from service.models.registry import Registry
 from service.training.plan import Plan
 
 KEPT = 1_000  # sweeps remembered; the oldest go first
@@ -62,6 +63,7 @@ class Trainer(Protocol):
     """What makes, trains and deletes the models."""
 
     ledger: Ledger
+    registry: Registry
 
     def create(self, **settings: Any) -> Model: ...
 
@@ -149,7 +151,7 @@ class Sweeps:
         return sorted((self._standing(member) for member in sweep.members), key=_rank)
 
     def remove(self, sweep_id: str, *, keep: int = 1, force: bool = False) -> None:
-        """Forget a sweep and delete its models but for the best of them.
+        """Forget a sweep and delete its models but for the best of them, and those whose jobs were forgotten.
 
         Args:
             keep: how many models stay.
@@ -167,9 +169,11 @@ class Sweeps:
                 f"{len(active)} of {len(sweep.members)} members of sweep {sweep_id} have not ended; "
                 "wait for them, or use ?force=true, which cancels them"
             )
-        for standing in standings[keep:]:
-            with suppress(NotFound):  # deleted by hand
-                self._trainer.delete(standing.member.model_id, force=True)
+        there = [standing for standing in standings if standing.member.model_id in self._trainer.registry]
+        for standing in there[keep:]:
+            if standing.job is not None:  # nobody knows any longer how good a forgotten one was, so it stays
+                with suppress(NotFound):  # deleted meanwhile
+                    self._trainer.delete(standing.member.model_id, force=True)
         with self._lock:
             self._sweeps.pop(sweep_id, None)
 

@@ -25,7 +25,7 @@ class Budget:
             if self.used + size > self.max_bytes:
                 raise CapacityExhausted(
                     f"{size} bytes are needed, and {self.used} of {self.max_bytes} are in use; "
-                    "delete models or raise LORA_MEMORY_MIB",
+                    "delete models or data sets, or raise LORA_MEMORY_MIB",
                     bytes_needed=size,
                     in_use=self.used,
                     limit=self.max_bytes,

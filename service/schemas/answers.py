@@ -1,5 +1,6 @@
 """What the service answers."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -155,7 +156,9 @@ class Job(BaseModel):
     model_version: int | None = Field(description="the version it published")
     metrics: dict[str, int | float | str | None] = Field(
         description="final_loss: of the published weights over all training data; optimum_loss: the lowest that any "
-        "adapter of this rank reaches; gap_closed: (losses[0] - final_loss) / (losses[0] - optimum_loss)"
+        "adapter of this rank reaches; gap_closed: (losses[0] - final_loss) / (losses[0] - optimum_loss); best_epoch: "
+        "with early_stopping, how many epochs the published weights were trained for (without validation and batches "
+        "an epoch's loss is measured before its update, so it is the next epoch that shows their loss)"
     )
 
 
@@ -173,6 +176,7 @@ class RankProfile(BaseModel):
     model_config = _example(
         {
             "model_id": A_MODEL_ID,
+            "data": asdict(sources.Teacher(teacher_rank=2, seed=1)),
             "ranks": [
                 {"rank": 0, "loss": 1.42, "trainable": 0},
                 {"rank": 1, "loss": 0.81, "trainable": 74},
@@ -182,6 +186,7 @@ class RankProfile(BaseModel):
     )
 
     model_id: ModelId
+    data: dict[str, Any] = Field(description="what it was computed on, seed included")
     ranks: list[Reach]
 
 

@@ -95,6 +95,7 @@ class TeacherData(Request):
     teacher_rank: Rank | None = Field(None, description="default: the model's rank")
     noise: NotNegative = Field(0.0, description="standard deviation of what is added to the targets")
     seed: Seed | None = Field(None, description="of the rows and the change; default: the job's seed")
+    held_out_of: Samples | None = Field(None, description="the change of a teacher of so many rows, under other rows")
 
     def described(self, find: Find) -> sources.Source:
         return sources.Teacher(**self.model_dump(exclude={"kind"}))
@@ -253,6 +254,8 @@ def _inherited(earlier: plan.Plan, given: dict[str, Any]) -> dict[str, Any]:
         refuse(
             "optimizer", f"optimizer is {given['optimizer']}; the job to continue from has that of {earlier.optimizer}"
         )
+    if given.get("seed", earlier.seed) != earlier.seed:
+        refuse("seed", f"seed is {given['seed']}; the job to continue from goes on with the draws of {earlier.seed}")
     for name in ("data", "validation"):
         if isinstance(getattr(earlier, name), sources.Inline) and name not in given:
             refuse(name, f"{name} was sent with the job to continue from and is not kept; send it again")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
-from math import prod
+from math import exp, log, prod
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Len
@@ -12,7 +12,14 @@ from pydantic import Discriminator, Field, Tag
 from service.errors import Fault, LimitExceeded
 from service.lora.spec import Alpha, Init, Rank, Seed, refuse
 from service.schemas.requests import AnyValidation, CreateModelRequest, Find, Request, TrainRequest
-from service.training.plan import LearningRate, OptimizerName, Plan, Positive
+from service.training.plan import (
+    OPTIMIZER_DEFAULTS,
+    OPTIMIZER_SETTINGS,
+    LearningRate,
+    OptimizerName,
+    Plan,
+    Positive,
+)
 
 MAX_MEMBERS = 256
 HELD_OUT = 0.2
@@ -27,10 +34,16 @@ class LogRange(Request):
     high: Positive
     count: Annotated[int, Ge(2), Le(MAX_MEMBERS)]
 
-    def values(self) -> list[float]:
-        """The numbers, from low to high."""
-        ratio = self.high / self.low
-        return [self.low * ratio ** (k / (self.count - 1)) for k in range(self.count - 1)] + [self.high]
+    def values(self, name: str) -> list[float]:
+        """The numbers of the setting of that name, from low to high.
+
+        Raises:
+            Validation: when low is not below high.
+        """
+        if self.low >= self.high:
+            refuse(f"over/{name}/low", f"low is {self.low}; it must be below high, which is {self.high}")
+        low, step = log(self.low), (log(self.high) - log(self.low)) / (self.count - 1)
+        return [self.low, *(exp(low + k * step) for k in range(1, self.count - 1)), self.high]
 
 
 RANGE, LIST = "range", "list"
@@ -63,7 +76,9 @@ class Over(Request):
             Validation, LimitExceeded: for none, or more than a sweep may have.
         """
         given = {name: value for name, value in self if value is not None}
-        lists: list[Sequence[Any]] = [each.values() if isinstance(each, LogRange) else each for each in given.values()]
+        lists: list[Sequence[Any]] = [
+            each.values(name) if isinstance(each, LogRange) else each for name, each in given.items()
+        ]
         count = prod(map(len, lists))
         if not given:
             refuse("over", "over is empty; it needs at least one list, such as rank or lr")
@@ -92,16 +107,40 @@ class SweepRequest(Request):
     train: SweepTraining = Field(default_factory=SweepTraining)
     over: Over
 
+    def place(self, pointer: str) -> str:
+        """Where a setting stands in this request, by its pointer in that of one model or one training."""
+        name = pointer.split("/")[1] if pointer else ""
+        if not name or name in type(self).model_fields:
+            return pointer
+        if getattr(self.over, name, None) is not None:
+            return f"/over{pointer}"
+        return f"/train{pointer}" if name in SweepTraining.model_fields else f"/model{pointer}"
+
     def trials(self, find: Find) -> list[tuple[dict[str, Any], dict[str, Any], Plan]]:
         """What each member tries, those settings of it that are its model's, and its plan."""
-        chosen = self.over.combinations()
+        chosen = [self._applying(each) for each in self.over.combinations()]
         return [
             (
                 each,
                 {name: value for name, value in each.items() if name in CreateModelRequest.model_fields},
-                self.train.model_copy(
-                    update={name: value for name, value in each.items() if name in ("lr", "optimizer")}
-                ).plan(find),
+                self._training(each).plan(find),
             )
-            for each in chosen
+            for place, each in enumerate(chosen)
+            if each not in chosen[:place]
         ]
+
+    def _applying(self, each: dict[str, Any]) -> dict[str, Any]:
+        """What of a combination its optimizer knows, where several are tried: closed_form has no lr."""
+        if self.over.optimizer is None:
+            return each
+        has = OPTIMIZER_DEFAULTS[each["optimizer"]]
+        return {name: value for name, value in each.items() if name not in OPTIMIZER_SETTINGS or name in has}
+
+    def _training(self, each: dict[str, Any]) -> TrainRequest:
+        """The training of a member: the common one under its own settings, without those that its optimizer lacks."""
+        own = self.train.model_copy(update={name: each[name] for name in ("lr", "optimizer") if name in each})
+        if self.over.optimizer is not None:
+            has = OPTIMIZER_DEFAULTS[own.optimizer]
+            lacking = {name for name in OPTIMIZER_SETTINGS if name not in has}
+            own.__pydantic_fields_set__ -= {*lacking, "epochs"} if own.optimizer == "closed_form" else lacking
+        return own

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from service.lora.init import stream
 from service.lora.layer import LoRALinear
+from service.lora.spec import refuse
 from service.training import digits
 from service.training.rows import Rows
 from service.training.sources import Digits, Inline, Random, Source, Stored, Teacher
@@ -29,9 +30,12 @@ def teacher(data: Teacher, layer: LoRALinear, tensors: Tensors) -> Rows:
     out_features, in_features = weight.shape
     rank = drawn(data.teacher_rank)
     draw = stream(drawn(data.seed), "data")
-    x = torch.randn(data.n_samples, in_features, generator=draw)
+    x = torch.randn(data.held_out_of or data.n_samples, in_features, generator=draw)
     down = torch.randn(rank, in_features, generator=draw) / in_features**0.5
     up = torch.randn(out_features, rank, generator=draw) / rank**0.5
+    if data.held_out_of is not None:  # the same change, seen through rows of its own
+        draw = stream(drawn(data.seed), "held out")
+        x = torch.randn(data.n_samples, in_features, generator=draw)
     y = (x @ (weight + up @ down).T).add_(bias)
     if data.noise:
         y += data.noise * torch.randn(data.n_samples, out_features, generator=draw)
@@ -68,8 +72,21 @@ def load(data: Source, layer: LoRALinear, tensors: Tensors) -> Rows:
 
 def split(rows: Rows, held_out: int, seed: int) -> tuple[Rows, Rows]:
     """The rows to train on, and so many others to validate on, chosen by the seed alone."""
-    order = torch.randperm(len(rows), generator=stream(seed, "validation")).to(rows.x.device)
-    return rows.at(order[held_out:]), rows.at(order[:held_out])
+    held, kept = (part.to(rows.x.device) for part in split_of(len(rows), held_out, seed))
+    return rows.at(kept), rows.at(held)
+
+
+def split_of(n: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The numbers of the rows that are held out, and of the others."""
+    order = torch.randperm(n, generator=stream(seed, "validation"))
+    return order[:held_out], order[held_out:]
+
+
+def check_split(weight: Tensor, held_out: int, seed: int) -> None:
+    """Raise Validation unless both parts of weighted rows weigh something."""
+    for rows, what in zip(split_of(len(weight), held_out, seed), ("held out", "trained on"), strict=True):
+        if not float(weight[rows].sum()):
+            refuse("validation", f"with seed {seed} the {len(rows)} rows that are {what} have no weight; take another")
 
 
 def drawn(value: int | None) -> int:

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from service.training.arrays import backend_of
 from service.training.cost import OPTIMUM_FEATURES
 from service.training.lesson import Fitted, Lesson
-from service.training.moments import Moments, Residual, best_losses, gather, residual
+from service.training.moments import LOST, Moments, Residual, best_losses, gather, residual
 from service.training.plan import Path
 from service.training.rows import Rows
 from service.training.stack import BURST_EPOCHS, Stack
 from service.training.state import State
+
+FLOAT32_DIGITS = 1e-6  # a loss by rows is a sum of numbers with seven digits
 
 
 class Diverged(Exception):
@@ -215,8 +217,11 @@ def _gap(
         known = residual(backend, moments, layer)
     optimum = best_losses(known, bias_is_free=layer.own_bias is not None)[len(layer.A)]
     first = float(fitted.state.arrays["curves.losses"][0])
+    # What is less than the digits of the losses is nothing.
+    exact = LOST * max(known.largest, 4 * known.tt) / len(layer.B)
+    digits = exact if plan.path == "moments" else FLOAT32_DIGITS * first
     to_gain = first - optimum
-    gap = (first - fitted.metrics["final_loss"]) / to_gain if to_gain > 0 else 1.0
+    gap = (first - fitted.metrics["final_loss"]) / to_gain if to_gain > digits else 1.0
     return {"optimum_loss": optimum, "gap_closed": gap}
 
 

@@ -6,7 +6,7 @@ from service.errors import Fault, LimitExceeded, Validation
 from service.lora.spec import Spec, refuse
 from service.training.cost import MOMENTS_BYTES, bytes_needed, path_for
 from service.training.plan import LOSS_TARGETS, Plan
-from service.training.sources import SERVES_AS, TARGETS_IN_WORDS, Source, has_rows, settled
+from service.training.sources import SERVES_AS, TARGETS_IN_WORDS, Source, Teacher, has_rows, settled
 
 
 def fitted(plan: Plan, spec: Spec, seed: int, max_bytes: int, max_moments_bytes: int = MOMENTS_BYTES) -> Plan:
@@ -24,8 +24,7 @@ def fitted(plan: Plan, spec: Spec, seed: int, max_bytes: int, max_moments_bytes:
     _check_targets(plan.data, plan.loss)
     plan = replace(plan, seed=seed, data=settled(plan.data, spec, seed, "/data"))
     if plan.held_out is not None:
-        # Rows drawn from the same seed would be the very rows of the training.
-        source = settled(plan.held_out, spec, (seed + 1) % 2**53, "/validation")
+        source = settled(_apart(plan.held_out, plan.data), spec, (seed + 1) % 2**53, "/validation")
         _check_targets(source, plan.loss, "/validation")
         plan = replace(plan, validation=source)
     _check_rows_there(plan, spec)
@@ -41,6 +40,14 @@ def fitted(plan: Plan, spec: Spec, seed: int, max_bytes: int, max_moments_bytes:
             bytes_allowed=max_bytes,
         )
     return plan
+
+
+def _apart(held_out: Source, data: Source) -> Source:
+    """Rows to validate on that are not those of the training: another seed, or for a teacher, the same one again."""
+    if isinstance(held_out, Teacher) and isinstance(data, Teacher) and held_out.seed is None:
+        rank = held_out.teacher_rank or data.teacher_rank
+        return replace(held_out, seed=data.seed, teacher_rank=rank, held_out_of=data.n_samples)
+    return held_out
 
 
 def _check_targets(source: Source, loss: str, within: str = "/data") -> None:

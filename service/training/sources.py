@@ -43,13 +43,17 @@ class Random:
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """Inputs N(0, 1), targets from this base under a hidden change of rank `teacher_rank`, plus noise·N(0, 1)."""
+    """Inputs N(0, 1), targets from this base under a hidden change of rank `teacher_rank`, plus noise·N(0, 1).
+
+    The seed fixes the change and the rows; `held_out_of` so many rows, it is their change under other rows.
+    """
 
     kind: Literal["teacher"] = "teacher"
     n_samples: Samples = 1_000
     teacher_rank: Rank | None = None
     noise: NotNegative = 0.0
     seed: Seed | None = None
+    held_out_of: Samples | None = None
     targets: ClassVar[Targets] = "numbers"
 
 

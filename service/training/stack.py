@@ -152,21 +152,19 @@ class Stack:
         self.epochs_done += 1
         self.diverged = np.zeros_like(self.alive)
         losses = self._recorded("losses", total)
-        finite = self._finite(losses)
-        if finite is not None:
-            self.diverged = self.alive & ~finite
-            self.alive = self.alive & finite
+        ended = self._lose(self._finite(losses))
         self._recorded("accuracies", self._objective.accuracy)
         if self._validation is not None:
             measured = yield from self._validation.measure()
             losses = self._recorded("validation_losses", measured)
+            ended |= self._lose(self._finite(losses))
             leaving = self._lost(self._validation.lost(measured))
             self._leaving = np.zeros_like(self.alive) if leaving is None else leaving
             self._recorded("validation_accuracies", self._validation.accuracy)
         if self._watch is not None:
             self.stopped = self.alive & self._watch.see(self.epochs_done - looks_back, losses, before)
             self._leaving &= ~self.stopped
-        return finite is not None or self._watch is not None
+        return ended or self._watch is not None
 
     def finish(self, which: Flags) -> Generator[None, None, list[Fitted]]:
         """What becomes of some runs, whose last epoch this was; they are alive no longer."""
@@ -183,7 +181,8 @@ class Stack:
         metrics = yield from self._looked(which)
         which = which & self.alive
         self.alive = self.alive & ~which
-        self.diverged = which & ~np.isfinite(metrics["final_loss"])
+        looks = [metrics[name] for name in ("final_loss", "validation_loss") if name in metrics]
+        self.diverged = which & ~np.all([look <= FLOAT32_MAX for look in looks], axis=0)
         layers = {run: self.adapters.layer(run) for run in np.flatnonzero(which & ~self.diverged).tolist()}
         parameters[...] = exact
         return [
@@ -302,6 +301,14 @@ class Stack:
         largest = self.backend.cpu(xp.amax(xp.abs(parameters), axis=1))
         finite: Flags = (losses.reshape(-1, len(self.lessons)) <= FLOAT32_MAX).all(0) & (largest <= FLOAT32_MAX)
         return None if finite[self.places].all() else finite
+
+    def _lose(self, finite: Flags | None) -> bool:
+        """Take those runs out whose numbers are no longer finite; whether there are any."""
+        if finite is None:
+            return False
+        self.diverged = self.diverged | (self.alive & ~finite)
+        self.alive = self.alive & finite
+        return True
 
     def _curve(self, name: str) -> Numbers:
         if name not in self.curves:

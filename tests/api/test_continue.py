@@ -41,6 +41,13 @@ def test_what_is_given_takes_the_place_of_the_earlier_setting(http: httpx.Client
     assert (second["plan"]["epochs"], second["plan"]["lr"], second["plan"]["data"]) == (2, 0.5, first["plan"]["data"])
 
 
+def test_the_draws_go_on_so_another_seed_is_refused(http: httpx.Client) -> None:
+    model = create(http)["id"]
+    first = trained(http, model, epochs=3, data=DATA, seed=7, batch_size=16)
+    assert problem(http, model, continue_from=first["id"], seed=8) == (422, "validation")
+    assert trained(http, model, continue_from=first["id"], seed=7)["plan"]["seed"] == 7
+
+
 def test_only_what_left_the_model_as_it_is_can_be_gone_on_from(http: httpx.Client) -> None:
     model, other = create(http)["id"], create(http)["id"]
     first = trained(http, model, epochs=2)

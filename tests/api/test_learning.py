@@ -72,6 +72,37 @@ def test_a_full_batch_of_squared_errors_tells_how_near_the_optimum_it_came(http:
     assert metrics["gap_closed"] > 0.999
 
 
+def test_a_teachers_change_is_seen_through_other_rows(http: httpx.Client) -> None:
+    plan = {"epochs": 400, "lr": 0.05, "data": {**TEACHER, "noise": 0.0}, "validation": {"kind": "teacher"}}
+    job = trained(http, create(http)["id"], **plan)
+    held_out = job["plan"]["validation"]
+    assert (held_out["seed"], held_out["teacher_rank"], held_out["held_out_of"]) == (1, 2, 200)
+    assert job["metrics"]["validation_loss"] < 1e-3 * job["validation_losses"][0]
+    assert job["metrics"]["validation_loss"] != job["metrics"]["final_loss"]
+
+
+def test_nothing_left_to_gain_is_all_gained(http: httpx.Client) -> None:
+    model, data = create(http)["id"], {"kind": "random", "seed": 1}
+    for plan in ({"optimizer": "closed_form"}, {"optimizer": "closed_form"}, {"epochs": 3}):
+        assert trained(http, model, data=data, **plan)["metrics"]["gap_closed"] == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae"])
+def test_a_validation_loss_that_is_not_finite_is_a_divergence(http: httpx.Client, loss: str) -> None:
+    held_out = {"kind": "inline", "x": [[3e38] * 64], "y": [[0.0] * 10]}
+    plan = {"loss": loss, "validation": held_out, "early_stopping": {"patience": 2}}
+    answer = http.post(f"/models/{create(http)['id']}/train", json=plan, headers={"Prefer": "wait=60"}).json()
+    assert (answer["state"], answer["reason"], answer["epoch"]) == ("failed", "diverged", 0)
+
+
+def test_rows_that_weigh_nothing_are_not_all_that_a_split_leaves(http: httpx.Client) -> None:
+    data = {"kind": "inline", "x": [[0.5] * 64] * 5, "y": [[1.0] * 10] * 5, "weight": [0, 0, 0, 0, 1]}
+    for seed in range(3):
+        problem = refused(http, data=data, validation=0.2, seed=seed)
+        assert "have no weight" in problem["detail"]
+        assert problem["errors"][0]["pointer"] == "/validation"
+
+
 @pytest.mark.parametrize(
     ("plan", "pointer", "says"),
     [

@@ -50,6 +50,14 @@ def test_data_that_has_no_profile_is_refused(http: httpx.Client, body: dict, slu
     assert (answer.status_code, answer.json()["type"]) == (422, f"/problems/{slug}")
 
 
+def test_drawn_rows_are_those_of_a_seed_that_is_told(http: httpx.Client) -> None:
+    model = create(http, seed=1)["id"]
+    for data in ({}, {"data": {"kind": "teacher"}}):
+        first = http.post(f"/models/{model}/rank-profile", json=data).json()
+        again = http.post(f"/models/{model}/rank-profile", json={"data": first["data"]}).json()
+        assert again == first
+
+
 def test_a_model_that_does_not_exist_has_no_profile(http: httpx.Client) -> None:
-    answer = http.post("/models/mdl_01M85RD3BCCMDPHHSCEG79B55H/rank-profile")
+    answer = http.post("/models/mdl_01M85RD3BCCMDPHHSCEG79B55H/rank-profile", json={})
     assert answer.status_code == 404

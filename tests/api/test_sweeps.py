@@ -86,6 +86,28 @@ def test_a_sweep_that_runs_is_deleted_by_force_alone(http: httpx.Client) -> None
         assert http.get(f"/jobs/{each['job_id']}").json()["state"] == "cancelled"
 
 
+def test_each_optimizer_is_tried_with_the_settings_that_it_has(http: httpx.Client) -> None:
+    over = {"optimizer": ["adam", "sgd", "closed_form"], "lr": [0.01, 0.1]}
+    sweep = ended(http, start(http, train={"epochs": 7, "data": TEACHER, "momentum": 0.5}, over=over))
+    tried = {tuple(sorted(each["settings"].items())) for each in sweep["leaderboard"]}
+    assert tried == {
+        *((("lr", lr), ("optimizer", name)) for name in ("adam", "sgd") for lr in (0.01, 0.1)),
+        (("optimizer", "closed_form"),),
+    }
+    assert sweep["counts"] == {"succeeded": 5}
+    assert sweep["leaderboard"][0]["settings"] == {"optimizer": "closed_form"}
+    epochs = {each["settings"]["optimizer"]: each["epoch"] for each in sweep["leaderboard"]}
+    assert epochs == {"adam": 7, "sgd": 7, "closed_form": 1}
+
+
+def test_the_best_model_that_is_still_there_is_kept(http: httpx.Client) -> None:
+    sweep = ended(http, start(http, train={"epochs": 5, "data": TEACHER}, over={"rank": [1, 2, 3]}))
+    ids = [each["model_id"] for each in sweep["leaderboard"]]
+    http.delete(f"/models/{ids[0]}")
+    assert http.delete(f"/sweeps/{sweep['id']}").status_code == 204
+    assert [http.get(f"/models/{model_id}").status_code for model_id in ids] == [404, 200, 404]
+
+
 def test_members_that_fail_come_last(http: httpx.Client) -> None:
     train = {"epochs": 200, "data": TEACHER, "optimizer": "sgd"}
     sweep = ended(http, start(http, model={**SIZES, "init": "normal"}, train=train, over={"lr": [1e6, 0.001, 1e5]}))
@@ -109,10 +131,13 @@ def test_sweeps_are_listed(http: httpx.Client) -> None:
         ({"over": {"lr": [0.0]}}, "/over/lr/0", "above 0"),
         ({"over": {"ranks": [1]}}, "/over/ranks", "did you mean rank?"),
         ({"over": {"rank": [1]}, "train": {"epoch": 1}}, "/train/epoch", "did you mean epochs?"),
-        ({"over": {"rank": [1, 11]}}, "/rank", "at most min"),
+        ({"over": {"rank": [1, 11]}}, "/over/rank", "at most min"),
         ({"over": {"rank": [1]}, "model": {"rank": 1}}, "/model/in_features", "must be given"),
-        ({"over": {"optimizer": ["closed_form"], "lr": [0.1]}}, "/lr", "closed_form has no lr"),
-        ({"over": {"rank": [1]}, "train": {"data": {"kind": "digits"}}}, "/loss", "compares outputs"),
+        ({"over": {"rank": [1]}, "train": {"momentum": 0.5}}, "/train/momentum", "adam has no momentum"),
+        ({"over": {"rank": [1]}, "model": {**SIZES, "use_dora": True}}, "/model/use_dora", "DoRA"),
+        ({"over": {"lr": {"low": 0.2, "high": 0.1, "count": 3}}}, "/over/lr/low", "below high"),
+        ({"over": {"lr": {"lo": 0.2}}}, "/over/lr/low", "low is required"),
+        ({"over": {"rank": [1]}, "train": {"data": {"kind": "digits"}}}, "/train/loss", "compares outputs"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_leaves_nothing_behind(

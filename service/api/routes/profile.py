@@ -1,5 +1,7 @@
 """Say which rank a model needs."""
 
+from dataclasses import asdict
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -44,7 +46,7 @@ EXAMPLES = {
         CapacityExhausted,
         TemporaryReducedCapacity,
     ),
-    openapi_extra=describe.body(RankProfileRequest, EXAMPLES, required=False),
+    openapi_extra=describe.body(RankProfileRequest, EXAMPLES),
 )
 async def rank_profile(model_id: ModelIdPath, request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
     """The lowest mse that any adapter on the model's base can have on the data, for every rank from 0 up.
@@ -52,8 +54,8 @@ async def rank_profile(model_id: ModelIdPath, request: Request, engine: EngineOf
     Exact, by reduced-rank regression, without a training: a rank whose loss is hardly below that of the one before
     is one too many.
     """
-    asked = await read_json(request, RankProfileRequest, settings.json_body_mib, optional=True)
+    asked = await read_json(request, RankProfileRequest, settings.json_body_mib)
     source, rows = asked.data.described(engine.datasets.source), asked.rows()
-    reaches = await in_thread(lambda: engine.rank_profile(model_id, source, rows))
+    data, reaches = await in_thread(lambda: engine.rank_profile(model_id, source, rows))
     ranks = [answers.Reach(rank=reach.rank, loss=reach.loss, trainable=reach.trainable) for reach in reaches]
-    return reply(answers.RankProfile(model_id=model_id, ranks=ranks))
+    return reply(answers.RankProfile(model_id=model_id, data=asdict(data), ranks=ranks))

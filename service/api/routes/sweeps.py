@@ -74,9 +74,12 @@ async def create_sweep(request: Request, engine: EngineOf, settings: SettingsOf)
     asked = await read_json(request, SweepRequest, settings.json_body_mib)
     must_have_sizes(asked.model, "/model")
     common = asked.model.model_dump(exclude_unset=True)
-    trials = [Trial(*each) for each in asked.trials(engine.datasets.source)]
-    rows = asked.train.rows()
-    sweep = await in_thread(lambda: engine.sweeps.start(common, trials, rows))
+    try:
+        trials = [Trial(*each) for each in asked.trials(engine.datasets.source)]
+        rows = asked.train.rows()
+        sweep = await in_thread(lambda: engine.sweeps.start(common, trials, rows))
+    except Validation as error:
+        raise error.moved(asked.place) from None
     return reply(views.of_sweep(engine, sweep), 202, {"Location": f"/sweeps/{sweep.id}"})
 
 
