@@ -141,7 +141,7 @@ BAD = [
     train("probabilities wanted", {"loss": "bce_with_logits"}, "validation", "from 0 to 1", "/loss"),
     train("numbers wanted", {"data": {"kind": "digits"}}, "validation", "losses that fit this data", "/loss"),
     train("no kind", {"data": {}}, "validation", "kind is required", "/data"),
-    train("an unknown kind", {"data": {"kind": "cifar"}}, "validation", "'digits'", "/data"),
+    train("an unknown kind", {"data": {"kind": "cifar"}}, "validation", "digits", "/data"),
     train("the name of others", {"learning_rate": 3}, "validation", "did you mean lr?", "/learning_rate"),
     train("data's field", {"n_samples": 3}, "validation", "loss, batch_size, seed, data", "/n_samples"),
     train("x of random data", {"data": {"kind": "random", "x": 1}}, "validation", "kind, n_samples, seed", "/data/x"),

@@ -34,7 +34,7 @@ def test_the_last_byte_may_be_taken_and_no_more():
         budget.take(1)
     assert full.value.facts == {"bytes_needed": 1, "in_use": 2**40, "limit": 2**40}
     assert full.value.detail == (
-        f"1 bytes are needed, and {2**40} of {2**40} are in use; delete models or raise LORA_MEMORY_MIB"
+        f"1 bytes are needed, and {2**40} of {2**40} are in use; delete models or data sets, or raise LORA_MEMORY_MIB"
     )
 
 
