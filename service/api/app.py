@@ -15,7 +15,7 @@ from service.api.door import Door
 from service.api.metrics import Metrics
 from service.api.routes import ROUTERS
 from service.engine import Capacity, Engine
-from service.engine.engine import MIB
+from service.engine.capacity import MIB
 from service.settings import Settings, SettingsError, usable_cores
 
 SUMMARY = "Low-rank adapters on any linear layer: create, train and run them over HTTP."

@@ -25,20 +25,7 @@ from service.errors import (
     UnsupportedMediaType,
     Validation,
 )
-from service.schemas.answers import (
-    Dataset,
-    DatasetPage,
-    EventPage,
-    ForwardResponse,
-    Job,
-    JobPage,
-    Limits,
-    Model,
-    ModelPage,
-    Problem,
-    Sweep,
-    SweepPage,
-)
+from service.schemas.answers import ForwardResponse, Limits, Model, ModelPage, Problem
 from service.schemas.requests import (
     CreateModelRequest,
     ForwardRequest,
@@ -47,6 +34,7 @@ from service.schemas.requests import (
     UpdateModelRequest,
 )
 from service.schemas.sweeps import SweepRequest
+from service.schemas.training import Dataset, DatasetPage, EventPage, Job, JobPage, Sweep, SweepPage
 
 # Schemas of bodies that the routes read and write themselves, which FastAPI does not see; and of those whose
 # examples it would cut, since it drops every null.

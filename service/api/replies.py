@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.codecs.json import JSON
-from service.schemas.answers import DatasetPage, JobPage, ModelPage, SweepPage
+from service.schemas.answers import ModelPage
+from service.schemas.training import DatasetPage, JobPage, SweepPage
 
 
 def reply(body: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -9,7 +9,7 @@ from service.errors import ModelNotFound
 from service.jobs.job import Job
 from service.models.dataset import Dataset
 from service.models.model import Model
-from service.schemas import answers
+from service.schemas import answers, training
 from service.training import plan
 
 
@@ -40,10 +40,10 @@ def of_model(model: Model) -> answers.Model:
     )
 
 
-def of_dataset(dataset: Dataset) -> answers.Dataset:
+def of_dataset(dataset: Dataset) -> training.Dataset:
     """What a data set holds."""
     source = dataset.source
-    return answers.Dataset(
+    return training.Dataset(
         id=dataset.id,
         in_features=source.in_features,
         out_features=source.out_features,
@@ -59,12 +59,12 @@ def of_dataset(dataset: Dataset) -> answers.Dataset:
     )
 
 
-def of_sweep(engine: Engine, sweep: Sweep) -> answers.Sweep:
+def of_sweep(engine: Engine, sweep: Sweep) -> training.Sweep:
     """The leaderboard of a sweep as it is now."""
     standings = engine.sweeps.standings(sweep)
     board = [_standing(engine, place, standing) for place, standing in enumerate(standings, start=1)]
     going = any(standing.job is not None and not standing.job.state.terminal for standing in standings)
-    return answers.Sweep(
+    return training.Sweep(
         id=sweep.id,
         state="running" if going else "ended",
         created_at=sweep.created_at,
@@ -73,12 +73,12 @@ def of_sweep(engine: Engine, sweep: Sweep) -> answers.Sweep:
     )
 
 
-def _standing(engine: Engine, place: int, standing: Standing) -> answers.Standing:
+def _standing(engine: Engine, place: int, standing: Standing) -> training.Standing:
     member, job = standing.member, standing.job
     trainable = None
     with suppress(ModelNotFound):  # deleted by hand
         trainable = engine.registry.get(member.model_id).spec.parameters.trainable
-    return answers.Standing(
+    return training.Standing(
         place=place,
         model_id=member.model_id,
         job_id=member.job_id,
@@ -91,9 +91,9 @@ def _standing(engine: Engine, place: int, standing: Standing) -> answers.Standin
     )
 
 
-def of_job(job: Job) -> answers.Job:
+def of_job(job: Job) -> training.Job:
     """A job's record, with the losses so far."""
-    return answers.Job(
+    return training.Job(
         id=job.id,
         model_id=job.model_id,
         state=job.state,

@@ -5,7 +5,6 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,11 @@ from torch import Tensor
 from service.clock import instant
 from service.codecs.codec import Answer, Array
 from service.codecs.message import Arrays, pack
+from service.engine.capacity import Capacity
 from service.engine.datasets import Datasets
 from service.engine.profile import Reach, rank_profile
 from service.engine.run import Held, Run
+from service.engine.settled import SEEDS, as_computed, dataset_ids, settled
 from service.engine.stack import Stack, Stacks
 from service.engine.states import States
 from service.engine.sweeps import Sweeps
@@ -42,35 +43,12 @@ from service.lora.spec import FLOAT32_BYTES, Spec, refuse
 from service.models.budget import Budget
 from service.models.model import Base, Model
 from service.models.registry import Registry
-from service.training.cost import MOMENTS_BYTES, bytes_needed
-from service.training.datasets import check_split, drawn
-from service.training.fitted import fitted
+from service.training.cost import bytes_needed
 from service.training.plan import Plan
-from service.training.sources import Inline, Source, Stored, check_rows
+from service.training.sources import Source
 
-MIB = 2**20
 # Where the libraries under numpy and torch look for how many threads they may use.
 BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-SEEDS = 2**32  # drawn seeds are short enough to be typed again
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """How much the engine may hold and do at a time; sizes in bytes."""
-
-    memory_bytes: int = 4_096 * MIB
-    layer_bytes: int = 1_024 * MIB
-    train_bytes: int = 1_024 * MIB
-    moments_bytes: int = MOMENTS_BYTES
-    forward_bytes: int = 64 * MIB
-    max_models: int = 10_000
-    max_datasets: int = 1_000
-    queue_max: int = 1_024
-    keep_jobs: int = 10_000
-    workers: int = 1
-    worker_threads: int = 1
-    together_max: int = 256
-    states_bytes: int = 64 * MIB
 
 
 class Engine:
@@ -271,26 +249,26 @@ class Engine:
         Raises:
             as `train`
         """
-        given = _as_computed(rows)
-        settled = [
-            (model_id, spec, *self._settled(plan, given, spec))
+        given = as_computed(rows)
+        ready = [
+            (model_id, spec, *settled(plan, spec, given, self.datasets, self.capacity))
             for model_id, plan in members
             for spec in [self.registry.get(model_id).spec]
         ]
         with self._lock:
             if self.draining:
                 raise Draining("the service is shutting down and takes no more training")
-            for model_id, _, plan, _ in settled:
+            for model_id, _, plan, _ in ready:
                 self.registry.get(model_id)
                 if plan.continue_from is not None:
                     self._must_go_on(model_id, plan.continue_from)
-                for dataset_id in _dataset_ids(plan):
+                for dataset_id in dataset_ids(plan):
                     self.datasets.get(dataset_id)
             self.queue.must_have_room()
-            held = Held(given, len(settled))
+            held = Held(given, len(ready))
             self.budget.take(held.nbytes)
             jobs = []
-            for model_id, spec, plan, stored in settled:
+            for model_id, spec, plan, stored in ready:
                 job = Job(
                     id=self._new_job(),
                     model_id=model_id,
@@ -313,7 +291,7 @@ class Engine:
         with self._lock:
             self.datasets.get(dataset_id)
             for job in self.ledger.all():
-                if not job.state.terminal and dataset_id in _dataset_ids(job.plan):
+                if not job.state.terminal and dataset_id in dataset_ids(job.plan):
                     raise DatasetBusy(f"job {job.id} is {job.state} on data set {dataset_id}; cancel it first")
             self.datasets.remove(dataset_id)
 
@@ -327,8 +305,10 @@ class Engine:
         model = self.registry.get(model_id)
         if data.targets == "classes":
             refuse("data", f"{data.kind} data has integer classes; the profile is that of mse, which needs numbers")
-        given = _as_computed(rows)
-        plan, stored = self._settled(Plan(optimizer="closed_form", data=data), given, model.spec)
+        given = as_computed(rows)
+        plan, stored = settled(
+            Plan(optimizer="closed_form", data=data), model.spec, given, self.datasets, self.capacity
+        )
         if not self._profiling.acquire(blocking=False):
             raise TemporaryReducedCapacity("another rank profile is being computed; try again when it is done", limit=1)
         try:
@@ -369,26 +349,6 @@ class Engine:
             )
         self.states.get(job_id)
 
-    def _settled(self, plan: Plan, given: Arrays, spec: Spec) -> tuple[Plan, Arrays]:
-        """The plan with every setting in force for a model, and the rows of its data sets; those given are checked."""
-        stored: Arrays = {}
-        for field in ("data", "validation"):
-            source = getattr(plan, field)
-            if isinstance(source, Stored):  # as it is now: it may have grown, or be gone
-                dataset = self.datasets.get(source.id)
-                now: dict[str, Any] = {field: dataset.source}
-                plan = replace(plan, **now)
-                stored |= {f"{field}.{name}": array for name, array in dataset.arrays().items()}
-        plan = fitted(plan, spec, secrets.randbelow(SEEDS), self.capacity.train_bytes, self.capacity.moments_bytes)
-        for within, source in (("data", plan.data), ("validation", plan.held_out)):
-            if isinstance(source, Inline):
-                sent = {name.removeprefix(f"{within}."): given[name] for name in given if name.startswith(f"{within}.")}
-                check_rows(sent, source.targets == "classes", spec.in_features, spec.out_features, within)
-        weight = (given | stored).get("data.weight")
-        if plan.n_validation and weight is not None:
-            check_split(torch.from_numpy(weight), plan.n_validation, drawn(plan.seed))
-        return plan, stored
-
     def _end(self, job_id: str, state: State, reason: str | None = None, detail: str | None = None) -> Job:
         """The job in a terminal state, unless it had ended before."""
         job = self.ledger.swap(job_id, lambda job: job.moved(state, instant(), reason, detail=detail))
@@ -411,16 +371,3 @@ class Engine:
     def _placed(self, tensor: Tensor | None) -> Any:
         """The tensor where the engine computes."""
         return None if tensor is None else tensor.to(self.device)
-
-
-def _as_computed(rows: Arrays | None) -> Arrays:
-    """The rows as the service computes with them: numbers are float32, classes stay integers."""
-    return {
-        name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
-        for name, array in (rows or {}).items()
-    }
-
-
-def _dataset_ids(plan: Plan) -> list[str]:
-    """The data sets that a plan is trained and validated on."""
-    return [source.id for source in (plan.data, plan.validation) if isinstance(source, Stored)]

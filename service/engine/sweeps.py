@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from service.clock import instant
 from service.codecs.message import Arrays
+from service.engine.settled import SEEDS
 from service.errors import JobNotFound, NotFound, SweepBusy, SweepNotFound
 from service.ids import Mint
 from service.jobs.job import Job
@@ -20,7 +21,6 @@ from service.models.registry import Registry
 from service.training.plan import Plan
 
 KEPT = 1_000  # sweeps remembered; the oldest go first
-SEEDS = 2**32
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Kinds of fields that several bodies have, each with an example."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Len
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from service.ids import BASE_ID, DATASET_ID, JOB_ID, MODEL_ID, SWEEP_ID
 
@@ -28,3 +28,8 @@ BaseId = Annotated[str, Field(pattern=BASE_ID, examples=[A_BASE_ID])]
 JobId = Annotated[str, Field(pattern=JOB_ID, examples=[A_JOB_ID])]
 SweepId = Annotated[str, Field(pattern=SWEEP_ID, examples=[A_SWEEP_ID])]
 DatasetId = Annotated[str, Field(pattern=DATASET_ID, examples=[A_DATASET_ID])]
+
+
+def example(value: dict[str, Any]) -> ConfigDict:
+    """The configuration of a body that shows itself by `value`."""
+    return ConfigDict(json_schema_extra={"examples": [value]})

@@ -30,7 +30,7 @@ from service.errors import (
     UnsupportedMediaType,
     Validation,
 )
-from service.schemas import answers
+from service.schemas import training
 from service.settings import Settings
 
 router = APIRouter(tags=["datasets"], route_class=JsonRoute)
@@ -61,7 +61,7 @@ REFUSALS = (
     operation_id="create_dataset",
     summary="Upload a data set",
     status_code=201,
-    response_model=answers.Dataset,
+    response_model=training.Dataset,
     responses={201: {"headers": describe.headers("Location")}, **describe.problems(*REFUSALS)},
     openapi_extra=UPLOAD,
 )
@@ -85,7 +85,7 @@ async def create_dataset(
     "/datasets/{dataset_id}/rows",
     operation_id="append_rows",
     summary="Append rows to a data set",
-    response_model=answers.Dataset,
+    response_model=training.Dataset,
     responses=describe.problems(NotFound, DatasetNotFound, *REFUSALS),
     openapi_extra=UPLOAD,
 )
@@ -100,7 +100,7 @@ async def append_rows(dataset_id: DatasetIdPath, request: Request, engine: Engin
     "/datasets",
     operation_id="list_datasets",
     summary="List data sets, oldest first",
-    response_model=answers.DatasetPage,
+    response_model=training.DatasetPage,
     responses={200: {"headers": describe.headers("Link")}, **describe.problems(BadCursor, Validation, NotAcceptable)},
 )
 async def list_datasets(
@@ -109,14 +109,14 @@ async def list_datasets(
     """A page of data sets."""
     some, following = page(engine.datasets.all(), ["datasets"], limit, cursor)
     items = [views.of_dataset(dataset) for dataset in some]
-    return listed(request, answers.DatasetPage(items=items, next_cursor=following))
+    return listed(request, training.DatasetPage(items=items, next_cursor=following))
 
 
 @router.get(
     "/datasets/{dataset_id}",
     operation_id="get_dataset",
     summary="One data set",
-    response_model=answers.Dataset,
+    response_model=training.Dataset,
     responses=describe.problems(NotFound, DatasetNotFound, NotAcceptable),
 )
 async def get_dataset(dataset_id: DatasetIdPath, engine: EngineOf) -> Response:

@@ -26,7 +26,7 @@ from service.ids import MODEL_ID
 from service.jobs import events
 from service.jobs.events import SINGULAR
 from service.jobs.state import State
-from service.schemas import answers
+from service.schemas import training
 
 router = APIRouter(tags=["jobs"], route_class=JsonRoute)
 
@@ -41,7 +41,7 @@ LastEventId = Annotated[str | None, Header(description="as EventSource sends it 
     "/jobs",
     operation_id="list_jobs",
     summary="List jobs, oldest first",
-    response_model=answers.JobPage,
+    response_model=training.JobPage,
     responses={200: {"headers": describe.headers("Link")}, **describe.problems(BadCursor, Validation, NotAcceptable)},
 )
 async def list_jobs(
@@ -57,7 +57,7 @@ async def list_jobs(
     some, following = page(jobs, ["jobs", model_id, state], limit, cursor)
 
     def answer() -> Response:
-        return listed(request, answers.JobPage(items=[views.of_job(job) for job in some], next_cursor=following))
+        return listed(request, training.JobPage(items=[views.of_job(job) for job in some], next_cursor=following))
 
     return await off_loop(BYTES_PER_LOSS * sum(job.epoch for job in some), answer)
 
@@ -66,7 +66,7 @@ async def list_jobs(
     "/jobs/{job_id}",
     operation_id="get_job",
     summary="One job, with the losses so far",
-    response_model=answers.Job,
+    response_model=training.Job,
     responses=describe.problems(NotFound, JobNotFound, NotAcceptable),
 )
 async def get_job(job_id: JobIdPath, engine: EngineOf) -> Response:
@@ -78,7 +78,7 @@ async def get_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     "/jobs/{job_id}/cancel",
     operation_id="cancel_job",
     summary="Cancel a job",
-    response_model=answers.Job,
+    response_model=training.Job,
     responses=describe.problems(NotFound, JobNotFound, NotAcceptable),
 )
 async def cancel_job(job_id: JobIdPath, engine: EngineOf) -> Response:
@@ -134,7 +134,7 @@ async def get_losses_csv(job_id: JobIdPath, request: Request, engine: EngineOf) 
             "description": "Events `state`, `epoch` and `done`, numbered from 1 without gap; the same list as JSON",
             "content": {
                 sse.MEDIA_TYPE: {"schema": {"type": "string"}},
-                JSON.media_type: {"schema": describe.reference(answers.EventPage)},
+                JSON.media_type: {"schema": describe.reference(training.EventPage)},
             },
         },
         204: {"description": "The job has ended and the client has seen all its events"},
@@ -153,8 +153,8 @@ async def get_job_events(
     job = engine.ledger.get(job_id)
     seen = number(last_event_id if last_event_id is not None else after)
     if accepted(request, [sse.MEDIA_TYPE, JSON.media_type]) == JSON.media_type:
-        items = [answers.Event(id=e.number, event=e.kind, data=e.data) for e in events.since(job, seen)]
-        return reply(answers.EventPage(items=items))
+        items = [training.Event(id=e.number, event=e.kind, data=e.data) for e in events.since(job, seen)]
+        return reply(training.EventPage(items=items))
     if job.state.terminal and seen == events.count(job):
         return Response(status_code=204)  # EventSource stops asking
     if seen > events.count(job):

@@ -20,7 +20,7 @@ from service.errors import (
     ShapeMismatch,
     TemporaryReducedCapacity,
 )
-from service.schemas import answers
+from service.schemas import training
 from service.schemas.requests import RankProfileRequest
 
 router = APIRouter(tags=["train"], route_class=JsonRoute)
@@ -35,7 +35,7 @@ EXAMPLES = {
     "/models/{model_id}/rank-profile",
     operation_id="rank_profile",
     summary="Which rank does this data need?",
-    response_model=answers.RankProfile,
+    response_model=training.RankProfile,
     responses=describe.problems(
         *describe.JSON_BODY,
         NotAcceptable,
@@ -57,5 +57,5 @@ async def rank_profile(model_id: ModelIdPath, request: Request, engine: EngineOf
     asked = await read_json(request, RankProfileRequest, settings.json_body_mib)
     source, rows = asked.data.described(engine.datasets.source), asked.rows()
     data, reaches = await in_thread(lambda: engine.rank_profile(model_id, source, rows))
-    ranks = [answers.Reach(rank=reach.rank, loss=reach.loss, trainable=reach.trainable) for reach in reaches]
-    return reply(answers.RankProfile(model_id=model_id, data=asdict(data), ranks=ranks))
+    ranks = [training.Reach(rank=reach.rank, loss=reach.loss, trainable=reach.trainable) for reach in reaches]
+    return reply(training.RankProfile(model_id=model_id, data=asdict(data), ranks=ranks))

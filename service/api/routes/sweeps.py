@@ -29,7 +29,7 @@ from service.errors import (
     Validation,
 )
 from service.ids import SWEEP_ID
-from service.schemas import answers, fields
+from service.schemas import fields, training
 from service.schemas.sweeps import MAX_MEMBERS, SweepRequest
 
 router = APIRouter(tags=["sweeps"], route_class=JsonRoute)
@@ -50,7 +50,7 @@ EXAMPLES = {
     operation_id="create_sweep",
     summary="Start a sweep",
     status_code=202,
-    response_model=answers.Sweep,
+    response_model=training.Sweep,
     responses={
         202: {"headers": describe.headers("Location")},
         **describe.problems(
@@ -87,7 +87,7 @@ async def create_sweep(request: Request, engine: EngineOf, settings: SettingsOf)
     "/sweeps",
     operation_id="list_sweeps",
     summary="List sweeps, oldest first",
-    response_model=answers.SweepPage,
+    response_model=training.SweepPage,
     responses={200: {"headers": describe.headers("Link")}, **describe.problems(BadCursor, Validation, NotAcceptable)},
 )
 async def list_sweeps(
@@ -96,14 +96,14 @@ async def list_sweeps(
     """A page of sweeps, with their leaderboards."""
     some, following = page(engine.sweeps.all(), ["sweeps"], limit, cursor)
     items = await in_thread(lambda: [views.of_sweep(engine, sweep) for sweep in some])
-    return listed(request, answers.SweepPage(items=items, next_cursor=following))
+    return listed(request, training.SweepPage(items=items, next_cursor=following))
 
 
 @router.get(
     "/sweeps/{sweep_id}",
     operation_id="get_sweep",
     summary="The leaderboard of a sweep",
-    response_model=answers.Sweep,
+    response_model=training.Sweep,
     responses=describe.problems(NotFound, SweepNotFound, NotAcceptable),
 )
 async def get_sweep(sweep_id: SweepIdPath, engine: EngineOf) -> Response:

@@ -25,7 +25,7 @@ from service.errors import (
     StateGone,
     TemporaryReducedCapacity,
 )
-from service.schemas import answers
+from service.schemas import training
 from service.schemas.requests import TrainRequest
 
 router = APIRouter(tags=["training"], route_class=JsonRoute)
@@ -54,10 +54,10 @@ EXAMPLES = {
     operation_id="train_model",
     summary="Train a model",
     status_code=202,
-    response_model=answers.Job,
+    response_model=training.Job,
     responses={
         200: {
-            "model": answers.Job,
+            "model": training.Job,
             "description": "The job has ended within the time of `Prefer: wait=SECONDS`",
             "headers": describe.headers("Location", "Preference-Applied"),
         },
