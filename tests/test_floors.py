@@ -42,6 +42,7 @@ HOMES = {
     "multiprocessing": {"jobs", "worker"},
     "safetensors": {"codecs"},
     "jiter": {"codecs"},
+    "simdjson": {"codecs"},
     "ulid": {"ids"},
     "torch": {"lora", "training", "models", "engine", "worker", "api"},
     "service.settings": {"api", "cli"},
