@@ -1,0 +1,104 @@
+"""Forward passes on bare arrays: one layer over its rows, or one frozen layer over rows of many adapters.
+
+numpy on the CPU, where its products cost a fifth of torch's calls; torch elsewhere, by the same lines.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from service.lora.layer import LoRALinear
+
+Matrix = Any  # a numpy array, or a torch tensor off the CPU
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Maps:
+    """What a forward multiplies with: y = x·weight + bias + s·(x·down)·up, all of them views of a layer's tensors.
+
+    Shapes: weight (in, out), bias (out,), down (in, r), up (r, out). Where `down` is None the adapter is merged into
+    the weight, or there is none.
+    """
+
+    weight: Matrix
+    bias: Matrix | None
+    down: Matrix | None = None
+    up: Matrix | None = None
+    scaling: float = 1.0
+
+    @classmethod
+    def of(cls, layer: LoRALinear) -> "Maps":
+        """The maps of a layer, without a copy of any of its numbers."""
+        bias = layer.bias if layer.own_bias is None else layer.own_bias
+        return cls(
+            _bare(layer.weight.T),
+            None if bias is None else _bare(bias),
+            _bare(layer.A.T),
+            _bare(layer.B.T),
+            layer.scaling,
+        )
+
+    def __call__(self, x: Matrix) -> Matrix:
+        """Map rows (n, in) to (n, out)."""
+        y = x @ self.weight
+        self.adapt(x, y)
+        return y
+
+    def adapt(self, x: Matrix, y: Matrix) -> None:
+        """Add to the products y (n, out) of rows x (n, in) and the weight what is not the weight's."""
+        if self.bias is not None:
+            y += self.bias
+        if self.down is not None:
+            low = x @ self.down  # (n, r)
+            if self.scaling != 1:
+                low *= self.scaling
+            y += low @ self.up
+
+    def merged(self) -> "Maps":
+        """The same map with the adapter in a weight of its own: one product where there were three."""
+        if self.down is None:
+            return self
+        change = self.down @ self.up
+        change *= self.scaling
+        change += self.weight
+        return Maps(change, self.bias)
+
+
+def grouped(x: Matrix, members: Sequence[tuple[Maps, int]]) -> Matrix:
+    """The outputs (n, out) for rows x (n, in), of which the first belong to the first member, and so on.
+
+    All members stand on one frozen weight, which is passed over once; ranks and biases may differ.
+
+    Args:
+        members: each with how many of the rows are its own.
+    """
+    y = x @ members[0][0].weight
+    at = 0
+    for maps, rows in members:
+        maps.adapt(x[at : at + rows], y[at : at + rows])
+        at += rows
+    return y
+
+
+def _bare(tensor: Tensor) -> Matrix:
+    return tensor.numpy() if tensor.device.type == "cpu" else tensor
+
+
+def placed(x: NDArray[np.float32], like: Matrix) -> Matrix:
+    """The rows where the maps' arrays are."""
+    if isinstance(like, np.ndarray):
+        return x
+    return torch.from_numpy(np.require(x, requirements="W")).to(
+        like.device
+    )  # torch warns of memory it could not write to
+
+
+def fetched(y: Matrix) -> NDArray[np.float32]:
+    """The outputs as numpy has them."""
+    outputs: NDArray[np.float32] = y if isinstance(y, np.ndarray) else y.cpu().numpy()
+    return outputs
