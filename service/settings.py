@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     keep_jobs: int = _setting(10_000, "jobs remembered after their end; the oldest go first", unit="jobs", ge=1)
     json_body_mib: int = _setting(16, "body of a JSON request", unit="MiB", ge=1, le=1_024)
     binary_body_mib: int = _setting(64, "binary body, and outputs of a forward", unit="MiB", ge=1, le=4_096)
+    merged_cache_mib: int = _setting(64, "merged weights of the layers that run most", unit="MiB", ge=0)
+    batch_max_rows: int = _setting(1_024, "rows of the forwards that share one pass", unit="rows", ge=1)
+    batch_wait_ms: float = _setting(
+        1.0, "time that a forward may wait for others to share its pass with", unit="ms", ge=0, le=1_000
+    )
+    forward_wait_ms: int = _setting(5_000, "time within which a forward must have begun", unit="ms", ge=1)
     sse_streams: int = _setting(256, "event streams open at a time", unit="streams", ge=1)
 
 

@@ -17,7 +17,7 @@ FLOORS = {
     5: {"api"},
     4: {"engine", "client", "worker"},
     3: {"models", "schemas"},
-    2: {"codecs", "training"},
+    2: {"codecs", "training", "serving"},
     1: {"lora", "jobs"},
     0: {"errors", "settings", "bounds", "ids", "clock"},
 }

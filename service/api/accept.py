@@ -1,6 +1,7 @@
 """Choose the type of an answer by what the request accepts (RFC 9110, 12.5.1)."""
 
 from collections.abc import Callable, Coroutine
+from functools import lru_cache
 from typing import Any
 
 from fastapi.routing import APIRoute
@@ -28,9 +29,14 @@ class JsonRoute(APIRoute):
         return negotiated
 
 
-def codec_out(request: Request, default: Codec) -> Codec:
-    """The codec of the answer: the one that Accept likes best, the request's own where it does not care."""
-    return CODECS[accepted(request, [default.media_type, *CODECS])]
+@lru_cache(256)
+def codec_out(accept: str, default: Codec) -> Codec:
+    """The codec of the answer: the one that Accept likes best, the request's own where it does not care.
+
+    Raises:
+        NotAcceptable
+    """
+    return CODECS[_preferred(accept, [default.media_type, *CODECS])]
 
 
 def accepted(request: Request, offered: list[str]) -> str:
@@ -39,7 +45,10 @@ def accepted(request: Request, offered: list[str]) -> str:
     Raises:
         NotAcceptable: when it takes none of them.
     """
-    header = request.headers.get("accept", "*/*")
+    return _preferred(request.headers.get("accept", "*/*"), offered)
+
+
+def _preferred(header: str, offered: list[str]) -> str:
     ranges = [_media_range(part) for part in header.split(",") if part.strip()]
 
     def quality(offer: str) -> float:

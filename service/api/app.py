@@ -12,10 +12,12 @@ from starlette.types import ASGIApp
 from service import __version__
 from service.api import describe, problems
 from service.api.door import Door
+from service.api.forward import Forward
 from service.api.metrics import Metrics
 from service.api.routes import ROUTERS
 from service.engine import Capacity, Engine
 from service.engine.capacity import MIB
+from service.serving.window import Window
 from service.settings import Settings, SettingsError, usable_cores
 
 SUMMARY = "Low-rank adapters on any linear layer: create, train and run them over HTTP."
@@ -50,6 +52,8 @@ def create_engine(settings: Settings) -> Engine:
         max_models=settings.max_models,
         queue_max=settings.queue_max,
         keep_jobs=settings.keep_jobs,
+        merged_bytes=settings.merged_cache_mib * MIB,
+        window=Window(max_rows=settings.batch_max_rows, wait_seconds=settings.batch_wait_ms / 1_000),
         workers=settings.workers,
         worker_threads=settings.worker_threads,
     )
@@ -79,4 +83,4 @@ def create_app(settings: Settings, engine: Engine) -> ASGIApp:
     describe.install(app)
     for router in ROUTERS:
         app.include_router(router)
-    return Door(app, metrics)
+    return Door(app, Forward(engine, settings), metrics)

@@ -1,9 +1,12 @@
 """Read what a request carries, within limits and by its Content-Type."""
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from service.api.deps import off_loop
 from service.api.faults import from_pydantic
@@ -19,29 +22,44 @@ T = TypeVar("T", bound=BaseModel)
 
 def media_type(request: Request) -> str:
     """The Content-Type without its parameters."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return bare(request.headers.get("content-type", ""))
 
 
-async def read(request: Request, max_mib: int) -> bytearray:
-    """The whole body.
+def bare(content_type: str) -> str:
+    """A media type without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+async def read(request: Request, max_mib: int) -> bytes | bytearray:
+    """The whole body; raises what `received` raises."""
+    return await received(dict(request.scope["headers"]), request.receive, max_mib * MIB)
+
+
+async def received(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int) -> bytes | bytearray:
+    """The whole body of a request whose head is known.
 
     Raises:
         UnsupportedEncoding: for a compressed body.
         TooLarge: at the first byte beyond the limit, or at once where Content-Length says so.
+        ClientDisconnect: when the client leaves before it has sent all.
     """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
     if encoding != "identity":
         raise UnsupportedEncoding(f"the Content-Encoding is {encoding[:40]}; send the body as it is")
-    max_bytes = max_mib * MIB
-    claimed = request.headers.get("content-length", "0")
+    claimed = headers.get(b"content-length", b"0").decode("latin-1")
     if claimed.isdecimal() and int(claimed) > max_bytes:
         raise _too_large(claimed[:20], max_bytes)
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece: bytes = message.get("body", b"")
+        if len(body) + len(piece) > max_bytes:
             raise _too_large(f"more than {max_bytes}", max_bytes)
-    return body
+        if not message.get("more_body", False):
+            return body + piece if body else piece  # most bodies come in one piece, which is not copied
+        body += piece
 
 
 async def read_json(request: Request, schema: type[T], max_mib: int, *, optional: bool = False) -> T:
@@ -73,9 +91,14 @@ def must_be(given: str, allowed: list[str]) -> None:
         raise UnsupportedMediaType(f"{detail}; this route reads {accept}", accept=accept)
 
 
-def codec_in(request: Request) -> Codec:
-    """The codec of a tensor's Content-Type."""
-    given = media_type(request)
+@lru_cache(256)
+def codec_in(content_type: str) -> Codec:
+    """The codec of a tensor's Content-Type.
+
+    Raises:
+        UnsupportedMediaType
+    """
+    given = bare(content_type)
     must_be(given, list(CODECS))
     return CODECS[given]
 

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from service.engine import Engine
+from service.errors import TemporaryReducedCapacity
 from service.ids import DATASET_ID, JOB_ID, MODEL_ID
 from service.schemas import fields
 from service.settings import Settings, usable_cores
@@ -52,4 +54,35 @@ async def off_loop(cost: int, work: Callable[[], T]) -> T:
 
 async def in_thread(work: Callable[[], T]) -> T:
     """The work's result, from a thread: for what may have to wait."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, work)
+    return await asyncio.wrap_future(begun_in_thread(work))
+
+
+def begun_in_thread(work: Callable[[], T]) -> Future[T]:
+    """The work, handed to a thread."""
+    return _threads.submit(work)
+
+
+async def awaited(future: Future[T], seconds: float, receive: Receive) -> T:
+    """The result of work in a thread, unless it could not begin in time or nobody waits for it any longer.
+
+    Args:
+        seconds: within which it must have begun.
+        receive: of a request whose body has been read; what is left to come is that its client has gone.
+
+    Raises:
+        TemporaryReducedCapacity, ClientDisconnect, and what the work raises
+    """
+    result: asyncio.Future[Any] = asyncio.wrap_future(future)
+    leaving: asyncio.Future[Any] = asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait({result, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not result.done() and future.cancel():
+            if leaving.done():
+                raise ClientDisconnect
+            raise TemporaryReducedCapacity(
+                f"the forward could not begin within {seconds:g} s (LORA_FORWARD_WAIT_MS); try again"
+            )
+        answer: T = await result
+        return answer
+    finally:
+        leaving.cancel()

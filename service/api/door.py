@@ -1,6 +1,7 @@
 """The first thing a request meets and the last its answer passes: an id, the time it took, a last resort."""
 
 import asyncio
+import itertools
 import logging
 import re
 import secrets
@@ -10,19 +11,24 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
+from service.api.forward import PATH
 from service.api.metrics import Metrics
+from service.api.routes import forward
 from service.errors import Draining
 
+ENTRY = forward.router.routes[0]  # which names the route in the metrics
+BORN, _numbers = secrets.token_hex(4), itertools.count()  # of this process, in which each request has a number
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 log = logging.getLogger(__name__)
 
 
 class Door:
-    """Pure ASGI around the whole app."""
+    """Pure ASGI around the whole app; a forward takes the short way."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, short: ASGIApp, metrics: Metrics) -> None:
         self.app = app
+        self.short = short
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +41,9 @@ class Door:
         scope.setdefault("state", {}).update(request_id=request_id, head=method == "HEAD")
         if method == "HEAD":  # what GET would answer; the server leaves out the body
             scope = {**scope, "method": "GET"}
-        status = 0
+        status, app = 0, self.app
+        if method == "POST" and (to_model := PATH.fullmatch(scope["path"])):
+            scope["route"], scope["path_params"], app = ENTRY, to_model.groupdict(), self.short
 
         async def pass_on(message: Message) -> None:
             nonlocal status
@@ -45,7 +53,7 @@ class Door:
             await send(message)
 
         try:
-            await self.app(scope, receive, pass_on)
+            await app(scope, receive, pass_on)
         except ClientDisconnect:
             status = 499  # as nginx counts a client that left before it was answered
         except asyncio.CancelledError:  # the time that a shutdown leaves to requests under way is up
@@ -62,7 +70,7 @@ class Door:
 def _request_id(scope: Scope) -> str:
     """The client's own id where it is short and plain, else a new one."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return given.decode() if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    return given.decode() if REQUEST_ID.fullmatch(given) else f"{BORN}{next(_numbers):08x}"
 
 
 def _counted(method: str) -> str:

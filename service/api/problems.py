@@ -84,6 +84,11 @@ def response(error: ServiceError, request: Request, headers: Mapping[str, str] |
     return Response(content, status_of(type(error)), extra, MEDIA_TYPE)
 
 
+def broken() -> errors.InternalError:
+    """What is said of a bug."""
+    return errors.InternalError("something broke inside the service; the log holds the trace")
+
+
 def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     """Make every error of the app a problem, the framework's own included."""
 
@@ -117,7 +122,7 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:
-        return response(errors.InternalError("something broke inside the service; the log holds the trace"), request)
+        return response(broken(), request)
 
 
 def _short(text: str, most: int = MAX_TEXT) -> str:

@@ -88,4 +88,4 @@ def encode(answer: Answer) -> bytes:
     return dump(answer.outputs)
 
 
-NPY = Codec("application/x-npy", decode, encode)
+NPY = Codec("application/x-npy", decode, encode, quick=decode)

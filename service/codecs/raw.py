@@ -20,4 +20,4 @@ def encode(answer: Answer) -> bytes:
     return answer.outputs.astype("<f4", copy=False).tobytes()
 
 
-RAW = Codec("application/octet-stream", decode, encode)
+RAW = Codec("application/octet-stream", decode, encode, quick=decode)

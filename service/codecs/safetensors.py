@@ -65,4 +65,4 @@ def encode(answer: Answer) -> bytes:
     return dump({"outputs": answer.outputs})
 
 
-SAFETENSORS = Codec("application/x-safetensors", decode, encode)
+SAFETENSORS = Codec("application/x-safetensors", decode, encode, quick=decode)

@@ -1,7 +1,8 @@
 """How much an engine may hold and do at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from service.serving.window import Window
 from service.training.cost import MOMENTS_BYTES
 
 MIB = 2**20
@@ -24,3 +25,5 @@ class Capacity:
     worker_threads: int = 1
     together_max: int = 256
     states_bytes: int = 64 * MIB
+    merged_bytes: int = 64 * MIB
+    window: Window = field(default_factory=Window)

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from service.clock import instant
@@ -16,6 +14,7 @@ from service.codecs.codec import Answer, Array
 from service.codecs.message import Arrays, pack
 from service.engine.capacity import Capacity
 from service.engine.datasets import Datasets
+from service.engine.forwards import Forwards
 from service.engine.profile import Reach, rank_profile
 from service.engine.run import Held, Run
 from service.engine.settled import SEEDS, as_computed, dataset_ids, settled
@@ -39,7 +38,7 @@ from service.jobs.queue import Queue
 from service.jobs.state import State
 from service.jobs.workers import Workers
 from service.lora import init
-from service.lora.spec import FLOAT32_BYTES, Spec, refuse
+from service.lora.spec import Spec, refuse
 from service.models.budget import Budget
 from service.models.model import Base, Model
 from service.models.registry import Registry
@@ -66,6 +65,7 @@ class Engine:
         self.datasets = Datasets(self.capacity.max_datasets, self.capacity.moments_bytes, self.budget)
         self.sweeps = Sweeps(self)
         self.states = States(self.capacity.states_bytes)
+        self.forwards = Forwards(self.registry, self.capacity, self.budget)
         self.ledger = Ledger(self.capacity.keep_jobs)
         self.queue: Queue[Run] = Queue(self.capacity.queue_max)
         # -P: a worker takes its modules from where the service is installed, not from the folder it is started in.
@@ -80,7 +80,6 @@ class Engine:
         threads = dict.fromkeys(BLAS_THREADS, str(self.capacity.worker_threads))
         self.workers: Workers[Stack] = Workers(command, self.capacity.workers, stacks, threads)
         self.draining = False
-        self.forwards = self.forward_rows = 0
         self._lock = threading.Lock()  # around taking in a model or a job, and deleting them
         self._profiling = threading.Lock()  # a profile may keep a core busy for long
         self._new_model, self._new_job = Mint("mdl"), Mint("job")
@@ -111,6 +110,7 @@ class Engine:
                 with suppress(JobNotFound):  # it ended meanwhile, and was forgotten
                     self._end(job.id, State.FAILED, "interrupted", "the service was shut down before the job had ended")
         self.workers.stop()
+        self.forwards.close()
 
     def create(
         self,
@@ -187,6 +187,7 @@ class Engine:
                 with suppress(JobNotFound):  # it ended meanwhile, and was forgotten
                     self.cancel(job.id)
             self.registry.remove(model_id)
+            self.forwards.forget(model_id)
 
     def weights(self, model_id: str) -> tuple[Model, Arrays]:
         """The model, and all its tensors under the names of PEFT.
@@ -211,25 +212,7 @@ class Engine:
             ModelNotFound
             LimitExceeded: when the outputs would be too large.
         """
-        model = self.registry.get(model_id)
-        rows = x.size // model.spec.in_features
-        needed = FLOAT32_BYTES * rows * model.spec.out_features
-        if needed > self.capacity.forward_bytes:
-            detail = (
-                f"the outputs of {rows} rows take {needed} bytes; at most {self.capacity.forward_bytes} are allowed"
-            )
-            raise LimitExceeded(
-                f"{detail}, so send fewer rows at a time",
-                Fault("/inputs", detail),
-                bytes_needed=needed,
-                bytes_allowed=self.capacity.forward_bytes,
-            )
-        with torch.inference_mode():
-            rows_in = torch.from_numpy(np.require(x, requirements="W"))  # torch warns of memory it could not write to
-            y: Array = model.layer(self._placed(rows_in)).cpu().numpy()
-        self.forwards += 1
-        self.forward_rows += rows
-        return Answer(y, model.id, model.version)
+        return self.forwards.run(self.registry.get(model_id), x)
 
     def train(self, model_id: str, plan: Plan, rows: Arrays | None = None) -> Job:
         """Queue a training run; `rows` are those of inline data: `data.x`, `data.y`, `data.weight`, `validation.x` ….

@@ -3,12 +3,14 @@
 import hashlib
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
 from service.bounds import shown
 from service.errors import Fault, ShapeMismatch
+from service.lora.grouped import Maps
 from service.lora.layer import LoRALinear
 from service.lora.spec import Spec
 
@@ -77,6 +79,11 @@ class Model:
     def layer(self) -> LoRALinear:
         """The layer this model computes."""
         return LoRALinear(self.base.weight, self.base.bias, scaling=self.spec.scaling, **self.adapter)
+
+    @cached_property
+    def maps(self) -> Maps:
+        """What a forward multiplies with: views of the tensors."""
+        return Maps.of(self.layer)
 
     @property
     def nbytes(self) -> int:

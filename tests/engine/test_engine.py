@@ -48,7 +48,7 @@ def test_a_new_model_computes_what_its_base_does():
     x = torch.randn(4, 6)
     answer = engine.forward(model.id, x.numpy())
     expected = torch.nn.functional.linear(x, model.base.weight, model.base.bias)
-    assert np.array_equal(answer.outputs, expected.numpy())
+    np.testing.assert_allclose(answer.outputs, expected.numpy(), atol=1e-6)
     assert (answer.model_id, answer.model_version) == (model.id, 0)
 
 
@@ -144,14 +144,22 @@ def test_inputs_of_any_leading_shape_are_mapped_row_by_row(leading, in_features)
 
 
 @settings(deadline=None, max_examples=25)
-@given(arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=4).map(lambda s: (s[0], 3))))
+@given(
+    arrays(
+        np.float32,
+        array_shapes(min_dims=2, max_dims=2, max_side=4).map(lambda s: (s[0], 3)),
+        elements=st.floats(-1e6, 1e6, width=32),
+    )
+)
 def test_a_forward_changes_neither_its_inputs_nor_the_model(x):
     engine = Engine()
     model = engine.create(in_features=3, out_features=2, rank=1, seed=0)
-    before = x.copy()
-    first, second = engine.forward(model.id, x), engine.forward(model.id, x)
-    assert np.array_equal(x, before, equal_nan=True)
-    assert np.array_equal(first.outputs, second.outputs, equal_nan=True)
+    before, weights = x.copy(), {name: tensor.copy() for name, tensor in engine.weights(model.id)[1].items()}
+    first, *others = [engine.forward(model.id, x).outputs for _ in range(3)]
+    assert np.array_equal(x, before)
+    for other in others:  # by merged weights, maybe
+        np.testing.assert_allclose(other, first, rtol=0, atol=1e-6 * max(1, np.abs(first).max(initial=0)))
+    assert all(np.array_equal(now, weights[name]) for name, now in engine.weights(model.id)[1].items())
 
 
 def test_inputs_decoded_from_bytes_are_run_without_complaint():
@@ -174,7 +182,7 @@ def test_outputs_beyond_the_limit_are_refused_before_they_are_made():
     # Rows without number cost nothing to send.
     with pytest.raises(LimitExceeded):
         engine.forward(model.id, np.zeros((2**24, 1), np.float32))
-    assert (engine.forwards, engine.forward_rows) == (1, 10)
+    assert (engine.forwards.count, engine.forwards.rows) == (1, 10)
 
 
 def test_what_is_not_there_is_not_found():

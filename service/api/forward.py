@@ -1,0 +1,100 @@
+"""One forward over HTTP, from bytes to bytes: plain ASGI, ahead of the framework, which takes longer than the product.
+
+The router has an entry for it all the same, so that `/openapi.json` describes it.
+"""
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope, Send
+
+from service.api import problems
+from service.api.accept import codec_out
+from service.api.bodies import MIB, codec_in, received
+from service.api.deps import awaited, begun_in_thread
+from service.codecs.codec import MAX_ELEMENTS, Answer, Array, Codec
+from service.codecs.json import JSON
+from service.engine import Engine
+from service.errors import Fault, LimitExceeded, ServiceError
+from service.ids import MODEL_ID
+from service.settings import Settings
+
+PATH = re.compile(rf"/models/(?P<model_id>{MODEL_ID.strip('^$')})/forward")
+
+# What is decoded and encoded on the spot takes about a millisecond at most.
+QUICK_BYTES = 2**19
+SPOT_BYTES = 2**15
+SPOT_OUTPUTS = 2**14
+
+T = TypeVar("T")
+
+
+class Forward:
+    """Answers `POST /models/{model_id}/forward`."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._wait_seconds = settings.forward_wait_ms / 1_000
+        self._json_bytes, self._binary_bytes = settings.json_body_mib * MIB, settings.binary_body_mib * MIB
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            version, media_type, content = await self._answered(scope, receive)
+        except ServiceError as error:
+            await problems.response(error, Request(scope))(scope, receive, send)
+            return
+        except ClientDisconnect:
+            raise
+        except Exception:
+            await problems.response(problems.broken(), Request(scope))(scope, receive, send)
+            raise
+        headers = [
+            (b"content-length", b"%d" % len(content)),
+            (b"content-type", media_type.encode()),
+            (b"x-model-version", b"%d" % version),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _answered(self, scope: Scope, receive: Receive) -> tuple[int, str, bytes]:
+        """The version that answered, and its answer."""
+        find, model_id, headers = self._engine.registry.get, scope["path_params"]["model_id"], dict(scope["headers"])
+        find(model_id)  # before anything is read
+        reader = codec_in(headers.get(b"content-type", b"").decode("latin-1"))
+        writer = codec_out(headers.get(b"accept", b"*/*").decode("latin-1"), reader)
+        body = await received(headers, receive, self._json_bytes if reader is JSON else self._binary_bytes)
+        model = find(model_id)
+        x = quickly(reader, body, model.spec.in_features)
+        if x is None:
+            x = await self._in_thread(lambda: reader.decode(body, model.spec.in_features), receive)
+        forwards = self._engine.forwards
+        if forwards.on_the_spot(model, x):
+            answer = forwards.run(model, x)
+        else:
+            outputs = forwards.submit(model, x, self._wait_seconds)
+            answer = forwards.answer(model, x, await awaited(outputs, self._wait_seconds, receive))
+        must_be_writable(answer, writer)
+        if answer.outputs.size <= SPOT_OUTPUTS:
+            content = writer.encode(answer)
+        else:
+            content = await self._in_thread(lambda: writer.encode(answer), receive)
+        return answer.model_version, writer.media_type, content
+
+    async def _in_thread(self, work: Callable[[], T], receive: Receive) -> T:
+        return await awaited(begun_in_thread(work), self._wait_seconds, receive)
+
+
+def quickly(reader: Codec, body: bytes | bytearray, in_features: int) -> Array | None:
+    """The inputs, where reading them holds nobody up."""
+    if len(body) <= SPOT_BYTES:
+        return reader.decode(body, in_features)
+    return reader.quick(body, in_features) if len(body) <= QUICK_BYTES else None
+
+
+def must_be_writable(answer: Answer, writer: Codec) -> None:
+    """Raise LimitExceeded for outputs that JSON would blow up beyond reason."""
+    if writer is JSON and answer.outputs.size > MAX_ELEMENTS:
+        detail = f"the outputs have {answer.outputs.size} numbers; JSON carries at most {MAX_ELEMENTS}"
+        raise LimitExceeded(f"{detail}, so ask for a binary type in Accept", Fault("/inputs", detail))

@@ -1,0 +1,100 @@
+"""Forward passes: on the spot where the product is cheaper than a hop to a thread, else in batches."""
+
+import time
+from concurrent.futures import Future
+from math import inf
+
+import numpy as np
+
+from service.codecs.codec import Answer, Array
+from service.engine.capacity import Capacity
+from service.errors import Fault, LimitExceeded
+from service.lora.grouped import fetched, placed
+from service.lora.spec import FLOAT32_BYTES
+from service.models.budget import Budget
+from service.models.model import Model
+from service.models.registry import Registry
+from service.serving.batcher import Batcher
+from service.serving.merged import Merged
+
+# Up to so many multiplications are done before a thread could be asked.
+SPOT = 2**19
+
+
+class Forwards:
+    """Runs models. `count` and `rows` are those that were answered.
+
+    Each answer comes from one published version of its model: the one it names.
+    """
+
+    def __init__(self, registry: Registry, capacity: Capacity, budget: Budget) -> None:
+        self.count = self.rows = 0
+        self.batcher = Batcher(capacity.window)
+        self.merged = Merged(capacity.merged_bytes)
+        self._registry = registry
+        self._budget = budget
+        self._max_bytes = capacity.forward_bytes
+
+    def on_the_spot(self, model: Model, x: Array) -> bool:
+        """Whether a forward is done sooner than a thread could begin with it."""
+        return x.size * model.spec.out_features <= SPOT
+
+    def run(self, model: Model, x: Array) -> Answer:
+        """The model's outputs (…, out) for inputs (…, in).
+
+        Raises:
+            LimitExceeded: when the outputs would be too large.
+        """
+        rows = self._checked(model, x)
+        maps = self.merged.of(model.id, model.maps) if self.on_the_spot(model, x) else model.maps
+        with np.errstate(all="ignore"):  # what overflows is told in the outputs
+            y = fetched(maps(placed(x.reshape(rows, x.shape[-1]), maps.weight)))
+        return self.answer(model, x, y)
+
+    def submit(self, model: Model, x: Array, wait_seconds: float = inf) -> "Future[Array]":
+        """The outputs (rows, out) for `answer`, from a thread: in one pass with others that wait for the same base.
+
+        Args:
+            wait_seconds: how long it may take until it begins.
+
+        Raises:
+            LimitExceeded
+            CapacityExhausted: when there is no memory for the rows and their outputs.
+            In the future, TemporaryReducedCapacity: when it could not begin in time.
+        """
+        rows = self._checked(model, x)
+        held = x.nbytes + FLOAT32_BYTES * rows * model.spec.out_features
+        self._budget.take(held)
+        outputs = self.batcher.submit(
+            model.base.id, model.maps, x.reshape(rows, x.shape[-1]), time.monotonic() + wait_seconds
+        )
+        outputs.add_done_callback(lambda _: self._budget.give(held))
+        return outputs
+
+    def answer(self, model: Model, x: Array, y: Array) -> Answer:
+        """What is told of the outputs y (rows, out) for inputs x (…, in)."""
+        self.count += 1
+        self.rows += len(y)
+        return Answer(y.reshape(*x.shape[:-1], y.shape[1]), model.id, model.version)
+
+    def forget(self, model_id: str) -> None:
+        """Drop what is kept for a model."""
+        self.merged.forget(model_id)
+
+    def close(self) -> None:
+        """Compute no more in threads."""
+        self.batcher.close()
+
+    def _checked(self, model: Model, x: Array) -> int:
+        """How many rows there are; LimitExceeded where their outputs would be too large."""
+        rows = x.size // model.spec.in_features
+        needed = FLOAT32_BYTES * rows * model.spec.out_features
+        if needed > self._max_bytes:
+            detail = f"the outputs of {rows} rows take {needed} bytes; at most {self._max_bytes} are allowed"
+            raise LimitExceeded(
+                f"{detail}, so send fewer rows at a time",
+                Fault("/inputs", detail),
+                bytes_needed=needed,
+                bytes_allowed=self._max_bytes,
+            )
+        return rows
