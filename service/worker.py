@@ -66,6 +66,7 @@ class Inbox:
                     self._cancelled.add(header["job"])
                 else:
                     self._tasks.put((header, tensors))
+                    del tensors  # else they stay here until the next message
         except (EOFError, OSError):
             pass
         except BaseException:
@@ -172,7 +173,7 @@ def follow(steps: Steps, going: dict[str, None], cancelled: Callable[[], Collect
                 del going[job]
             if not going:
                 return
-            told = steps.send(left)  # all of them each time: those sent at the end of a run are not taken note of
+            told = steps.send(left)
     except StopIteration:
         pass
     finally:

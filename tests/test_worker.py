@@ -19,13 +19,17 @@ import torch
 
 import service
 from service.codecs.message import pack, unpack
+from service.training.arrays import backend_of
+from service.training.datasets import split_of
 from service.training.fit import Diverged, Ended, Epochs, Steps
+from service.training.moments import as_arrays, gather
 from service.training.plan import Plan, as_dict
 from service.training.sources import Inline, Random
 from service.training.state import as_parts, continued
 from service.worker import NICENESS, follow, out_of_memory, perform, prepare
 from tests.engine.engines import driven
 from tests.running import DEADLINE_SECONDS
+from tests.training.test_moments import taken
 
 PLAN = Plan(epochs=4, seed=3, data=Random(n_samples=20, seed=3))
 WEIGHTS = {
@@ -151,10 +155,25 @@ def test_rows_to_validate_on_come_with_the_task_or_are_held_out():
     assert epochs["losses"][0, 0] == 4  # (4 - 6)²
     assert heard.lines[-2]["metrics"]["validation_loss"] == epochs["validation_losses"][-1, 0]
 
-    held_out = Plan(epochs=2, seed=0, data=inline, validation=0.4)
-    heard = performed(header(held_out, names=[*WEIGHTS, "data.x", "data.y"]), {**WEIGHTS, "data.x": x, "data.y": y})
-    (epochs,) = heard.epochs
-    assert np.isfinite(epochs["validation_losses"]).all()
+
+@pytest.mark.parametrize("gathered", [False, True])
+def test_a_share_is_held_out_of_what_is_trained_on(gathered):
+    x, y = np.arange(20, dtype=np.float32).reshape(5, 4), np.arange(15, dtype=np.float32).reshape(5, 3)
+    sent = {"data.x": x, "data.y": y}
+    if gathered:  # those of all rows, which are of no use then
+        moments = taken(gather(backend_of(torch.from_numpy(x)), torch.from_numpy(x), torch.from_numpy(y)))
+        sent |= {f"data.moments.{name}": array for name, array in as_arrays(moments).items()}
+    plan = Plan(epochs=2, seed=7, data=Inline(n_samples=5, targets="numbers"), validation=0.4)
+    task = header(plan, names=[*WEIGHTS, *sent])
+    tensors = {name: torch.from_numpy(array) for name, array in {**WEIGHTS, **sent}.items()}
+    (lesson,) = prepare(task["jobs"], tensors, "cpu")
+    held_out, kept = split_of(5, 2, 7)
+    assert lesson.moments is None
+    for rows, which in ((lesson.rows, kept), (lesson.validation, held_out)):
+        assert torch.equal(rows.x, torch.from_numpy(x)[which])
+        assert torch.equal(rows.y, torch.from_numpy(y)[which])
+    (epochs,) = performed(task, {**WEIGHTS, **sent}).epochs
+    assert epochs.keys() == {"losses", "validation_losses"}
 
 
 @pytest.mark.parametrize("path", ["moments", "batch"])

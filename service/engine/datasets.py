@@ -1,5 +1,7 @@
 """Data sets that are uploaded in pieces: each checked, converted to float32, and gathered into moments."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +13,7 @@ from service.clock import instant
 from service.codecs.message import Arrays
 from service.errors import Fault, LimitExceeded, NonFinite, ShapeMismatch, Validation
 from service.ids import Mint
-from service.lora.spec import MAX_FEATURES
+from service.lora.spec import FLOAT32_BYTES, MAX_FEATURES
 from service.models.budget import Budget
 from service.models.dataset import Dataset
 from service.models.shelf import Shelf
@@ -19,6 +21,8 @@ from service.training.arrays import backend_of
 from service.training.cost import FLOAT64_BYTES
 from service.training.moments import Moments, gather
 from service.training.sources import MAX_SAMPLES, Stored, check_rows, targets_of
+
+GATHER_COPIES = 3  # of the moments, while they are summed up
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +55,11 @@ class Datasets(Shelf):
         Raises:
             Validation, ShapeMismatch, NonFinite, LimitExceeded, CapacityExhausted
         """
-        sent = read(arrays, self._max_moments_bytes, keep_rows)
+        self.must_have_room()
+        with self._read(arrays, keep_rows) as sent:
+            return self._added(sent, keep_rows)
 
+    def _added(self, sent: Upload, keep_rows: bool) -> Dataset:
         def make() -> Dataset:
             dataset_id, at = self._new_id(), instant().wall
             return Dataset(
@@ -72,15 +79,15 @@ class Datasets(Shelf):
         Raises:
             DatasetNotFound, Validation, ShapeMismatch, NonFinite, LimitExceeded, CapacityExhausted
         """
-        sent = read(arrays, self._max_moments_bytes, self.get(dataset_id).source.kept)
+        with self._read(arrays, self.get(dataset_id).source.kept) as sent:
 
-        def room(dataset: Dataset) -> int:
-            must_go_on(dataset.source, sent.source)
-            return dataset.room_needed(sent.source)
+            def room(dataset: Dataset) -> int:
+                must_go_on(dataset.source, sent.source)
+                return dataset.room_needed(sent.source)
 
-        return self.grow(
-            dataset_id, room, lambda dataset: dataset.grown(sent.rows, sent.source, sent.moments, instant().wall)
-        )
+            return self.grow(
+                dataset_id, room, lambda dataset: dataset.grown(sent.rows, sent.source, sent.moments, instant().wall)
+            )
 
     def source(self, dataset_id: str) -> Stored:
         """A data set as what to train on.
@@ -89,6 +96,22 @@ class Datasets(Shelf):
             DatasetNotFound
         """
         return self.get(dataset_id).source
+
+    @contextmanager
+    def _read(self, arrays: Arrays, keep_rows: bool) -> Iterator[Upload]:
+        """What was sent, once there is memory to look at it."""
+        with self.budget.held(reading_bytes(arrays, self._max_moments_bytes)):
+            yield read(arrays, self._max_moments_bytes, keep_rows)
+
+
+def reading_bytes(arrays: Arrays, max_moments_bytes: int) -> int:
+    """Bytes that reading an upload takes: its rows as float32, and sums where moments are gathered."""
+    x, y = arrays.get("x"), arrays.get("y")
+    moments = 0
+    if x is not None and y is not None and x.ndim == y.ndim == 2:
+        moments = FLOAT64_BYTES * x.shape[1] * (x.shape[1] + y.shape[1])
+    rows = FLOAT32_BYTES * sum(array.size for array in arrays.values())
+    return rows + GATHER_COPIES * moments * (moments <= max_moments_bytes)
 
 
 def read(arrays: Arrays, max_moments_bytes: int, keep_rows: bool) -> Upload:

@@ -187,6 +187,9 @@ class Engine:
                 with suppress(JobNotFound):  # it ended meanwhile, and was forgotten
                     self.cancel(job.id)
             self.registry.remove(model_id)
+            for job in self.ledger.all():
+                if job.model_id == model_id:
+                    self.states.drop(job.id)
             self.forwards.forget(model_id)
 
     def weights(self, model_id: str) -> tuple[Model, Arrays]:
@@ -218,7 +221,8 @@ class Engine:
         """Queue a training run; `rows` are those of inline data: `data.x`, `data.y`, `data.weight`, `validation.x` ….
 
         Raises:
-            ModelNotFound, Validation, ShapeMismatch, LimitExceeded, CapacityExhausted
+            ModelNotFound, DatasetNotFound, Validation, NonFinite, ShapeMismatch, LimitExceeded, CapacityExhausted
+            JobNotFound, StateGone: for a job that cannot be continued.
             TemporaryReducedCapacity: when the queue is full.
             Draining: when the service is shutting down.
         """
@@ -244,7 +248,7 @@ class Engine:
             for model_id, _, plan, _ in ready:
                 self.registry.get(model_id)
                 if plan.continue_from is not None:
-                    self._must_go_on(model_id, plan.continue_from)
+                    self._must_go_on(model_id, plan, plan.continue_from)
                 for dataset_id in dataset_ids(plan):
                     self.datasets.get(dataset_id)
             self.queue.must_have_room()
@@ -282,7 +286,7 @@ class Engine:
         """The data with nothing left open, and the lowest mse on it that any adapter of each rank on the base has.
 
         Raises:
-            ModelNotFound, Validation, ShapeMismatch, LimitExceeded, CapacityExhausted
+            ModelNotFound, DatasetNotFound, Validation, NonFinite, ShapeMismatch, LimitExceeded, CapacityExhausted
             TemporaryReducedCapacity: while another profile is computed.
         """
         model = self.registry.get(model_id)
@@ -321,9 +325,13 @@ class Engine:
         plan: Plan = self.ledger.get(job_id).plan
         return plan
 
-    def _must_go_on(self, model_id: str, job_id: str) -> None:
+    def _must_go_on(self, model_id: str, plan: Plan, job_id: str) -> None:
         """Raise unless the job has left the model as it is now, and nothing else is about to change it."""
         job, model = self.ledger.get(job_id), self.registry.get(model_id)
+        if plan.optimizer != job.plan.optimizer:
+            refuse(
+                "optimizer", f"the job to continue from has the optimizer {job.plan.optimizer}, not {plan.optimizer}"
+            )
         if job.model_id != model_id or job.model_version != model.version or self.ledger.active(model_id):
             left = "nothing to go on from" if job.model_version is None else f"version {job.model_version}"
             raise StateGone(

@@ -28,7 +28,7 @@ class Reach:
 def rank_profile(model: Model, plan: Plan, rows: Arrays) -> list[Reach]:
     """The reach of every rank from 0 to min(in_features, out_features), for full-batch mse on the plan's data."""
     layer, spec = model.layer, model.spec
-    sent = {name.removeprefix("data."): torch.from_numpy(array) for name, array in rows.items()}
+    sent = {name.removeprefix("data."): torch.from_numpy(array).to(layer.weight.device) for name, array in rows.items()}
     backend = backend_of(layer.weight)
     moments = given_moments(backend, sent)
     if moments is None:

@@ -15,12 +15,12 @@ from service.engine.states import States
 from service.errors import JobNotFound, NotFound, StateGone
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
-from service.jobs.state import State
+from service.jobs.state import State as JobState
 from service.lora.spec import Spec
 from service.models.registry import Registry
-from service.training.cost import bytes_needed, step_cost
+from service.training.cost import bytes_stacked, step_cost
 from service.training.plan import Plan, as_dict
-from service.training.state import as_parts, continued, from_parts
+from service.training.state import State, as_parts, continued, from_parts
 from service.training.together import likeness
 
 
@@ -48,7 +48,7 @@ class Run:
     """What a worker is told of a job, and what becomes of the worker's answers.
 
     The key of a run is its model: the runs of one model follow one another, each from the version it finds. Runs of
-    one `likeness` may be stacked; `bytes_needed` and `step_cost` are what this one then takes of a worker.
+    one `likeness` may be stacked; `bytes_stacked` and `step_cost` are what this one then takes of a worker.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Run:
         self.job_id = job_id
         self.key = key
         self.likeness = likeness(plan, spec)
-        self.bytes_needed = bytes_needed(plan, spec)
+        self.bytes_stacked = bytes_stacked(plan, spec)
         self.step_cost = step_cost(plan, spec.rank, spec.in_features, spec.out_features)
         self.group = group or job_id
         self._held = held
@@ -83,11 +83,11 @@ class Run:
     def begin(self, together: int) -> tuple[dict[str, Any], Arrays] | None:
         """Mark the job as running; its plan, layer and rows. None when it has ended meanwhile."""
         try:
-            job = self._ledger.swap(self.job_id, lambda job: job.moved(State.RUNNING, instant(), together=together))
+            job = self._ledger.swap(self.job_id, lambda job: job.moved(JobState.RUNNING, instant(), together=together))
             model = self._registry.get(self.key)
         except NotFound:
             return None
-        if job.state is not State.RUNNING:
+        if job.state is not JobState.RUNNING:
             return None
         tensors = {"weight": model.base.weight, **model.adapter}
         if model.base.bias is not None:
@@ -120,24 +120,25 @@ class Run:
     def succeeded(self, metrics: dict[str, Any], facts: dict[str, Any], arrays: Arrays) -> None:
         """Publish the weights as the model's next version, with which the job has succeeded, and keep its state."""
         kept = {name.removeprefix("state."): np.array(arrays.pop(name)) for name in list(arrays) if "." in name}
-        self._states.keep(self.job_id, from_parts(facts, kept))
+        state = from_parts(facts, kept)
         with suppress(NotFound):  # deleted meanwhile, and the job cancelled by that
             device = self._registry.get(self.key).base.weight.device
             # Copied here, where no reader waits for a lock.
             adapter = {name: torch.from_numpy(np.array(array)).to(device) for name, array in arrays.items()}
-            self._change(lambda job: self._published(job, metrics, adapter))
+            self._change(lambda job: self._published(job, metrics, adapter, state))
 
     def failed(self, reason: str, detail: str) -> None:
         """The training went wrong; the model keeps the version it had."""
-        self._change(lambda job: job.moved(State.FAILED, instant(), reason, detail=detail))
+        self._change(lambda job: job.moved(JobState.FAILED, instant(), reason, detail=detail))
 
     def _change(self, change: Callable[[Job], Job]) -> None:
         """Put the changed job in the place of the old one; nothing is left to change once it was cancelled."""
         with suppress(JobNotFound):  # cancelled, and forgotten before the worker knew
             self._ledger.swap(self.job_id, change)
 
-    def _published(self, job: Job, metrics: dict[str, Any], adapter: dict[str, Tensor]) -> Job:
-        """The job as succeeded, once its weights are the model's next version."""
+    def _published(self, job: Job, metrics: dict[str, Any], adapter: dict[str, Tensor], state: State) -> Job:
+        """The job as succeeded, once its weights are the model's next version and its state is kept."""
         at, loss = instant(), metrics["final_loss"]
         version = self._registry.swap(self.key, lambda model: model.published(at.wall, adapter, loss)).version
-        return job.moved(State.SUCCEEDED, at, model_version=version, metrics=metrics)
+        self._states.keep(self.job_id, state)
+        return job.moved(JobState.SUCCEEDED, at, model_version=version, metrics=metrics)

@@ -19,7 +19,7 @@ class Stack:
 
     @property
     def job_ids(self) -> Sequence[str]:
-        return list(self._of)
+        return [run.job_id for run in self.runs]
 
     def begin(self) -> memoryview | None:
         """The message with the plans, layers and rows of the jobs that are still wanted; None when none is.
@@ -44,9 +44,11 @@ class Stack:
                 self._of[job_id].progressed({name: curve[:, place].tolist() for name, curve in arrays.items()})
         elif said["say"] == "succeeded":
             self._of[said["job"]].succeeded(said["metrics"], said["state"], arrays)
+            self._let_go([said["job"]])
         elif said["say"] == "failed":
             for job_id in said["jobs"]:
                 self._of[job_id].failed(said["reason"], said["detail"])
+            self._let_go(said["jobs"])
         return bool(said["say"] == "done")
 
     def lost(self, exit_code: int) -> None:
@@ -63,7 +65,11 @@ class Stack:
 
     def ended(self) -> None:
         """No worker holds the jobs any longer."""
-        self._ended(self.runs)
+        self._let_go(list(self._of))
+
+    def _let_go(self, job_ids: Sequence[str]) -> None:
+        """Give up what runs hold that have ended, while others of the stack may go on."""
+        self._ended([self._of.pop(job_id) for job_id in job_ids])
 
     def _fail(self, reason: str, detail: str) -> None:
         for run in self.runs:
@@ -99,7 +105,7 @@ class Stacks:
             run.likeness == first.likeness
             and len(taken) < most
             and sum(other.step_cost for other in taken) + run.step_cost <= STEP_MAX
-            and sum(other.bytes_needed for other in taken) + run.bytes_needed <= self._max_bytes
+            and sum(other.bytes_stacked for other in taken) + run.bytes_stacked <= self._max_bytes
         )
 
 

@@ -23,6 +23,12 @@ class States:
             while self.used > self.max_bytes:
                 self.used -= self._states.pop(next(iter(self._states))).nbytes
 
+    def drop(self, job_id: str) -> None:
+        """Keep the state of a job no longer."""
+        with self._lock:
+            state = self._states.pop(job_id, None)
+            self.used -= 0 if state is None else state.nbytes
+
     def get(self, job_id: str) -> State:
         """The state in which a job ended.
 

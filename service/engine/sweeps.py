@@ -69,6 +69,8 @@ class Trainer(Protocol):
 
     def train_all(self, members: Sequence[tuple[str, Plan]], rows: Arrays | None, group: str) -> list[Job]: ...
 
+    def cancel(self, job_id: str) -> Job: ...
+
     def delete(self, model_id: str, *, force: bool = False) -> None: ...
 
 
@@ -117,7 +119,8 @@ class Sweeps:
             jobs = self._trainer.train_all(pairs, rows, sweep_id)
         except BaseException:
             for each in made:
-                self._trainer.delete(each.id, force=True)
+                with suppress(NotFound):  # deleted meanwhile, which may be why
+                    self._trainer.delete(each.id, force=True)
             raise
         members = (
             Member(own_model.id, job.id, trial.settings)
@@ -169,6 +172,9 @@ class Sweeps:
                 f"{len(active)} of {len(sweep.members)} members of sweep {sweep_id} have not ended; "
                 "wait for them, or use ?force=true, which cancels them"
             )
+        for standing in active:
+            with suppress(NotFound):  # forgotten meanwhile
+                self._trainer.cancel(standing.member.job_id)
         there = [standing for standing in standings if standing.member.model_id in self._trainer.registry]
         for standing in there[keep:]:
             if standing.job is not None:  # nobody knows any longer how good a forgotten one was, so it stays

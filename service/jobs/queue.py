@@ -25,7 +25,7 @@ E = TypeVar("E", bound=Entry)
 
 
 class Queue(Generic[E]):
-    """First come, first served, except that an entry waits while another one of its key runs."""
+    """First come, first served, except that an entry waits while another one of its key runs or waits before it."""
 
     def __init__(self, max_entries: int) -> None:
         self.max_entries = max_entries
@@ -61,11 +61,13 @@ class Queue(Generic[E]):
         with self._changed:
             self._changed.wait_for(lambda: self._next() is not None, timeout)
             taken: list[E] = []
+            passed = set(self._running)  # no entry overtakes another one of its key
             for entry in list(self._waiting.values()):
-                if entry.key not in self._running and (not taken or joins(taken, entry)):
+                if entry.key not in passed and (not taken or joins(taken, entry)):
                     self._out(entry.job_id)
-                    self._running.add(entry.key)
                     taken.append(entry)
+                passed.add(entry.key)
+            self._running.update(entry.key for entry in taken)
             return taken
 
     def put_back(self, entries: Sequence[E]) -> None:

@@ -34,6 +34,11 @@ class Dataset:
         """Memory of the rows, room for more included, and of the moments."""
         return sum(array.nbytes for array in self.arrays(whole=True).values())
 
+    @property
+    def moments_bytes(self) -> int:
+        """Memory of the moments alone."""
+        return 0 if self.moments is None else sum(array.nbytes for array in as_arrays(self.moments).values())
+
     def arrays(self, *, whole: bool = False) -> dict[str, NDArray[Any]]:
         """The rows by name, and the moments as `moments.…`; with `whole` the room behind the rows too."""
         rows = {name: column if whole else column[: self.source.n_samples] for name, column in self.columns.items()}

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from weakref import finalize
 
 from service.errors import CapacityExhausted, DatasetNotFound
 from service.models.budget import Budget
@@ -36,6 +37,16 @@ class Shelf:
         except KeyError:
             raise DatasetNotFound(f"there is no data set {dataset_id}; GET /datasets lists those there are") from None
 
+    def must_have_room(self) -> None:
+        """Raise CapacityExhausted when there are as many data sets as there may be."""
+        if len(self._datasets) >= self.max_datasets:
+            raise CapacityExhausted(
+                f"there are {len(self._datasets)} data sets, as many as there may be; "
+                "delete some or raise LORA_MAX_DATASETS",
+                in_use=len(self._datasets),
+                limit=self.max_datasets,
+            )
+
     def add(self, make: Callable[[], Dataset], size: int) -> Dataset:
         """Take in a new data set of so many bytes.
 
@@ -43,13 +54,7 @@ class Shelf:
             CapacityExhausted: when there are too many, or no bytes left for this one.
         """
         with self._lock:
-            if len(self._datasets) >= self.max_datasets:
-                raise CapacityExhausted(
-                    f"there are {len(self._datasets)} data sets, as many as there may be; "
-                    "delete some or raise LORA_MAX_DATASETS",
-                    in_use=len(self._datasets),
-                    limit=self.max_datasets,
-                )
+            self.must_have_room()
             self.budget.take(size)
             dataset = make()
             self._datasets[dataset.id] = dataset
@@ -64,13 +69,15 @@ class Shelf:
         """
         with self._lock:
             dataset = self.get(dataset_id)
-            needed = room(dataset)
+            needed = room(dataset) + dataset.moments_bytes
             self.budget.take(needed)
             try:
                 grown = self._datasets[dataset_id] = change(dataset)
             except BaseException:
                 self.budget.give(needed)
                 raise
+            if dataset.moments is not None:  # jobs that wait may hold on to them for long
+                finalize(dataset.moments.xx, self.budget.give, dataset.moments_bytes)
             return grown
 
     def remove(self, dataset_id: str) -> None:

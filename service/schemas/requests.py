@@ -95,7 +95,7 @@ class TeacherData(Request):
     teacher_rank: Rank | None = Field(None, description="default: the model's rank")
     noise: NotNegative = Field(0.0, description="standard deviation of what is added to the targets")
     seed: Seed | None = Field(None, description="of the rows and the change; default: the job's seed")
-    held_out_of: Samples | None = Field(None, description="the change of a teacher of so many rows, under other rows")
+    held_out: bool = Field(False, description="other rows of the seed's, under the same change")
 
     def described(self, find: Find) -> sources.Source:
         return sources.Teacher(**self.model_dump(exclude={"kind"}))

@@ -29,7 +29,7 @@ class Adapters:
         self._shapes = {name: tuple(tensor.shape) for name, tensor in adapters[0].items()}
         self.of, self.gradient_of = self._views(self.parameters), self._views(self.gradient)
         scalings = {layer.scaling for layer in layers}
-        self.scaling = backend.of([layer.scaling for layer in layers[: len(scalings) and len(layers)]], dtype)
+        self.scaling = backend.of([layer.scaling for layer in layers], dtype)
         self.scaling = self.scaling[:1, None, None] if len(scalings) == 1 else self.scaling[:, None, None]
 
     def __len__(self) -> int:
@@ -37,7 +37,9 @@ class Adapters:
 
     def spread(self, by_name: dict[str, float]) -> Array:
         """One number for each parameter (numbers,), from one for each name."""
-        numbers = [torch.full((prod(shape),), by_name[name]) for name, shape in self._shapes.items()]
+        numbers = [
+            torch.full((prod(shape),), by_name[name], dtype=torch.float64) for name, shape in self._shapes.items()
+        ]
         return self.backend.array(torch.cat(numbers).to(self.backend.device), self.dtype)
 
     def layer(self, run: int) -> LoRALinear:

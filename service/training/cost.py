@@ -3,7 +3,7 @@
 from service.errors import Fault, LimitExceeded
 from service.lora.spec import FLOAT32_BYTES, Spec
 from service.training.plan import Path, Plan
-from service.training.sources import Stored, Teacher, has_rows
+from service.training.sources import Source, Stored, Teacher, has_rows
 
 LOOKED_AT = 4_096
 FLOAT64_BYTES = 8
@@ -30,24 +30,40 @@ def bytes_needed(plan: Plan, spec: Spec) -> int:
     adapter's copy, its gradient and the optimizer's memory; where it learns from moments, of these, of the block of
     rows that is gathered, and of the adapter in double precision. The optimum of full-batch mse takes moments too.
     """
-    sources = [plan.data, *([] if plan.held_out is None else [plan.held_out])]
-    n, size = sum(source.n_samples * has_rows(source) for source in sources), spec.in_features + spec.out_features
+    sources = _sources(plan)
     drawn = max(
         2 * spec.base_numbers + 2 * source.n_samples * spec.out_features if isinstance(source, Teacher) else 0
         for source in sources
     )
-    split = plan.n_validation and n
-    rows = (n + split) * (size + 1)
-    moments = MOMENTS_COPIES * spec.in_features * (size + 1) + 2 * BLOCK_NUMBERS
-    if plan.path == "moments":
-        numbers = moments + ADAPTER_COPIES * spec.adapter_numbers + spec.base_numbers
-        return FLOAT32_BYTES * (rows + drawn) + FLOAT64_BYTES * numbers
-    frozen = n * spec.out_features + 2 * n * bool(plan.batch_size)
+    rows, frozen = _rows_numbers(plan, spec)
     copies = 4 * bool(spec.dropout) + bool(plan.batch_size)  # of a batch's inputs
-    step = looked_at(plan) * (8 * spec.out_features + copies * spec.in_features + 2 * spec.rank)
+    step = looked_at(plan) * (8 * spec.out_features + copies * spec.in_features + 2 * spec.rank) if rows else 0
+    moments = MOMENTS_COPIES * spec.in_features * (spec.in_features + spec.out_features + 1) + 2 * BLOCK_NUMBERS
+    adapter = ADAPTER_COPIES * spec.adapter_numbers
+    if plan.path == "moments":  # and perhaps goes on with its rows
+        return FLOAT32_BYTES * (rows + max(frozen + step, drawn)) + FLOAT64_BYTES * (
+            moments + adapter + spec.base_numbers
+        )
     optimum = plan.loss == "mse" and plan.batch_size is None and spec.in_features <= OPTIMUM_FEATURES
-    run = rows + frozen + max(step, drawn) + ADAPTER_COPIES * spec.adapter_numbers
+    run = rows + max(frozen + step, drawn) + adapter
     return FLOAT32_BYTES * run + FLOAT64_BYTES * optimum * moments
+
+
+def bytes_stacked(plan: Plan, spec: Spec) -> int:
+    """Bytes that a run takes in a stack, for which rows and their frozen outputs are copied side by side."""
+    return bytes_needed(plan, spec) + FLOAT32_BYTES * sum(_rows_numbers(plan, spec)) * (plan.path == "batch")
+
+
+def _sources(plan: Plan) -> list[Source]:
+    return [plan.data, *([] if plan.held_out is None else [plan.held_out])]
+
+
+def _rows_numbers(plan: Plan, spec: Spec) -> tuple[int, int]:
+    """The numbers of the rows, with those of a split, and of their frozen outputs and order."""
+    n = sum(source.n_samples * has_rows(source) for source in _sources(plan))
+    split = plan.n_validation and n
+    frozen = n * spec.out_features + 2 * n * bool(plan.batch_size)
+    return (n + split) * (spec.in_features + spec.out_features + 1), frozen
 
 
 def step_cost(plan: Plan, rank: int, in_features: int, out_features: int) -> int:

@@ -29,13 +29,11 @@ def teacher(data: Teacher, layer: LoRALinear, tensors: Tensors) -> Rows:
     weight, bias = layer.weight.cpu(), 0 if layer.bias is None else layer.bias.cpu()
     out_features, in_features = weight.shape
     rank = drawn(data.teacher_rank)
-    draw = stream(drawn(data.seed), "data")
-    x = torch.randn(data.held_out_of or data.n_samples, in_features, generator=draw)
+    draw = stream(drawn(data.seed), "change")
     down = torch.randn(rank, in_features, generator=draw) / in_features**0.5
     up = torch.randn(out_features, rank, generator=draw) / rank**0.5
-    if data.held_out_of is not None:  # the same change, seen through rows of its own
-        draw = stream(drawn(data.seed), "held out")
-        x = torch.randn(data.n_samples, in_features, generator=draw)
+    draw = stream(drawn(data.seed), "held out" if data.held_out else "data")
+    x = torch.randn(data.n_samples, in_features, generator=draw)
     y = (x @ (weight + up @ down).T).add_(bias)
     if data.noise:
         y += data.noise * torch.randn(data.n_samples, out_features, generator=draw)
@@ -50,7 +48,10 @@ def handwritten(data: Digits, layer: LoRALinear, tensors: Tensors) -> Rows:
 
 def sent(data: Inline | Stored, layer: LoRALinear, tensors: Tensors) -> Rows:
     """The rows that came with the request, or were uploaded before."""
-    return Rows(tensors["x"], tensors["y"], tensors.get("weight"))
+    weight = tensors.get("weight")
+    if weight is not None:  # only their ratios count, and near 1 they are far from the ends of float32
+        weight = (weight.double() / weight.double().mean()).float()
+    return Rows(tensors["x"], tensors["y"], weight)
 
 
 DATASETS: dict[str, Callable[[Any, LoRALinear, Tensors], Rows]] = {

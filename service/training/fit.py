@@ -126,6 +126,7 @@ class _Course:
             self._leave()
             if ended:
                 yield from self._diverged()
+                self._leave()
             if stack.places:
                 self.left.update((yield self._epochs()) or ())
                 self._leave()

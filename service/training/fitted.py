@@ -29,6 +29,11 @@ def fitted(plan: Plan, spec: Spec, seed: int, max_bytes: int, max_moments_bytes:
         plan = replace(plan, validation=source)
     _check_rows_there(plan, spec)
     plan = replace(plan, path=plan.path or path_for(plan, spec, max_moments_bytes))
+    if plan.path == "batch" and plan.held_out is not None and not has_rows(plan.held_out):
+        refuse(
+            "validation",
+            "the data set was uploaded with keep_rows false; a run that goes by rows needs those to validate on",
+        )
     needed = bytes_needed(plan, spec)
     if needed > max_bytes:
         rows = f"{plan.data.n_samples} rows of {spec.in_features} → {spec.out_features}"
@@ -46,7 +51,7 @@ def _apart(held_out: Source, data: Source) -> Source:
     """Rows to validate on that are not those of the training: another seed, or for a teacher, the same one again."""
     if isinstance(held_out, Teacher) and isinstance(data, Teacher) and held_out.seed is None:
         rank = held_out.teacher_rank or data.teacher_rank
-        return replace(held_out, seed=data.seed, teacher_rank=rank, held_out_of=data.n_samples)
+        return replace(held_out, seed=data.seed, teacher_rank=rank, held_out=True)
     return held_out
 
 

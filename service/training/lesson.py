@@ -28,6 +28,11 @@ class Lesson:
     dropout: float = 0.0
     state: State | None = None
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether the run could go by rows: they are there, and so are those that it is validated on, if on any."""
+        return self.rows is not None and (self.validation is not None or self.validation_moments is None)
+
 
 @dataclass(frozen=True, eq=False)
 class Fitted:

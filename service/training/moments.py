@@ -17,7 +17,8 @@ from service.training.adapters import Adapters
 from service.training.arrays import Array, Backend, stacked
 from service.training.cost import BLOCK_NUMBERS
 
-# A loss this far below the largest term of its sum has lost its digits: float64 has 16, and it keeps about six.
+# A loss this far below the largest term of its sum about the means has lost its digits: float64 has 16, and it keeps
+# about six, less what the square of the mean target takes.
 LOST = 1e-10
 MIN_BLOCK_ROWS = 256
 
@@ -75,7 +76,8 @@ def given_moments(backend: Backend, arrays: Mapping[str, Tensor]) -> Moments | N
 def gather(backend: Backend, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Generator[None, None, Moments]:
     """The moments of at least one row, in one pass; yields after each block of rows.
 
-    Sums are taken about the mean of the first block, which spares them the digits that a common offset would take.
+    Sums are taken about the mean of the first block that weighs anything, which spares them the digits that a common
+    offset would take. Raises ValueError where no row weighs anything.
     """
     inputs, outputs = x.shape[1], y.shape[1]
     size = min(len(x), max(MIN_BLOCK_ROWS, BLOCK_NUMBERS // (inputs + outputs)))
@@ -91,14 +93,15 @@ def gather(backend: Backend, x: Tensor, y: Tensor, weight: Tensor | None = None)
         rows = slice(start, min(start + size, len(x)))
         bx, by = rows_x[: rows.stop - start], rows_y[: rows.stop - start]
         bx[...], by[...] = backend.array(x[rows]), backend.array(y[rows])
+        w = None if weight is None else backend.array(weight[rows], "float64")[:, None]
+        weighs = float(len(bx) if w is None else w.sum())
+        if not weighs:
+            continue
         if shift_x is None:
-            shift_x, shift_y = bx.mean(0), by.mean(0)
+            shift_x, shift_y = (b.mean(0) if w is None else (b * w).sum(0) / weighs for b in (bx, by))
         bx -= shift_x
         by -= shift_y
-        wx, wy = bx, by
-        if weight is not None:
-            w = backend.array(weight[rows], "float64")[:, None]
-            wx, wy = bx * w, by * w
+        wx, wy = (bx, by) if w is None else (bx * w, by * w)
         backend.xp.matmul(wx.T, bx, out=block_xx)
         backend.xp.matmul(wx.T, by, out=block_xy)
         xx += block_xx
@@ -106,9 +109,11 @@ def gather(backend: Backend, x: Tensor, y: Tensor, weight: Tensor | None = None)
         sum_x += wx.sum(0)
         sum_y += wy.sum(0)
         yy += float(backend.xp.einsum("no,no->", wy, by))
-        total += len(bx) if weight is None else float(w.sum())
+        total += weighs
         yield None
-    mean_x, mean_y = sum_x / (total or 1.0), sum_y / (total or 1.0)  # about the shift
+    if shift_x is None:
+        raise ValueError("no row weighs anything")
+    mean_x, mean_y = sum_x / total, sum_y / total  # about the shift
     xx -= mean_x[:, None] * sum_x
     xy -= mean_x[:, None] * sum_y
     yy = max(yy - float(mean_y @ sum_y), 0.0)
@@ -145,12 +150,12 @@ def residual(backend: Backend, moments: Moments, layer: LoRALinear) -> Residual:
     return Residual(moments.x_mean, gap, xx, xy - seen, yy - 2 * cross + own, largest)
 
 
-def problem(known: Residual, *, bias_is_free: bool) -> tuple[Tensor, Tensor, float]:
-    """xx, xt and tt as `lora.optimum` takes them: about zero, or about the means where a bias takes up the rest."""
+def problem(known: Residual, *, bias_is_free: bool) -> tuple[Tensor, Tensor, Tensor | None, float]:
+    """xx, xt, mean and tt as `lora.optimum` takes them: all about the means where a bias takes up the rest."""
     xx, xt, x_mean, gap = (torch.as_tensor(part) for part in (known.xx, known.xt, known.x_mean, known.gap))
     if bias_is_free:
-        return xx, xt, known.tt
-    return xx + x_mean[:, None] * x_mean, xt + x_mean[:, None] * gap, known.tt + float(gap @ gap)
+        return xx, xt, None, known.tt
+    return xx, xt + x_mean[:, None] * gap, x_mean, known.tt + float(gap @ gap)
 
 
 def best_losses(known: Residual, *, bias_is_free: bool) -> list[float]:
@@ -158,9 +163,9 @@ def best_losses(known: Residual, *, bias_is_free: bool) -> list[float]:
 
     A loss that is lost in the digits of its terms is 0, which no adapter can be below.
     """
-    xx, xt, tt = problem(known, bias_is_free=bias_is_free)
+    xx, xt, mean, tt = problem(known, bias_is_free=bias_is_free)
     outputs = xt.shape[1]
-    left = tt - torch.cumsum(torch.cat([xt.new_zeros(1), optimum.explained(xx, xt)]), 0)
+    left = tt - torch.cumsum(torch.cat([xt.new_zeros(1), optimum.explained(xx, xt, mean)]), 0)
     floor = LOST * max(known.largest, tt)
     return [loss / outputs if loss > floor else 0.0 for loss in left.tolist()]
 

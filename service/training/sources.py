@@ -45,7 +45,7 @@ class Random:
 class Teacher:
     """Inputs N(0, 1), targets from this base under a hidden change of rank `teacher_rank`, plus noise·N(0, 1).
 
-    The seed fixes the change and the rows; `held_out_of` so many rows, it is their change under other rows.
+    The seed fixes the change and the rows; `held_out` takes other rows under the same change.
     """
 
     kind: Literal["teacher"] = "teacher"
@@ -53,7 +53,7 @@ class Teacher:
     teacher_rank: Rank | None = None
     noise: NotNegative = 0.0
     seed: Seed | None = None
-    held_out_of: Samples | None = None
+    held_out: bool = False
     targets: ClassVar[Targets] = "numbers"
 
 

@@ -58,7 +58,7 @@ class Stack:
         self._burst_epochs = min(burst, BURST_MULTIPLICATIONS // cost)
         self.curves: dict[str, Numbers] = {}
         self.latest: dict[str, Numbers] = {}
-        self._has_rows = np.array([lesson.rows is not None for lesson in lessons])
+        self._has_rows = np.array([lesson.has_rows for lesson in lessons])
         self._objective, self._validation, self.residuals = objectives(self.adapters, lessons, path, self._draws)
         self._optimizer: Optimizer | None = None
         if self.plan.optimizer in OPTIMIZERS:
@@ -68,6 +68,8 @@ class Stack:
         self._watch = None if early is None else Watch(self.backend, self.adapters.parameters, early)
         # Of one full batch, an epoch's loss belongs to the weights before its update.
         self._looks_back = self._validation is None and self.plan.batch_size is None
+        # With dropout that loss is of other layers than the trained one, so their last look has nothing to say here.
+        self._compares = self._looks_back and not any(lesson.dropout for lesson in lessons)
         for run, lesson in enumerate(lessons):
             if lesson.state is not None:
                 self._resume(run, lesson.state)
@@ -170,10 +172,9 @@ class Stack:
         """What becomes of some runs, whose last epoch this was; they are alive no longer."""
         parameters = self.adapters.parameters
         if self._watch is not None and not self._over:
-            if self._looks_back:
+            if self._compares:
                 last = self.backend.cpu((yield from self._objective.measure()))
-                better = which & (last < self._watch.best_loss)
-                self._watch.keep(better, self.epochs_done, last, parameters)
+                self._watch.keep(which & self._watch.better(last), self.epochs_done, last, parameters)
             chosen = self.backend.of(which, "bool")
             parameters[chosen] = self._watch.best[chosen]
         exact = self.backend.copied(parameters)
@@ -269,8 +270,8 @@ class Stack:
         """Put every run at its optimum."""
         for run, (known, layer) in enumerate(zip(self.residuals, self.adapters.layers, strict=True)):
             free = layer.own_bias is not None
-            xx, xt, _ = problem(known, bias_is_free=free)
-            A, B = optimum.best(xx, xt, layer.A.shape[0])
+            xx, xt, mean, _ = problem(known, bias_is_free=free)
+            A, B = optimum.best(xx, xt, layer.A.shape[0], mean)
             solved = {"A": A, "B": B / layer.scaling}
             if free:
                 solved["own_bias"] = torch.as_tensor(known.gap) - B @ (A @ torch.as_tensor(known.x_mean))

@@ -29,10 +29,15 @@ class Watch:
 
     def see(self, epoch: int, losses: NDArray[np.float64], parameters: Array) -> NDArray[np.bool_]:
         """Take in the losses (runs,) of parameters that `epoch` epochs have made; which runs have waited too long."""
-        better = losses < self.best_loss - self._settings.min_delta
+        better = self.better(losses)
         self.keep(better, epoch, losses, parameters)
         self.waited = np.where(better, 0, self.waited + 1)
         return self.patient_no_more
+
+    def better(self, losses: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which losses (runs,) are better than the best by `min_delta`."""
+        better: NDArray[np.bool_] = losses < self.best_loss - self._settings.min_delta
+        return better
 
     def keep(self, better: NDArray[np.bool_], epoch: int, losses: NDArray[np.float64], parameters: Array) -> None:
         """Take these parameters for the best of some runs."""

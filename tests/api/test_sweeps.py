@@ -75,14 +75,15 @@ def test_deleting_a_sweep_keeps_the_best(http: httpx.Client) -> None:
     assert http.get(f"/sweeps/{sweep['id']}").json()["type"] == "/problems/sweep-not-found"
 
 
-def test_a_sweep_that_runs_is_deleted_by_force_alone(http: httpx.Client) -> None:
+@pytest.mark.parametrize("keep", [0, 1])
+def test_a_sweep_that_runs_is_deleted_by_force_alone(http: httpx.Client, keep: int) -> None:
     train = {"epochs": 10_000, "batch_size": 5, "data": {**TEACHER, "n_samples": 2_000}}
     sweep = start(http, train=train, over={"rank": [1, 2]})
     refused = http.delete(f"/sweeps/{sweep['id']}")
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/sweep-busy")
-    assert http.delete(f"/sweeps/{sweep['id']}?force=true&keep=0").status_code == 204
-    for each in sweep["leaderboard"]:
-        assert http.get(f"/models/{each['model_id']}").status_code == 404
+    assert http.delete(f"/sweeps/{sweep['id']}?force=true&keep={keep}").status_code == 204
+    assert sum(http.get(f"/models/{each['model_id']}").is_success for each in sweep["leaderboard"]) == keep
+    for each in sweep["leaderboard"]:  # whether or not its model stays
         assert http.get(f"/jobs/{each['job_id']}").json()["state"] == "cancelled"
 
 

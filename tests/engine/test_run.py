@@ -454,8 +454,8 @@ def test_every_forward_is_that_of_one_published_version(engine):
     assert sorted(published) == list(range(7))
     expected = {version: of.layer(torch.from_numpy(x)).numpy() for version, of in published.items()}
     assert {answer.model_version for answer in answers} == set(range(7))
-    assert all(np.array_equal(answer.outputs, expected[answer.model_version]) for answer in answers)
-    assert all(not np.array_equal(expected[n], expected[n + 1]) for n in range(6))
+    assert all(np.abs(answer.outputs - expected[answer.model_version]).max() < 1e-4 for answer in answers)
+    assert all(np.abs(expected[n] - expected[n + 1]).max() > 1e-2 for n in range(6))
 
 
 def test_threads_that_create_train_cancel_and_delete_leave_nothing_behind(engine):

@@ -120,7 +120,7 @@ def test_a_stack_is_bounded_in_runs_bytes_and_work_and_shared_out_among_workers(
     assert taken(workers=4) == 2
     (run,) = engine.queue.take(0)
     engine.queue.put_back([run])
-    assert taken(max_bytes=5 * run.bytes_needed) == 5
+    assert taken(max_bytes=5 * run.bytes_stacked) == 5
     assert taken(max_bytes=1) == 1
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from service.engine.states import States
-from service.errors import StateGone
+from service.errors import StateGone, Validation
 from service.training.plan import Plan
 from service.training.sources import Random
-from service.training.state import State
+from service.training.state import State, as_parts
 from tests.engine.engines import running, small, until_ended
 
 
@@ -41,3 +41,31 @@ def test_a_job_whose_start_was_dropped_while_it_waited_fails_and_says_so():
         assert run.begin(1) is None
         failed = engine.ledger.get(waiting.id)
         assert (failed.state, failed.reason) == ("failed", "state-gone")
+
+
+def test_only_a_job_that_succeeded_leaves_a_state_and_it_goes_with_its_model():
+    with running(workers=1) as engine:
+        model = small(engine)
+        job = until_ended(engine, engine.train(model.id, Plan(epochs=2, seed=1, data=Random(n_samples=20))))
+        engine.workers.stop()
+        late = engine.train(model.id, Plan(epochs=2, seed=1, data=Random(n_samples=20)))
+        (run,) = engine.queue.take(0)
+        run.begin(1)
+        engine.cancel(late.id)
+        facts, arrays = as_parts(engine.states.get(job.id))
+        adapter = {name: model.adapter[name].numpy() for name in "AB"}
+        run.succeeded({"final_loss": 1.0}, facts, {**adapter, **{f"state.{name}": a for name, a in arrays.items()}})
+        with pytest.raises(StateGone):
+            engine.states.get(late.id)
+        assert engine.registry.get(model.id).version == 1
+        engine.queue.done([run])
+        engine.delete(model.id)
+        assert engine.states.used == 0
+
+
+def test_another_optimizer_does_not_go_on_from_a_state():
+    with running(workers=1) as engine:
+        model = small(engine)
+        job = until_ended(engine, engine.train(model.id, Plan(epochs=2, seed=1, data=Random(n_samples=20))))
+        with pytest.raises(Validation, match="has the optimizer adam, not sgd"):
+            engine.train(model.id, Plan(epochs=2, optimizer="sgd", continue_from=job.id, data=Random(n_samples=20)))

@@ -55,6 +55,35 @@ def test_what_joins_the_first_is_taken_with_it():
     assert queue.take(0, joins) == [c]
 
 
+def test_none_overtakes_another_one_of_its_key():
+    first, other, later, free = entries(*"abbc")
+    queue = queue_of(first, other, later, free)
+    assert queue.take(0, lambda taken, entry: entry is not other) == [first, free]
+    assert queue.take(0, lambda taken, entry: True) == [other]
+    assert queue.take(0, lambda taken, entry: True) == []
+    queue.done([other])
+    assert one(queue) is later
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=12), st.randoms(use_true_random=False))
+def test_those_of_a_key_leave_in_the_order_in_which_they_came(some, choice):
+    likeness = {f"job_{number}": alike for number, (_, alike) in enumerate(some)}
+    queue = queue_of(*entries(*(key for key, _ in some)))
+    left, held = [], []
+    while len(left) < len(some):
+        taken = queue.take(0, lambda taken, entry: likeness[entry.job_id] == likeness[taken[0].job_id])
+        left += taken
+        held += taken
+        assert len({entry.key for entry in held}) == len(held)
+        done = [entry for entry in held if choice.random() < 0.5 or not taken]
+        held = [entry for entry in held if entry not in done]
+        queue.done(done)
+    for key in "abc":
+        numbers = [int(entry.job_id[4:]) for entry in left if entry.key == key]
+        assert numbers == sorted(numbers)
+
+
 def test_those_of_one_group_take_one_place_until_the_last_has_left():
     queue = queue_of(*(Entry(f"job_{n}", f"mdl_{n}", "swp_1") for n in range(3)), max_entries=2)
     queue.must_have_room()

@@ -121,3 +121,38 @@ def test_where_nothing_can_be_learned_nothing_is(inputs):
     A, B = best(xx, xt, 2)
     assert not (B @ A).any()
     assert A.isfinite().all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems(), st.sampled_from([0.0, 1.0, 1e3]), st.data())
+def test_moments_about_the_mean_stand_for_those_about_zero(problem, offset, data):
+    x, t = problem
+    x = x + offset * x.std(dim=0, correction=0)
+    _, xt, tt = moments(x, t)
+    mean = x.mean(0)
+    xx, _, _ = moments(x - mean, t)
+    rank = data.draw(st.integers(1, min(xt.shape)))
+    A, B = best(xx, xt, rank, mean)
+    left = tt - float(explained(xx, xt, mean)[:rank].sum())
+    assert error(x, t, B @ A) == pytest.approx(left, rel=1e-6, abs=1e-8 * tt)
+    full = torch.linalg.lstsq(x, t, driver="gelsd").solution
+    at_full_rank = tt - float(explained(xx, xt, mean).sum())
+    assert at_full_rank == pytest.approx(error(x, t, full.T), rel=1e-6, abs=1e-8 * tt)
+
+
+def test_far_from_zero_the_digits_of_what_varies_are_kept():
+    numbers = stream(0, "test")
+    away, mean = torch.randn(500, 2, generator=numbers, dtype=torch.float64), torch.full((2,), 1e6, dtype=torch.float64)
+    t = away[:, :1] - away[:, 1:] + 0.5 * torch.randn(500, 1, generator=numbers, dtype=torch.float64)
+    t -= t.mean(0)
+    away -= away.mean(0)
+    x = away + mean
+    xx, xt, tt = moments(away, t)
+    slope = torch.linalg.lstsq(torch.cat([away, torch.ones(500, 1, dtype=t.dtype)], 1), t).solution[:2]
+    # Without a bias, the two slopes must cancel at the mean but for the gap there, which is 0.
+    left = error(away, t, slope.T)
+    reached = tt - float(explained(xx, xt, mean).sum())
+    assert left <= reached * (1 + 1e-9)
+    assert reached <= 1.02 * left
+    A, B = best(xx, xt, 1, mean)
+    assert error(x, t, B @ A) == pytest.approx(reached, rel=1e-4)

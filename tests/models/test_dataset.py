@@ -1,5 +1,7 @@
 """A data set grows by new values; what was read of an old one stays as it was."""
 
+import gc
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.datasets import read
+from service.engine.datasets import Datasets, read
 from service.errors import CapacityExhausted, DatasetNotFound
 from service.models.budget import Budget
 from service.models.dataset import Dataset
@@ -88,3 +90,30 @@ def test_a_shelf_counts_what_it_holds_and_no_more_than_it_may():
     assert budget.used == 0
     with pytest.raises(DatasetNotFound):
         shelf.get("dat_1")
+
+
+def test_moments_that_a_waiting_job_holds_are_counted_until_it_lets_go():
+    budget = Budget(2**20)
+    datasets = Datasets(2, 2**19, budget)
+    first = datasets.upload(rows(5), keep_rows=False)
+    one = budget.used
+    held = first.arrays()
+    del first
+    datasets.append(datasets.all()[0].id, rows(5, 1))
+    gc.collect()
+    assert budget.used == 2 * one
+    del held
+    gc.collect()
+    assert budget.used == one
+
+
+def test_an_upload_is_refused_before_its_moments_are_gathered():
+    wide = {"x": np.zeros((1, 2_000), np.float32), "y": np.zeros((1, 1), np.float32)}
+    datasets = Datasets(2, 2**30, Budget(2**20))
+    tracemalloc.start()
+    with pytest.raises(CapacityExhausted):
+        datasets.upload(wide)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
+    assert datasets.budget.used == 0

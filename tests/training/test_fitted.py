@@ -184,6 +184,14 @@ def test_what_needs_rows_is_refused_where_their_moments_alone_are_kept(chosen, s
     assert error.faults[0].pointer == f"/{why}"
 
 
+@pytest.mark.parametrize("chosen", [{"loss": "mae"}, {"batch_size": 8}, {"path": "batch"}])
+def test_a_run_by_rows_is_refused_moments_alone_to_validate_on(chosen):
+    plan = Plan(data=Random(n_samples=20), validation=replace(STORED, kept=False), **chosen)
+    error = refusal(lambda: fitted(plan, SPEC, 0, ANY_BYTES))
+    assert error.faults[0].pointer == "/validation"
+    assert "keep_rows false" in error.detail
+
+
 @given(st.integers(2, 1_000), st.floats(0, 1, exclude_min=True, exclude_max=True))
 def test_a_share_held_out_leaves_a_row_on_either_side(n, share):
     plan = Plan(data=Random(n_samples=n), validation=share)

@@ -27,7 +27,9 @@ def by_rows(loss, p, t):
     for ours, numpys in zip((each, gradient), OURS[loss](np, p.numpy().copy()[None], t.numpy()[None]), strict=True):
         assert ours.shape == numpys.shape
         small = 1e-5 if p.dtype == torch.float32 else 1e-12
-        torch.testing.assert_close(torch.from_numpy(numpys), ours, rtol=small, atol=small * float(ours.abs().max()))
+        torch.testing.assert_close(
+            torch.from_numpy(numpys), ours, rtol=small, atol=small * (float(ours.abs().max()) + 0.1)
+        )
     assert each.shape == (1, len(p))
     assert gradient.shape == (1, *p.shape)
     assert torch.equal(t, before)

@@ -1,5 +1,7 @@
 """Full-batch mse by moments is full-batch mse by rows, also where the data is degenerate."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from service.lora.init import stream
 from service.training.adapters import Adapters
-from service.training.moments import ByMoments, gather, residual
+from service.training.moments import MIN_BLOCK_ROWS, ByMoments, gather, residual
 from service.training.rows import Rows
 from tests.training.making import SMALL, by_reference, gentle, in_double, layers, loss_of, plan_for, rows_for, run
 from tests.training.test_optimizers import EVERY_BACKEND, EVERY_SETTING
@@ -100,6 +102,36 @@ def test_data_far_from_zero_trains_as_by_the_reference_loop(layer, n, seed):
     plan = plan_for("mse", n, epochs=5, path="moments", lr=1e-4)
     losses, _ = by_reference(*in_double(layer, x, y), plan)
     assert run(layer, x, y, plan).losses == pytest.approx(losses, rel=1e-6)
+
+
+@pytest.mark.parametrize("masked", [range(10), range(5, 20)])
+def test_rows_that_weigh_nothing_may_hold_anything(masked):
+    x, y = rows_for("mse", gentle(SMALL), 20)
+    weight = torch.rand(20, generator=stream(0, "weight")) + 0.1
+    weight[list(masked)] = 0
+    here = weight > 0
+    must_be_near(
+        moments_of(x.masked_fill(~here[:, None], 1e9), y.masked_fill(~here[:, None], -1e9), weight),
+        replace(moments_of(x[here], y[here], weight[here]), rows=20),
+    )
+
+
+def test_a_first_block_that_weighs_nothing_is_passed_over():
+    n = 3 * MIN_BLOCK_ROWS
+    x, y = torch.randn(n, 1_000, generator=stream(0, "x")), torch.randn(n, 24, generator=stream(0, "y"))
+    weight = torch.ones(n)
+    weight[: n // 2] = 0
+    must_be_near(moments_of(x, y, weight), replace(moments_of(x[n // 2 :], y[n // 2 :]), rows=n))
+
+
+def test_a_run_that_is_validated_on_moments_alone_has_no_rows_to_go_on_with():
+    layer = gentle(SMALL)
+    x, _ = rows_for("mse", layer, 20)
+    other = moments_of(*rows_for("mse", layer, 10, 1))
+    plan = plan_for("mse", 20, epochs=4, lr=1e-4, path="moments")
+    ended = run(layer, x, layer(x), plan, validation_moments=other)
+    assert ended.fitted.state.path == "moments"
+    assert len(ended.losses) == len(ended.curve("validation_losses")) == 4
 
 
 @settings(deadline=None, max_examples=20)

@@ -94,3 +94,20 @@ def test_a_run_that_never_gets_better_by_enough_stops_after_its_patience(mode):
     stopping = EarlyStopping(patience=3, min_delta=100.0)
     ours = run(layer, x, y, plan_for("mse", 20, epochs=50, early_stopping=stopping, **mode))
     assert len(ours.losses) == 4
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_with_dropout_the_last_weights_are_not_measured_by_another_rule(seed):
+    layer = gentle(SMALL, seed)
+    x, y = rows_for("mse", layer, 12, seed)
+    stopping = EarlyStopping(patience=50)
+    ours = run(layer, x, y, plan_for("mse", 12, epochs=25, lr=0.3, early_stopping=stopping), dropout=0.5)
+    assert ours.fitted.metrics["best_epoch"] == int(np.argmin(ours.losses))
+
+
+def test_the_last_look_must_be_better_by_enough_too():
+    layer = gentle(SMALL)
+    x, y = rows_for("mse", layer, 20)
+    stopping = EarlyStopping(patience=50, min_delta=100)
+    ours = run(layer, x, y, plan_for("mse", 20, epochs=6, path="moments", early_stopping=stopping))
+    assert ours.fitted.metrics["best_epoch"] == 0

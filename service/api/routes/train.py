@@ -11,7 +11,7 @@ from starlette.responses import Response
 from service.api import describe, sse, views
 from service.api.accept import JsonRoute
 from service.api.bodies import read_json
-from service.api.deps import EngineOf, ModelIdPath, SettingsOf
+from service.api.deps import EngineOf, ModelIdPath, SettingsOf, off_loop
 from service.api.replies import reply
 from service.errors import (
     CapacityExhausted,
@@ -27,6 +27,7 @@ from service.errors import (
 )
 from service.schemas import training
 from service.schemas.requests import TrainRequest
+from service.training.sources import is_weighted
 
 router = APIRouter(tags=["training"], route_class=JsonRoute)
 
@@ -90,7 +91,10 @@ async def train_model(
     With `Prefer: wait=SECONDS` (at most 60) the answer comes when the job has ended, or the time is up.
     """
     asked = await read_json(request, TrainRequest, settings.json_body_mib, optional=True)
-    job = engine.train(model_id, asked.plan(engine.datasets.source, engine.plan_of), asked.rows())
+    plan = asked.plan(engine.datasets.source, engine.plan_of)
+    # Weights are looked at one by one.
+    looked_at = plan.data.n_samples * is_weighted(plan.data)
+    job = await off_loop(looked_at, lambda: engine.train(model_id, plan, asked.rows()))
     headers = {"Location": f"/jobs/{job.id}"}
     wait = wait_seconds(prefer or [])
     if wait is not None:
