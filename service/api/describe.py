@@ -1,6 +1,6 @@
 """What the OpenAPI page says of bodies that the routes read and write themselves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -29,6 +29,7 @@ from service.schemas.answers import ForwardResponse, Limits, Model, ModelPage, P
 from service.schemas.requests import (
     CreateModelRequest,
     ForwardRequest,
+    MixedForwardRequest,
     RankProfileRequest,
     TrainRequest,
     UpdateModelRequest,
@@ -44,6 +45,7 @@ SCHEMAS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
     (TrainRequest, "validation"),
     (RankProfileRequest, "validation"),
     (ForwardRequest, "validation"),
+    (MixedForwardRequest, "validation"),
     (Model, "serialization"),
     (SweepRequest, "validation"),
     (Sweep, "serialization"),
@@ -79,7 +81,9 @@ OF_ERRORS = {415: ["Accept"], 503: ["Retry-After"]}
 Responses = dict[int | str, dict[str, Any]]
 
 
-def body(schema: type[BaseModel], examples: dict[str, Any], *, required: bool = True, binary: bool = False) -> Any:
+def body(
+    schema: type[BaseModel], examples: dict[str, Any], *, required: bool = True, binary: Iterable[str] = ()
+) -> Any:
     """The `requestBody` of a route: a schema with examples that run, and the binary types where it reads them."""
     content: dict[str, Any] = {
         JSON.media_type: {
@@ -87,8 +91,7 @@ def body(schema: type[BaseModel], examples: dict[str, Any], *, required: bool = 
             "examples": {name: {"summary": name, "value": value} for name, value in examples.items()},
         }
     }
-    if binary:
-        content |= {name: {"schema": {"type": "string", "format": "binary"}} for name in BINARY}
+    content |= {name: {"schema": {"type": "string", "format": "binary"}} for name in binary}
     return {"requestBody": {"required": required, "content": content}}
 
 

@@ -40,23 +40,23 @@ class Codec:
     quick: Callable[[bytes | bytearray, int], Array | None]
 
 
-def fits(x: NDArray[np.generic], in_features: int) -> Array:
+def fits(x: NDArray[np.generic], in_features: int, name: str = "inputs") -> Array:
     """The array as finite float32 of shape (…, in_features).
 
     Raises:
         ShapeMismatch, LimitExceeded, NonFinite: with what was expected and what came.
     """
     if x.ndim > MAX_DIMENSIONS:
-        detail = f"inputs has {x.ndim} dimensions; it may have at most {MAX_DIMENSIONS}"
-        raise LimitExceeded(detail, fault(detail, "inputs"), limit=MAX_DIMENSIONS)
+        detail = f"{name} has {x.ndim} dimensions; it may have at most {MAX_DIMENSIONS}"
+        raise LimitExceeded(detail, fault(detail, name), limit=MAX_DIMENSIONS)
     if x.ndim == 0 or x.shape[-1] != in_features:
-        detail = f"inputs has shape {list(x.shape)}; its last dimension must be in_features = {in_features}"
-        raise ShapeMismatch(detail, fault(detail, "inputs"))
+        detail = f"{name} has shape {list(x.shape)}; its last dimension must be in_features = {in_features}"
+        raise ShapeMismatch(detail, fault(detail, name))
     if x.size == 0 and prod(max(1, length) for length in x.shape[:-1]) > MAX_ELEMENTS:
         # Empty rows take no bytes here, but brackets in JSON.
-        detail = f"inputs has shape {list(x.shape)}; an empty tensor may have at most {MAX_ELEMENTS} rows"
-        raise LimitExceeded(detail, fault(detail, "inputs"), limit=MAX_ELEMENTS)
-    return finite(x, "inputs")
+        detail = f"{name} has shape {list(x.shape)}; an empty tensor may have at most {MAX_ELEMENTS} rows"
+        raise LimitExceeded(detail, fault(detail, name), limit=MAX_ELEMENTS)
+    return finite(x, name)
 
 
 def finite(x: NDArray[np.generic], name: str) -> Array:

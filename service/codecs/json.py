@@ -1,6 +1,7 @@
 """JSON: strict text to Python values, nested numbers to arrays, and arrays back to text."""
 
 import re
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -26,7 +27,7 @@ from service.errors import (
 
 MAX_DEPTH = 100
 MAX_LISTS = 2**16  # lists and objects of one body: the rows of a tensor
-MAX_FIELDS = 1_024  # of all its objects: whoever reads many holds up the whole process
+MAX_FIELDS = 4_096  # of all its objects: whoever reads many holds up the whole process
 MAX_VALUES = 2 * MAX_ELEMENTS + 2**14  # x, y and everything else
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -197,10 +198,14 @@ def decode(body: bytes | bytearray, in_features: int) -> Array:
     value = parse(body)
     if not isinstance(value, dict) or set(value) != {"inputs"}:
         raise _not_inputs(value)
-    inputs = value["inputs"]
-    if inputs == []:  # no rows at all: JSON cannot say how long they would be
+    return tensor(value["inputs"], in_features, "inputs")
+
+
+def tensor(value: Any, in_features: int, name: str) -> Array:
+    """Nested lists of numbers as inputs of a model; raises what `numbers` and `fits` raise."""
+    if value == []:  # no rows at all: JSON cannot say how long they would be
         return np.empty((0, in_features), dtype=np.float32)
-    return fits(numbers(inputs, "inputs"), in_features)
+    return fits(numbers(value, name), in_features, name)
 
 
 def _not_inputs(value: Any) -> Validation:
@@ -216,15 +221,24 @@ def _not_inputs(value: Any) -> Validation:
 
 def encode(answer: Answer) -> bytes:
     """`{"outputs", "shape", "model_id", "model_version"}`; float32 numbers read back exactly."""
-    body = {
-        "outputs": answer.outputs,
+    text = dumps(_told(answer))
+    # What is not finite has become null, and nothing else has.
+    return dumps(_told(answer, in_words=True)) if b"null" in text else text
+
+
+def encode_all(answers: Sequence[Answer]) -> bytes:
+    """`{"items": [{"outputs", "shape", "model_id", "model_version"}, …]}`."""
+    text = dumps({"items": [_told(answer) for answer in answers]})
+    return dumps({"items": [_told(answer, in_words=True) for answer in answers]}) if b"null" in text else text
+
+
+def _told(answer: Answer, *, in_words: bool = False) -> dict[str, Any]:
+    return {
+        "outputs": _worded(answer.outputs.tolist()) if in_words else answer.outputs,
         "shape": answer.outputs.shape,
         "model_id": answer.model_id,
         "model_version": answer.model_version,
     }
-    text = dumps(body)
-    # What is not finite has become null, and nothing else has.
-    return dumps({**body, "outputs": _worded(answer.outputs.tolist())}) if b"null" in text else text
 
 
 def dumps(value: Any) -> bytes:

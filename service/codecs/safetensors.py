@@ -45,10 +45,14 @@ def load(body: bytes | bytearray, names: Collection[str] | None = None, integers
     return tensors
 
 
-def dump(tensors: Mapping[str, NDArray[np.generic]]) -> bytes:
-    """The file of these tensors; the same tensors always give the same bytes."""
-    # One entry, as Hugging Face's tools expect it: the library writes several in no fixed order.
-    return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {"format": "pt"})
+def dump(tensors: Mapping[str, NDArray[np.generic]], note: tuple[str, str] = ("format", "pt")) -> bytes:
+    """The file of these tensors; the same tensors always give the same bytes.
+
+    Args:
+        note: one entry of text beside them, by default what Hugging Face's tools look for.
+    """
+    # No more than one: the library writes several in no fixed order.
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, dict([note]))
 
 
 def _bad(detail: str) -> BadSafetensors:

@@ -1,6 +1,7 @@
 """Forward passes: on the spot where the product is cheaper than a hop to a thread, else in batches."""
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from math import inf
 
@@ -16,6 +17,7 @@ from service.models.model import Model
 from service.models.registry import Registry
 from service.serving.batcher import Batcher
 from service.serving.merged import Merged
+from service.serving.passes import one_pass
 
 # Up to so many multiplications are done before a thread could be asked.
 SPOT = 2**19
@@ -51,6 +53,25 @@ class Forwards:
             y = fetched(maps(placed(x.reshape(rows, x.shape[-1]), maps.weight)))
         return self.answer(model, x, y)
 
+    def run_all(self, items: Sequence[tuple[Model, Array]]) -> list[Answer]:
+        """The same for inputs of many models, with one pass over each base.
+
+        Raises:
+            LimitExceeded: when the outputs together would be too large.
+        """
+        self._check_size(
+            sum(self._rows(model, x) * model.spec.out_features for model, x in items), "all items", "/items"
+        )
+        on_base: dict[str, list[int]] = {}
+        for at, (model, _) in enumerate(items):
+            on_base.setdefault(model.base.id, []).append(at)
+        answers: dict[int, Answer] = {}
+        for places in on_base.values():
+            requests = [(model.maps, x.reshape(-1, x.shape[-1])) for model, x in (items[at] for at in places)]
+            for at, y in zip(places, one_pass(requests), strict=True):
+                answers[at] = self.answer(*items[at], y)
+        return [answers[at] for at in range(len(items))]
+
     def submit(self, model: Model, x: Array, wait_seconds: float = inf) -> "Future[Array]":
         """The outputs (rows, out) for `answer`, from a thread: in one pass with others that wait for the same base.
 
@@ -85,16 +106,22 @@ class Forwards:
         """Compute no more in threads."""
         self.batcher.close()
 
+    def _rows(self, model: Model, x: Array) -> int:
+        return x.size // model.spec.in_features
+
     def _checked(self, model: Model, x: Array) -> int:
         """How many rows there are; LimitExceeded where their outputs would be too large."""
-        rows = x.size // model.spec.in_features
-        needed = FLOAT32_BYTES * rows * model.spec.out_features
+        rows = self._rows(model, x)
+        self._check_size(rows * model.spec.out_features, f"{rows} rows", "/inputs")
+        return rows
+
+    def _check_size(self, numbers: int, of: str, pointer: str) -> None:
+        needed = FLOAT32_BYTES * numbers
         if needed > self._max_bytes:
-            detail = f"the outputs of {rows} rows take {needed} bytes; at most {self._max_bytes} are allowed"
+            detail = f"the outputs of {of} take {needed} bytes; at most {self._max_bytes} are allowed"
             raise LimitExceeded(
                 f"{detail}, so send fewer rows at a time",
-                Fault("/inputs", detail),
+                Fault(pointer, detail),
                 bytes_needed=needed,
                 bytes_allowed=self._max_bytes,
             )
-        return rows

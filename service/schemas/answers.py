@@ -26,6 +26,12 @@ class ForwardResponse(BaseModel):
     model_version: int
 
 
+class MixedForwardResponse(BaseModel):
+    """The outputs for each item, in the order in which they came."""
+
+    items: list[ForwardResponse]
+
+
 MODEL_EXAMPLE: dict[str, Any] = {
     "id": A_MODEL_ID,
     "base_id": A_BASE_ID,

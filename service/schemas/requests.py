@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator
 
 from service.codecs.json import classes, numbers
 from service.lora.spec import Alpha, Dropout, Features, Init, Rank, Seed, refuse
-from service.schemas.fields import NESTED_NUMBERS, BaseId, DatasetId, JobId, Metadata, Text
+from service.schemas.fields import NESTED_NUMBERS, BaseId, DatasetId, JobId, Metadata, ModelId, Text
 from service.training import digits, plan, sources
 from service.training.plan import (
     Beta,
@@ -22,6 +22,8 @@ from service.training.plan import (
     ScheduleName,
 )
 from service.training.sources import NotNegative, Samples
+
+MAX_ITEMS = 1_024  # of a forward for many models
 
 
 class Request(BaseModel):
@@ -276,3 +278,16 @@ class ForwardRequest(Request):
     """Inputs of shape (…, in_features): one row, a batch, or more leading dimensions."""
 
     inputs: Annotated[Any, WithJsonSchema(NESTED_NUMBERS)]
+
+
+class MixedItem(Request):
+    """Inputs for one of several models."""
+
+    model_id: ModelId
+    inputs: Annotated[Any, WithJsonSchema(NESTED_NUMBERS)]
+
+
+class MixedForwardRequest(Request):
+    """Inputs for many models; a model may come more than once."""
+
+    items: Annotated[list[MixedItem], Len(1, MAX_ITEMS)]

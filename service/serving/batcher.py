@@ -6,17 +6,12 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import groupby
 from math import inf
 
-import numpy as np
-from numpy.typing import NDArray
-
 from service.errors import Draining, TemporaryReducedCapacity
-from service.lora.grouped import Maps, fetched, grouped, placed
+from service.lora.grouped import Maps
+from service.serving.passes import Rows, one_pass
 from service.serving.window import Window
-
-Rows = NDArray[np.float32]
 
 
 @dataclass(eq=False, slots=True)
@@ -138,7 +133,7 @@ class Batcher:
     def _answer(self, batch: list[_Request]) -> None:
         """Compute a batch; where that fails, each by itself, so that none suffers from another."""
         try:
-            outputs = _computed(sorted(batch, key=lambda request: id(request.maps)))
+            outputs = one_pass([(request.maps, request.x) for request in batch])
         except Exception as error:
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)
@@ -146,22 +141,8 @@ class Batcher:
                 for request in batch:
                     self._answer([request])
         else:
-            for request, y in outputs:
+            for request, y in zip(batch, outputs, strict=True):
                 request.answer.set_result(y)
-
-
-def _computed(batch: Sequence[_Request]) -> list[tuple[_Request, Rows]]:
-    """Each request with its outputs; those of one adapter stand side by side."""
-    members = [
-        (requests[0].maps, sum(len(request.x) for request in requests))
-        for _, line in groupby(batch, key=lambda request: id(request.maps))
-        for requests in [list(line)]
-    ]
-    x = batch[0].x if len(batch) == 1 else np.concatenate([request.x for request in batch])
-    with np.errstate(all="ignore"):  # what overflows is told in the outputs
-        y = fetched(grouped(placed(x, members[0][0].weight), members))
-    ends = np.cumsum([len(request.x) for request in batch])
-    return list(zip(batch, np.split(y, ends[:-1]), strict=True))
 
 
 def _closed() -> Draining:

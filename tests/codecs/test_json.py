@@ -246,7 +246,7 @@ def test_quotes_and_backslashes_are_scanned_in_one_pass(text):
         (b"[" + b"[1]," * MAX_LISTS + b"[1]]", LimitExceeded, "65538 lists; at most 65536"),
         (b"[" + b'["["],' * MAX_LISTS + b"[1]]", LimitExceeded, "65538 lists; at most 65536"),
         (b"[" + b"[]," * 1_000_000 + b"[]]", ShapeMismatch, "1000002 lists, and some are empty"),
-        (b"{" + b'"a":1,' * MAX_FIELDS + b'"b":1}', LimitExceeded, "1025 fields; at most 1024"),
+        (b"{" + b'"a":1,' * MAX_FIELDS + b'"b":1}', LimitExceeded, "4097 fields; at most 4096"),
         (b"{" + b'"a":1,' * 2_000_000 + b'"b":1}', LimitExceeded, "2000001 fields"),
         (b"[" + b"1," * 8_000_000 + b"1]", LimitExceeded, "8000001 values"),
     ],

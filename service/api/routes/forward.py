@@ -35,7 +35,7 @@ EXAMPLES = {"one row for 64 to 10": {"inputs": [0.5] * 64}, "two rows for 64 to 
             *describe.JSON_BODY, NotFound, ModelNotFound, NotAcceptable, ShapeMismatch, BadNpy, BadSafetensors
         ),
     },
-    openapi_extra=describe.body(ForwardRequest, EXAMPLES, binary=True),
+    openapi_extra=describe.body(ForwardRequest, EXAMPLES, binary=describe.BINARY),
 )
 async def forward(model_id: ModelIdPath) -> None:
     """y = x Wᵀ + b + scaling·(x Aᵀ) Bᵀ for inputs of shape (…, in_features), by one published version.
