@@ -26,6 +26,7 @@ from service.errors import (
     Validation,
 )
 from service.schemas.answers import ForwardResponse, Limits, Model, ModelPage, Problem
+from service.schemas.oip import InferRequest
 from service.schemas.requests import (
     CreateModelRequest,
     ForwardRequest,
@@ -46,6 +47,7 @@ SCHEMAS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
     (RankProfileRequest, "validation"),
     (ForwardRequest, "validation"),
     (MixedForwardRequest, "validation"),
+    (InferRequest, "validation"),
     (Model, "serialization"),
     (SweepRequest, "validation"),
     (Sweep, "serialization"),

@@ -17,8 +17,10 @@ from service.api.deps import awaited, begun_in_thread
 from service.codecs.codec import MAX_ELEMENTS, Answer, Array, Codec
 from service.codecs.json import JSON
 from service.engine import Engine
+from service.engine.forwards import Forwards
 from service.errors import Fault, LimitExceeded, ServiceError
 from service.ids import MODEL_ID
+from service.models.model import Model
 from service.settings import Settings
 
 PATH = re.compile(rf"/models/(?P<model_id>{MODEL_ID.strip('^$')})/forward")
@@ -69,12 +71,7 @@ class Forward:
         x = quickly(reader, body, model.spec.in_features)
         if x is None:
             x = await self._in_thread(lambda: reader.decode(body, model.spec.in_features), receive)
-        forwards = self._engine.forwards
-        if forwards.on_the_spot(model, x):
-            answer = forwards.run(model, x)
-        else:
-            outputs = forwards.submit(model, x, self._wait_seconds)
-            answer = forwards.answer(model, x, await awaited(outputs, self._wait_seconds, receive))
+        answer = await run(self._engine.forwards, model, x, self._wait_seconds, receive)
         must_be_writable(answer, writer)
         if answer.outputs.size <= SPOT_OUTPUTS:
             content = writer.encode(answer)
@@ -84,6 +81,18 @@ class Forward:
 
     async def _in_thread(self, work: Callable[[], T], receive: Receive) -> T:
         return await awaited(begun_in_thread(work), self._wait_seconds, receive)
+
+
+async def run(forwards: Forwards, model: Model, x: Array, wait_seconds: float, receive: Receive) -> Answer:
+    """The model's outputs for x: on the spot where that holds nobody up, else from a thread.
+
+    Raises:
+        what `Forwards.run`, `Forwards.submit` and `deps.awaited` raise
+    """
+    if forwards.on_the_spot(model, x):
+        return forwards.run(model, x)
+    outputs = forwards.submit(model, x, wait_seconds)
+    return forwards.answer(model, x, await awaited(outputs, wait_seconds, receive))
 
 
 def quickly(reader: Codec, body: bytes | bytearray, in_features: int) -> Array | None:

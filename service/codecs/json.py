@@ -234,7 +234,7 @@ def encode_all(answers: Sequence[Answer]) -> bytes:
 
 def _told(answer: Answer, *, in_words: bool = False) -> dict[str, Any]:
     return {
-        "outputs": _worded(answer.outputs.tolist()) if in_words else answer.outputs,
+        "outputs": worded(answer.outputs.tolist()) if in_words else answer.outputs,
         "shape": answer.outputs.shape,
         "model_id": answer.model_id,
         "model_version": answer.model_version,
@@ -246,10 +246,10 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _worded(value: Any) -> Any:
+def worded(value: Any) -> Any:
     """Nested numbers with NaN and infinities as words, as proto3's JSON has them: JSON itself has none."""
     if isinstance(value, list):
-        return [_worded(item) for item in value]
+        return [worded(item) for item in value]
     if value != value:
         return "NaN"
     return {float("inf"): "Infinity", float("-inf"): "-Infinity"}.get(value, value)

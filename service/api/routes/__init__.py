@@ -1,11 +1,12 @@
 """The routes, by what they are about."""
 
-from service.api.routes import datasets, forward, jobs, limits, mixed, models, profile, sweeps, system, train
+from service.api.routes import datasets, forward, jobs, limits, mixed, models, oip, profile, sweeps, system, train
 
 # Matched in this order, so the call that is made most often comes first.
 ROUTERS = [
     forward.router,
     mixed.router,
+    oip.router,
     models.router,
     train.router,
     profile.router,

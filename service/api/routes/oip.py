@@ -1,0 +1,224 @@
+"""The Open Inference Protocol v2, so that clients of KServe, Triton and MLServer work here unchanged."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import __version__
+from service.api import describe
+from service.api.bodies import media_type, must_be, read, validated
+from service.api.deps import EngineOf, ModelIdPath, SettingsOf, awaited, begun_in_thread
+from service.api.forward import SPOT_BYTES, SPOT_OUTPUTS, run
+from service.api.replies import reply
+from service.api.routes.system import readyz
+from service.codecs import oip
+from service.codecs.codec import Array
+from service.codecs.json import JSON, dumps
+from service.codecs.raw import RAW
+from service.engine import Engine
+from service.errors import (
+    CapacityExhausted,
+    Fault,
+    ModelNotFound,
+    NotFound,
+    NotReady,
+    ShapeMismatch,
+    TemporaryReducedCapacity,
+    Validation,
+)
+from service.models.model import Model
+from service.schemas.oip import (
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    ServerMetadata,
+    TensorMetadata,
+)
+
+router = APIRouter(tags=["open inference protocol"])
+
+JSON_LENGTH = "Inference-Header-Content-Length"
+PLATFORM = "lora_service_linear"
+EXAMPLES = {
+    "one row for 64 to 10": {"inputs": [{"name": "inputs", "shape": [1, 64], "datatype": "FP32", "data": [0.5] * 64}]}
+}
+FOUND = describe.problems(NotFound, ModelNotFound)
+
+VersionPath = Annotated[str, Path(description="the version; only the newest is served")]
+
+
+@router.get(
+    "/v2",
+    operation_id="server_metadata",
+    summary="What serves the models",
+    response_model=ServerMetadata,
+    responses=describe.problems(),
+)
+async def server_metadata() -> Response:
+    """Name, version and extensions."""
+    return reply(ServerMetadata(name="lora-service", version=__version__, extensions=["binary_tensor_data"]))
+
+
+@router.get(
+    "/v2/health/live",
+    operation_id="server_live",
+    summary="Whether the process answers",
+    responses=describe.problems(),
+)
+async def server_live() -> Response:
+    """200 as long as the event loop turns."""
+    return _said({"live": True})
+
+
+@router.get(
+    "/v2/health/ready",
+    operation_id="server_ready",
+    summary="Whether the service takes work",
+    responses=describe.problems(NotReady),
+)
+async def server_ready(engine: EngineOf) -> Response:
+    """200 or 503, as `/readyz`."""
+    await readyz(engine)
+    return _said({"ready": True})
+
+
+@router.get(
+    "/v2/models/{model_id}/versions/{version}",
+    operation_id="model_version_metadata",
+    summary="What a model takes and gives",
+    response_model=ModelMetadata,
+    responses=FOUND,
+)
+@router.get(
+    "/v2/models/{model_id}",
+    operation_id="model_metadata",
+    summary="What a model takes and gives",
+    response_model=ModelMetadata,
+    responses=FOUND,
+)
+async def model_metadata(model_id: ModelIdPath, engine: EngineOf, version: str | None = None) -> Response:
+    """Names, datatypes and shapes of its tensors."""
+    model = served(engine, model_id, version)
+    spec = model.spec
+    return reply(
+        ModelMetadata(
+            name=model.id,
+            versions=[str(model.version)],
+            platform=PLATFORM,
+            inputs=[TensorMetadata(name=oip.INPUT, datatype="FP32", shape=[-1, spec.in_features])],
+            outputs=[TensorMetadata(name=oip.OUTPUT, datatype="FP32", shape=[-1, spec.out_features])],
+        )
+    )
+
+
+@router.get(
+    "/v2/models/{model_id}/versions/{version}/ready",
+    operation_id="model_version_ready",
+    summary="Whether a model can be run",
+    responses=FOUND,
+)
+@router.get(
+    "/v2/models/{model_id}/ready", operation_id="model_ready", summary="Whether a model can be run", responses=FOUND
+)
+async def model_ready(model_id: ModelIdPath, engine: EngineOf, version: str | None = None) -> Response:
+    """200 as soon as it is there."""
+    return _said({"name": served(engine, model_id, version).id, "ready": True})
+
+
+INFER = {
+    "response_model": InferResponse,
+    "responses": {
+        200: {
+            "description": "The outputs: in the JSON, or behind it where binary_data asks for that",
+            "content": {RAW.media_type: {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **describe.problems(
+            *describe.JSON_BODY, NotFound, ModelNotFound, ShapeMismatch, CapacityExhausted, TemporaryReducedCapacity
+        ),
+    },
+    "openapi_extra": describe.body(InferRequest, EXAMPLES, binary=[RAW.media_type]),
+}
+
+
+@router.post(
+    "/v2/models/{model_id}/versions/{version}/infer",
+    operation_id="infer_version",
+    summary="Run a model on one input tensor",
+    **INFER,
+)
+@router.post("/v2/models/{model_id}/infer", operation_id="infer", summary="Run a model on one input tensor", **INFER)
+async def infer(
+    model_id: ModelIdPath,
+    request: Request,
+    engine: EngineOf,
+    settings: SettingsOf,
+    version: str | None = None,
+    json_length: Annotated[int | None, Header(alias=JSON_LENGTH, ge=0, description="how much of it is JSON")] = None,
+) -> Response:
+    """The outputs for inputs of shape (…, in_features), whatever the tensor is called."""
+    served(engine, model_id, version)
+    must_be(media_type(request) or JSON.media_type, [JSON.media_type, RAW.media_type])
+    body = await read(request, settings.json_body_mib if json_length is None else settings.binary_body_mib)
+    wait_seconds = settings.forward_wait_ms / 1_000
+    model = served(engine, model_id, version)
+
+    def taken() -> tuple[InferRequest, Array]:
+        return asked(body, json_length, model.spec.in_features)
+
+    wanted, x = (
+        taken() if len(body) <= SPOT_BYTES else await awaited(begun_in_thread(taken), wait_seconds, request.receive)
+    )
+    answer = await run(engine.forwards, model, x, wait_seconds, request.receive)
+
+    def told() -> tuple[bytes, int | None]:
+        return oip.encode(answer, wanted.id, binary=wanted.binary)
+
+    content, length = (
+        told()
+        if answer.outputs.size <= SPOT_OUTPUTS
+        else await awaited(begun_in_thread(told), wait_seconds, request.receive)
+    )
+    if length is None:
+        return Response(content, media_type=JSON.media_type)
+    return Response(content, headers={JSON_LENGTH: str(length)}, media_type=RAW.media_type)
+
+
+def asked(body: bytes | bytearray, json_length: int | None, in_features: int) -> tuple[InferRequest, Array]:
+    """What a request wants, and its input.
+
+    Raises:
+        MalformedJson, Validation, ShapeMismatch, NonFinite, LimitExceeded
+    """
+    if json_length is not None and json_length > len(body):
+        detail = f"{JSON_LENGTH} is {json_length}; the body has {len(body)} bytes"
+        raise Validation(detail, Fault("", detail))
+    wanted = validated(body[:json_length], InferRequest)
+    (tensor,) = wanted.inputs
+    if "binary_data_size" not in tensor.parameters:
+        return wanted, oip.from_data(tensor.data, tensor.shape, in_features)
+    size, rest = (
+        tensor.parameters["binary_data_size"],
+        memoryview(body)[len(body) if json_length is None else json_length :],
+    )
+    if size != len(rest) or tensor.data is not None:
+        detail = f"binary_data_size is {size}; {len(rest)} bytes follow the JSON, and there must be no data in it"
+        raise ShapeMismatch(detail, Fault("/inputs/0/parameters/binary_data_size", detail))
+    return wanted, oip.from_bytes(rest, tensor.datatype, tensor.shape, in_features)
+
+
+def served(engine: Engine, model_id: str, version: str | None) -> Model:
+    """The model, in its newest version.
+
+    Raises:
+        ModelNotFound, and NotFound for another version.
+    """
+    model = engine.registry.get(model_id)
+    if version is not None and version != str(model.version):
+        raise NotFound(f"version {version[:20]} of model {model_id} is not served; the newest is {model.version}")
+    return model
+
+
+def _said(what: dict[str, object]) -> Response:
+    return Response(dumps(what), media_type=JSON.media_type, headers={"Cache-Control": "no-store"})

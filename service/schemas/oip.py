@@ -1,0 +1,80 @@
+"""Bodies of the Open Inference Protocol v2."""
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le, Len
+from pydantic import BaseModel, Field, WithJsonSchema
+
+from service.codecs.codec import MAX_DIMENSIONS
+from service.schemas.fields import NESTED_NUMBERS, Text
+from service.schemas.requests import Request
+
+Parameters = dict[str, bool | int | float | str]
+Datatype = Literal["FP16", "FP32", "FP64"]
+
+
+class InferInput(Request):
+    """The one input tensor; its name is free. Numbers in `data`, or bytes that `binary_data_size` announces."""
+
+    name: Text
+    shape: Annotated[list[Annotated[int, Ge(0), Le(2**31)]], Len(1, MAX_DIMENSIONS)]
+    datatype: Datatype
+    parameters: Parameters = Field(default_factory=dict)
+    data: Annotated[Any, WithJsonSchema(NESTED_NUMBERS)] = None
+
+
+class InferOutput(Request):
+    """The one output tensor, where it is asked for by name; `binary_data` wants it as bytes."""
+
+    name: Literal["outputs"]
+    parameters: Parameters = Field(default_factory=dict)
+
+
+class InferRequest(Request):
+    """Inputs of shape (…, in_features)."""
+
+    id: Text | None = None
+    parameters: Parameters = Field(default_factory=dict, description="binary_data_output wants outputs as bytes")
+    inputs: Annotated[list[InferInput], Len(1, 1)]
+    outputs: Annotated[list[InferOutput], Len(1, 1)] | None = None
+
+    @property
+    def binary(self) -> bool:
+        """Whether the outputs are wanted as bytes."""
+        default = self.parameters.get("binary_data_output", False)
+        return bool(self.outputs[0].parameters.get("binary_data", default) if self.outputs else default)
+
+
+class TensorMetadata(BaseModel):
+    """A tensor that a model takes or gives; -1 stands for any number of rows."""
+
+    name: str
+    datatype: Datatype
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    """What a model takes and gives."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ServerMetadata(BaseModel):
+    """What serves the models."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class InferResponse(BaseModel):
+    """The outputs, in a flat list or as bytes."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[dict[str, Any]]
