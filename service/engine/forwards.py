@@ -9,7 +9,7 @@ import numpy as np
 
 from service.codecs.codec import Answer, Array
 from service.engine.capacity import Capacity
-from service.errors import Fault, LimitExceeded
+from service.errors import CapacityExhausted, Fault, LimitExceeded, TemporaryReducedCapacity
 from service.lora.grouped import fetched, placed
 from service.lora.spec import FLOAT32_BYTES
 from service.models.budget import Budget
@@ -80,12 +80,16 @@ class Forwards:
 
         Raises:
             LimitExceeded
-            CapacityExhausted: when there is no memory for the rows and their outputs.
-            In the future, TemporaryReducedCapacity: when it could not begin in time.
+            TemporaryReducedCapacity: when there is no memory for the rows and their outputs; in the future, when it
+                could not begin in time.
         """
         rows = self._checked(model, x)
         held = x.nbytes + FLOAT32_BYTES * rows * model.spec.out_features
-        self._budget.take(held)
+        try:
+            self._budget.take(held)
+        except CapacityExhausted as full:  # others' rows go soon
+            detail = f"there is no memory for this forward now, so try again: {full.detail}"
+            raise TemporaryReducedCapacity(detail, **full.facts) from None
         outputs = self.batcher.submit(
             model.base.id, model.maps, x.reshape(rows, x.shape[-1]), time.monotonic() + wait_seconds
         )

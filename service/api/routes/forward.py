@@ -11,6 +11,7 @@ from service.errors import (
     NotAcceptable,
     NotFound,
     ShapeMismatch,
+    TemporaryReducedCapacity,
 )
 from service.schemas.answers import ForwardResponse
 from service.schemas.requests import ForwardRequest
@@ -32,7 +33,14 @@ EXAMPLES = {"one row for 64 to 10": {"inputs": [0.5] * 64}, "two rows for 64 to 
             "headers": describe.headers("X-Model-Version"),
         },
         **describe.problems(
-            *describe.JSON_BODY, NotFound, ModelNotFound, NotAcceptable, ShapeMismatch, BadNpy, BadSafetensors
+            *describe.JSON_BODY,
+            NotFound,
+            ModelNotFound,
+            NotAcceptable,
+            ShapeMismatch,
+            BadNpy,
+            BadSafetensors,
+            TemporaryReducedCapacity,
         ),
     },
     openapi_extra=describe.body(ForwardRequest, EXAMPLES, binary=describe.BINARY),

@@ -13,7 +13,16 @@ from service.codecs.codec import MAX_ELEMENTS, Answer, Array, fits
 from service.codecs.json import JSON, encode_all, tensor
 from service.codecs.safetensors import SAFETENSORS, dump, load
 from service.engine import Engine
-from service.errors import BadSafetensors, Fault, LimitExceeded, ModelNotFound, NotAcceptable, ShapeMismatch, pointer
+from service.errors import (
+    BadSafetensors,
+    Fault,
+    LimitExceeded,
+    ModelNotFound,
+    NotAcceptable,
+    ShapeMismatch,
+    TemporaryReducedCapacity,
+    pointer,
+)
 from service.models.model import Model
 from service.schemas.answers import MixedForwardResponse
 from service.schemas.fields import A_MODEL_ID
@@ -38,7 +47,9 @@ Items = list[tuple[str, Model, Array]]
             "description": "The outputs of each item, in the type that Accept asks for; the request's own by default",
             "content": {SAFETENSORS.media_type: {"schema": {"type": "string", "format": "binary"}}},
         },
-        **describe.problems(*describe.JSON_BODY, ModelNotFound, NotAcceptable, ShapeMismatch, BadSafetensors),
+        **describe.problems(
+            *describe.JSON_BODY, ModelNotFound, NotAcceptable, ShapeMismatch, BadSafetensors, TemporaryReducedCapacity
+        ),
     },
     openapi_extra=describe.body(MixedForwardRequest, EXAMPLES, binary=[SAFETENSORS.media_type]),
 )

@@ -19,7 +19,6 @@ from service.codecs.json import JSON, dumps
 from service.codecs.raw import RAW
 from service.engine import Engine
 from service.errors import (
-    CapacityExhausted,
     Fault,
     ModelNotFound,
     NotFound,
@@ -134,9 +133,7 @@ INFER = {
             "description": "The outputs: in the JSON, or behind it where binary_data asks for that",
             "content": {RAW.media_type: {"schema": {"type": "string", "format": "binary"}}},
         },
-        **describe.problems(
-            *describe.JSON_BODY, NotFound, ModelNotFound, ShapeMismatch, CapacityExhausted, TemporaryReducedCapacity
-        ),
+        **describe.problems(*describe.JSON_BODY, NotFound, ModelNotFound, ShapeMismatch, TemporaryReducedCapacity),
     },
     "openapi_extra": describe.body(InferRequest, EXAMPLES, binary=[RAW.media_type]),
 }
