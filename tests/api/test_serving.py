@@ -41,7 +41,7 @@ def formula(model: Model, x: np.ndarray) -> np.ndarray:
 
 def test_every_answer_under_load_is_the_formula_of_the_version_it_names(service: Service) -> None:
     engine = service.engine
-    small = [engine.create(in_features=64, out_features=10, rank=rank, init="normal") for rank in (1, 4)]
+    small = [engine.create(in_features=64, out_features=10, rank=rank) for rank in (1, 4)]
     large = [engine.create(**LARGE, rank=8, seed=1)]
     large += [engine.create(base_id=large[0].base.id, rank=rank) for rank in (2, 4)]
     models = [*small, *large]

@@ -15,6 +15,7 @@ from service.codecs.json import MAX_DEPTH, MAX_FIELDS, MAX_LISTS, MAX_VALUES
 from service.errors import NotAcceptable
 from service.lora.spec import MAX_FEATURES, MAX_RANK
 from service.schemas import answers
+from service.schemas.requests import MAX_ITEMS
 from service.settings import PREFIX, Settings
 from service.training.plan import MAX_EPOCHS
 from service.training.sources import MAX_SAMPLES
@@ -31,6 +32,7 @@ FIXED = {
     "json_fields": (MAX_FIELDS, "fields", "fields of all objects of a JSON body"),
     "json_values": (MAX_VALUES, "values", "values of a JSON body: all its tensors and fields together"),
     "json_elements": (MAX_ELEMENTS, "numbers", "numbers of a tensor in JSON"),
+    "mixed_items": (MAX_ITEMS, "items", "items of one forward for many models"),
     "tensor_dimensions": (MAX_DIMENSIONS, "dimensions", "dimensions of a tensor"),
     "page_items": (MAX_PAGE, "items", "items of one page of a list"),
     "errors_listed": (MAX_FAULTS, "errors", "faults listed in one problem"),
