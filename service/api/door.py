@@ -36,8 +36,7 @@ class Door:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _request_id(scope)
-        method = scope["method"]
+        request_id, method = _request_id(dict(scope["headers"]).get(b"x-request-id", b"")), scope["method"]
         scope.setdefault("state", {}).update(request_id=request_id, head=method == "HEAD")
         if method == "HEAD":  # what GET would answer; the server leaves out the body
             scope = {**scope, "method": "GET"}
@@ -49,7 +48,7 @@ class Door:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
         try:
@@ -67,10 +66,9 @@ class Door:
             self.metrics.answered(route, _counted(method), status, time.perf_counter() - started)
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(given: bytes) -> str:
     """The client's own id where it is short and plain, else a new one."""
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return given.decode() if REQUEST_ID.fullmatch(given) else f"{BORN}{next(_numbers):08x}"
+    return given.decode() if given and REQUEST_ID.fullmatch(given) else f"{BORN}{next(_numbers):08x}"
 
 
 def _counted(method: str) -> str:

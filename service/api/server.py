@@ -122,5 +122,6 @@ def config(app: object, host: str, port: int, grace_seconds: int) -> uvicorn.Con
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here depends on who the client is
         timeout_graceful_shutdown=grace_seconds,
     )

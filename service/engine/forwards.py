@@ -50,7 +50,7 @@ class Forwards:
         rows = self._checked(model, x)
         maps = self.merged.of(model.id, model.maps) if self.on_the_spot(model, x) else model.maps
         with np.errstate(all="ignore"):  # what overflows is told in the outputs
-            y = fetched(maps(placed(x.reshape(rows, x.shape[-1]), maps.weight)))
+            y = fetched(maps(placed(x if x.ndim == 2 else x.reshape(rows, x.shape[-1]), maps.weight)))
         return self.answer(model, x, y)
 
     def run_all(self, items: Sequence[tuple[Model, Array]]) -> list[Answer]:
@@ -59,9 +59,9 @@ class Forwards:
         Raises:
             LimitExceeded: when the outputs together would be too large.
         """
-        self._check_size(
-            sum(self._rows(model, x) * model.spec.out_features for model, x in items), "all items", "/items"
-        )
+        numbers = sum(self._rows(model, x) * model.spec.out_features for model, x in items)
+        if FLOAT32_BYTES * numbers > self._max_bytes:
+            raise self._too_large(numbers, "all items", "/items")
         on_base: dict[str, list[int]] = {}
         for at, (model, _) in enumerate(items):
             on_base.setdefault(model.base.id, []).append(at)
@@ -100,7 +100,7 @@ class Forwards:
         """What is told of the outputs y (rows, out) for inputs x (…, in)."""
         self.count += 1
         self.rows += len(y)
-        return Answer(y.reshape(*x.shape[:-1], y.shape[1]), model.id, model.version)
+        return Answer(y if x.ndim == 2 else y.reshape(*x.shape[:-1], y.shape[1]), model.id, model.version)
 
     def forget(self, model_id: str) -> None:
         """Drop what is kept for a model."""
@@ -116,16 +116,16 @@ class Forwards:
     def _checked(self, model: Model, x: Array) -> int:
         """How many rows there are; LimitExceeded where their outputs would be too large."""
         rows = self._rows(model, x)
-        self._check_size(rows * model.spec.out_features, f"{rows} rows", "/inputs")
+        if FLOAT32_BYTES * rows * model.spec.out_features > self._max_bytes:
+            raise self._too_large(rows * model.spec.out_features, f"{rows} rows", "/inputs")
         return rows
 
-    def _check_size(self, numbers: int, of: str, pointer: str) -> None:
+    def _too_large(self, numbers: int, of: str, pointer: str) -> LimitExceeded:
         needed = FLOAT32_BYTES * numbers
-        if needed > self._max_bytes:
-            detail = f"the outputs of {of} take {needed} bytes; at most {self._max_bytes} are allowed"
-            raise LimitExceeded(
-                f"{detail}, so send fewer rows at a time",
-                Fault(pointer, detail),
-                bytes_needed=needed,
-                bytes_allowed=self._max_bytes,
-            )
+        detail = f"the outputs of {of} take {needed} bytes; at most {self._max_bytes} are allowed"
+        return LimitExceeded(
+            f"{detail}, so send fewer rows at a time",
+            Fault(pointer, detail),
+            bytes_needed=needed,
+            bytes_allowed=self._max_bytes,
+        )
