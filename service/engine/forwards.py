@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from math import inf
 
-import numpy as np
-
 from service.codecs.codec import Answer, Array
 from service.engine.capacity import Capacity
 from service.errors import CapacityExhausted, Fault, LimitExceeded, TemporaryReducedCapacity
-from service.lora.grouped import fetched, placed
+from service.lora.grouped import fetched, placed, quietly
 from service.lora.spec import FLOAT32_BYTES
 from service.models.budget import Budget
 from service.models.model import Model
@@ -49,8 +47,7 @@ class Forwards:
         """
         rows = self._checked(model, x)
         maps = self.merged.of(model.id, model.maps) if self.on_the_spot(model, x) else model.maps
-        with np.errstate(all="ignore"):  # what overflows is told in the outputs
-            y = fetched(maps(placed(x if x.ndim == 2 else x.reshape(rows, x.shape[-1]), maps.weight)))
+        y = fetched(quietly(maps, placed(x if x.ndim == 2 else x.reshape(rows, x.shape[-1]), maps.weight)))
         return self.answer(model, x, y)
 
     def run_all(self, items: Sequence[tuple[Model, Array]]) -> list[Answer]:

@@ -3,7 +3,8 @@
 numpy on the CPU, where its products cost a fifth of torch's calls; torch elsewhere, by the same lines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,10 @@ from torch import Tensor
 from service.lora.layer import LoRALinear
 
 Matrix = Any  # a numpy array, or a torch tensor off the CPU
+
+# Where numpy says nothing of overflows, which the outputs tell: entered in a quarter of the time of `np.errstate`.
+_quiet = copy_context()
+_quiet.run(np.seterr, all="ignore")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -83,6 +88,11 @@ def grouped(x: Matrix, members: Sequence[tuple[Maps, int]]) -> Matrix:
         maps.adapt(x[at : at + rows], y[at : at + rows])
         at += rows
     return y
+
+
+def quietly(compute: Callable[..., Matrix], *given: Any) -> Matrix:
+    """What is computed, without numpy's warnings of overflows."""
+    return _quiet.copy().run(compute, *given)
 
 
 def _bare(tensor: Tensor) -> Matrix:

@@ -6,7 +6,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from service.lora.grouped import Maps, fetched, grouped, placed
+from service.lora.grouped import Maps, fetched, grouped, placed, quietly
 
 Rows = NDArray[np.float32]
 
@@ -23,8 +23,7 @@ def one_pass(some: Sequence[tuple[Maps, Rows]]) -> list[Rows]:
         for places in [list(line)]
     ]
     x = some[0][1] if len(some) == 1 else np.concatenate([some[at][1] for at in order])
-    with np.errstate(all="ignore"):  # what overflows is told in the outputs
-        y = fetched(grouped(placed(x, members[0][0].weight), members))
+    y = fetched(quietly(grouped, placed(x, members[0][0].weight), members))
     ends = np.cumsum([len(some[at][1]) for at in order])
     outputs = dict(zip(order, np.split(y, ends[:-1]), strict=True))
     return [outputs[at] for at in range(len(some))]
