@@ -11,12 +11,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
-from service.api.forward import PATH
+from service.api.forward import PATH, ROUTE, Forward
 from service.api.metrics import Metrics
-from service.api.routes import forward
 from service.errors import Draining
 
-ENTRY = forward.router.routes[0]  # which names the route in the metrics
 BORN, _numbers = secrets.token_hex(4), itertools.count()  # of this process, in which each request has a number
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
@@ -26,9 +24,9 @@ log = logging.getLogger(__name__)
 class Door:
     """Pure ASGI around the whole app; a forward takes the short way."""
 
-    def __init__(self, app: ASGIApp, short: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, forward: Forward, metrics: Metrics) -> None:
         self.app = app
-        self.short = short
+        self.forward = forward
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,12 +35,8 @@ class Door:
             return
         started = time.perf_counter()
         request_id, method = _request_id(dict(scope["headers"]).get(b"x-request-id", b"")), scope["method"]
-        scope.setdefault("state", {}).update(request_id=request_id, head=method == "HEAD")
-        if method == "HEAD":  # what GET would answer; the server leaves out the body
-            scope = {**scope, "method": "GET"}
-        status, app = 0, self.app
-        if method == "POST" and (to_model := PATH.fullmatch(scope["path"])):
-            scope["route"], scope["path_params"], app = ENTRY, to_model.groupdict(), self.short
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "head": method == "HEAD"}
+        status, route = 0, ""
 
         async def pass_on(message: Message) -> None:
             nonlocal status
@@ -52,17 +46,28 @@ class Door:
             await send(message)
 
         try:
-            await app(scope, receive, pass_on)
+            if method == "POST" and (found := PATH.fullmatch(scope["path"])):
+                route, scope["path_params"] = ROUTE, found.groupdict()
+                status, headers, content = await self.forward(scope, receive)
+                headers.append((b"x-request-id", request_id.encode()))
+                await send({"type": "http.response.start", "status": status, "headers": headers})
+                await send({"type": "http.response.body", "body": content})
+            else:
+                if method == "HEAD":  # what GET would answer; the server leaves out the body
+                    scope = {**scope, "method": "GET"}
+                await self.app(scope, receive, pass_on)
         except ClientDisconnect:
             status = 499  # as nginx counts a client that left before it was answered
         except asyncio.CancelledError:  # the time that a shutdown leaves to requests under way is up
             if not status:
                 error = Draining("the service shut down before this request was answered")
                 await problems.response(error, Request(scope))(scope, receive, pass_on)
-        except Exception:  # the app has answered with a problem already
+        except Exception:
             log.exception("request %s broke", request_id)
+            if not status:  # else the app has answered with a problem already
+                await problems.response(problems.broken(), Request(scope))(scope, receive, pass_on)
         finally:
-            route = getattr(scope.get("route"), "path", "unmatched")
+            route = route or getattr(scope.get("route"), "path", "unmatched")
             self.metrics.answered(route, _counted(method), status, time.perf_counter() - started)
 
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive, Scope, Send
+from starlette.requests import Request
+from starlette.types import Receive, Scope
 
 from service.api import problems
 from service.api.accept import codec_out
@@ -24,6 +24,7 @@ from service.models.model import Model
 from service.settings import Settings
 
 PATH = re.compile(rf"/models/(?P<model_id>{MODEL_ID.strip('^$')})/forward")
+ROUTE = "/models/{model_id}/forward"
 
 # What is decoded and encoded on the spot takes about a millisecond at most.
 QUICK_BYTES = 2**19
@@ -31,6 +32,8 @@ SPOT_BYTES = 2**15
 SPOT_OUTPUTS = 2**14
 
 T = TypeVar("T")
+
+Reply = tuple[int, list[tuple[bytes, bytes]], bytes]  # status, headers, body
 
 
 class Forward:
@@ -41,24 +44,22 @@ class Forward:
         self._wait_seconds = settings.forward_wait_ms / 1_000
         self._json_bytes, self._binary_bytes = settings.json_body_mib * MIB, settings.binary_body_mib * MIB
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive) -> Reply:
+        """What is to be sent for a request to the model that `path_params` names."""
         try:
             version, media_type, content = await self._answered(scope, receive)
         except ServiceError as error:
-            await problems.response(error, Request(scope))(scope, receive, send)
-            return
-        except ClientDisconnect:
-            raise
-        except Exception:
-            await problems.response(problems.broken(), Request(scope))(scope, receive, send)
-            raise
-        headers = [
-            (b"content-length", b"%d" % len(content)),
-            (b"content-type", media_type.encode()),
-            (b"x-model-version", b"%d" % version),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+            refused = problems.response(error, Request(scope))
+            return refused.status_code, refused.raw_headers, bytes(refused.body)
+        return (
+            200,
+            [
+                (b"content-length", b"%d" % len(content)),
+                (b"content-type", media_type.encode()),
+                (b"x-model-version", b"%d" % version),
+            ],
+            content,
+        )
 
     async def _answered(self, scope: Scope, receive: Receive) -> tuple[int, str, bytes]:
         """The version that answered, and its answer."""

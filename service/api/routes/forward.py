@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from service.api import describe
 from service.api.deps import ModelIdPath
+from service.api.forward import ROUTE
 from service.errors import (
     BadNpy,
     BadSafetensors,
@@ -22,7 +23,7 @@ EXAMPLES = {"one row for 64 to 10": {"inputs": [0.5] * 64}, "two rows for 64 to 
 
 
 @router.post(
-    "/models/{model_id}/forward",
+    ROUTE,
     operation_id="forward",
     summary="Run a model on inputs",
     response_model=ForwardResponse,
