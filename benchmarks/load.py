@@ -1,9 +1,18 @@
-"""A load of requests that costs the core it comes from as little as may be."""
+"""A load of requests that costs the core it comes from as little as may be: by wrk where that is installed."""
 
 import asyncio
+import json
+import os
+import re
+import shutil
 import statistics
+import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
 
 CONNECTIONS = 16
 
@@ -115,3 +124,31 @@ async def load(
     took = time.perf_counter() - began
     times = sorted(seconds for client in clients for seconds in client.times)
     return Measured(len(times) / took, times)
+
+
+def saturated(url: str, request: Request, seconds: float = 1.0) -> float:
+    """Requests a second that a server answers when it is never without one."""
+    wrk = shutil.which("wrk")
+    return _by_wrk(wrk, url, request, seconds) if wrk else uvloop.run(load(url, request, seconds)).rate
+
+
+def _by_wrk(wrk: str, url: str, request: Request, seconds: float) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        body, script = Path(folder, "body"), Path(folder, "post.lua")
+        body.write_bytes(request.body)
+        script.write_text(
+            f"""
+            wrk.method = "POST"
+            wrk.headers["Content-Type"] = {json.dumps(request.media_type)}
+            local file = io.open({json.dumps(str(body))}, "rb")
+            wrk.body = file:read("*a")
+            file:close()
+            """
+        )
+        core = str(max(os.sched_getaffinity(0)))
+        load = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", "-s", str(script), url + request.path]
+        said = subprocess.run(["taskset", "-c", core, *load], capture_output=True, text=True, check=True).stdout
+    assert "Non-2xx" not in said, said
+    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    assert found, said
+    return float(found[1])

@@ -2,10 +2,14 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+
+import httpx
 
 
 @contextmanager
@@ -18,6 +22,33 @@ def started(command: list[str], ready: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+@contextmanager
+def answering(command: list[str], url: str, path: str) -> Iterator[str]:
+    """The URL of a server that says nothing when it is ready, but answers at a path, and runs on the first core."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: pin(first=True),
+    )
+    try:
+        for _ in range(600):
+            with suppress(httpx.TransportError):
+                if httpx.get(url + path).is_success:
+                    break
+            assert process.poll() is None, f"{command} ended with {process.returncode}"
+            time.sleep(0.1)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def pin(*, first: bool) -> None:

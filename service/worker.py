@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -209,9 +210,21 @@ def warm_up() -> None:
         fit_one(Lesson(layer, Plan(epochs=1, seed=0, path=path), Rows(torch.zeros(2, 2), torch.zeros(2, 2))))
 
 
+def give_way() -> None:
+    """Leave the cores to the server wherever both want one.
+
+    Linux may weigh sessions against each other first (sched(7), autogroup), and a worker has one of its own: nice alone
+    would then leave it half of a core that the server needs.
+    """
+    os.nice(NICENESS)
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):  # not Linux, or without autogroups
+            Path("/proc/self/autogroup").write_text(str(NICENESS))
+
+
 def main(device: str, threads: int, fd: int) -> None:
     """Work for the server at the other end of a pipe until that end closes."""
-    os.nice(NICENESS)
+    give_way()
     torch.set_num_threads(threads)
     pipe = Connection(fd)
     inbox = Inbox(pipe)
