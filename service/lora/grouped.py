@@ -37,27 +37,30 @@ class Maps:
     scaling: float = 1.0
 
     @classmethod
+    def frozen(cls, weight: Tensor, bias: Tensor | None) -> "Maps":
+        """The maps of a frozen layer, without a copy of any of its numbers."""
+        return cls(_bare(weight.T), None if bias is None else _bare(bias))
+
+    @classmethod
     def of(cls, layer: LoRALinear) -> "Maps":
-        """The maps of a layer, without a copy of any of its numbers."""
-        bias = layer.bias if layer.own_bias is None else layer.own_bias
-        return cls(
-            _bare(layer.weight.T),
-            None if bias is None else _bare(bias),
-            _bare(layer.A.T),
-            _bare(layer.B.T),
-            layer.scaling,
-        )
+        """The maps of a layer, likewise."""
+        return cls.frozen(layer.weight, layer.bias).adapted(layer)
+
+    def adapted(self, layer: LoRALinear) -> "Maps":
+        """The maps of a layer that stands on this frozen one, whose arrays they share."""
+        bias = self.bias if layer.own_bias is None else _bare(layer.own_bias)
+        return Maps(self.weight, bias, _bare(layer.A.T), _bare(layer.B.T), layer.scaling)
 
     def __call__(self, x: Matrix) -> Matrix:
         """Map rows (n, in) to (n, out)."""
         y = x @ self.weight
+        if self.bias is not None:
+            y += self.bias
         self.adapt(x, y)
         return y
 
     def adapt(self, x: Matrix, y: Matrix) -> None:
-        """Add to the products y (n, out) of rows x (n, in) and the weight what is not the weight's."""
-        if self.bias is not None:
-            y += self.bias
+        """Add the adapter's part for rows x (n, in) to y (n, out)."""
         if self.down is not None:
             low = x @ self.down  # (n, r)
             if self.scaling != 1:
@@ -82,10 +85,17 @@ def grouped(x: Matrix, members: Sequence[tuple[Maps, int]]) -> Matrix:
     Args:
         members: each with how many of the rows are its own.
     """
-    y = x @ members[0][0].weight
+    first = members[0][0]
+    y = x @ first.weight
+    shared = all(maps.bias is first.bias for maps, _ in members)
+    if shared and first.bias is not None:
+        y += first.bias
     at = 0
     for maps, rows in members:
-        maps.adapt(x[at : at + rows], y[at : at + rows])
+        its = y[at : at + rows]
+        if not shared and maps.bias is not None:
+            its += maps.bias
+        maps.adapt(x[at : at + rows], its)
         at += rows
     return y
 

@@ -43,6 +43,11 @@ class Base:
                 raise ShapeMismatch(detail, Fault(f"/{field_name}", detail))
         return Spec(**{**settings, **own})
 
+    @cached_property
+    def maps(self) -> Maps:
+        """What a forward multiplies with: views of the tensors."""
+        return Maps.frozen(self.weight, self.bias)
+
     @property
     def nbytes(self) -> int:
         """What the frozen tensors take."""
@@ -83,7 +88,7 @@ class Model:
     @cached_property
     def maps(self) -> Maps:
         """What a forward multiplies with: views of the tensors."""
-        return Maps.of(self.layer)
+        return self.base.maps.adapted(self.layer)
 
     @property
     def nbytes(self) -> int:
