@@ -172,4 +172,5 @@ def test_closing_answers_whoever_still_waits():
     assert waiting.exception(DEADLINE_SECONDS) is None or isinstance(waiting.exception(), Draining)
     with pytest.raises(Draining):
         batcher.submit("a", maps(0), rows(1)).result(DEADLINE_SECONDS)
-    assert not any(thread.name == "lora-forward" for thread in threading.enumerate())
+    assert batcher._thread is not None
+    assert not batcher._thread.is_alive()
