@@ -19,7 +19,7 @@ from service.models.dataset import Dataset
 from service.models.shelf import Shelf
 from service.training.arrays import backend_of
 from service.training.cost import FLOAT64_BYTES
-from service.training.moments import Moments, gather
+from service.training.moments import Moments, gathered
 from service.training.sources import MAX_SAMPLES, Stored, check_rows, targets_of
 
 GATHER_COPIES = 3  # of the moments, while they are summed up
@@ -191,10 +191,4 @@ def _moments(rows: Arrays) -> Moments:
     x, y, weight = (None if rows.get(name) is None else torch.from_numpy(rows[name]) for name in ("x", "y", "weight"))
     assert x is not None, "x and y are there"
     assert y is not None, "x and y are there"
-    steps = gather(backend_of(x), x, y, weight)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            moments: Moments = end.value
-            return moments
+    return gathered(backend_of(x), x, y, weight)

@@ -1,8 +1,6 @@
 """Which rank a model needs: the lowest loss that any adapter of each rank reaches, computed, not tried."""
 
-from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 
@@ -10,10 +8,8 @@ from service.codecs.message import Arrays
 from service.models.model import Model
 from service.training import datasets
 from service.training.arrays import backend_of
-from service.training.moments import best_losses, gather, given_moments, residual
+from service.training.moments import best_losses, gathered, given_moments, residual
 from service.training.plan import Plan
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,20 +29,10 @@ def rank_profile(model: Model, plan: Plan, rows: Arrays) -> list[Reach]:
     moments = given_moments(backend, sent)
     if moments is None:
         data = datasets.load(plan.data, layer, sent)
-        moments = _last(gather(backend, data.x, data.y, data.weight))
+        moments = gathered(backend, data.x, data.y, data.weight)
     known = residual(backend, moments, layer)
     own = spec.out_features * spec.train_bias
     return [
         Reach(rank, loss, rank * (spec.in_features + spec.out_features) + own)
         for rank, loss in enumerate(best_losses(known, bias_is_free=spec.train_bias))
     ]
-
-
-def _last(steps: Generator[None, None, T]) -> T:
-    """What a generator returns at its end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
