@@ -1,7 +1,7 @@
 """JSON: strict text to Python values, nested numbers to arrays, and arrays back to text."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -220,18 +220,21 @@ def _not_inputs(value: Any) -> Validation:
 
 def encode(answer: Answer) -> bytes:
     """`{"outputs", "shape", "model_id", "model_version"}`; float32 numbers read back exactly."""
-    text = dumps(_told(answer))
-    # What is not finite has become null, and nothing else has.
-    return dumps(_told(answer, in_words=True)) if b"null" in text else text
+    return _dumped(lambda in_words: _told(answer, in_words))
 
 
 def encode_all(answers: Sequence[Answer]) -> bytes:
     """`{"items": [{"outputs", "shape", "model_id", "model_version"}, …]}`."""
-    text = dumps({"items": [_told(answer) for answer in answers]})
-    return dumps({"items": [_told(answer, in_words=True) for answer in answers]}) if b"null" in text else text
+    return _dumped(lambda in_words: {"items": [_told(answer, in_words) for answer in answers]})
 
 
-def _told(answer: Answer, *, in_words: bool = False) -> dict[str, Any]:
+def _dumped(tell: Callable[[bool], Any]) -> bytes:
+    """What is told as JSON: once more, with words, where a number was not finite."""
+    text = dumps(tell(False))
+    return dumps(tell(True)) if b"null" in text else text  # which nothing else becomes
+
+
+def _told(answer: Answer, in_words: bool) -> dict[str, Any]:
     return {
         "outputs": worded(answer.outputs.tolist()) if in_words else answer.outputs,
         "shape": answer.outputs.shape,
