@@ -256,7 +256,7 @@ class CapacityExhausted(Conflict):
 class TemporaryReducedCapacity(ServiceError):
     """The service has too much to do right now.
 
-    Try again after the seconds in `Retry-After`.
+    Try again after the seconds in `Retry-After`. `reason` says in a word what there was too much of.
     """
 
     retryable = True

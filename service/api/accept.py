@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.codecs import CODECS
+from service.codecs.by_type import CODECS
 from service.codecs.codec import Codec
 from service.codecs.json import JSON
 from service.errors import NotAcceptable

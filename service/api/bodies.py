@@ -10,7 +10,7 @@ from starlette.types import Receive
 
 from service.api.deps import off_loop
 from service.api.faults import from_pydantic
-from service.codecs import CODECS
+from service.codecs.by_type import CODECS
 from service.codecs.codec import Codec
 from service.codecs.json import JSON, parse
 from service.errors import TooLarge, UnsupportedEncoding, UnsupportedMediaType

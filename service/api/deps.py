@@ -80,7 +80,8 @@ async def awaited(future: Future[T], seconds: float, receive: Receive) -> T:
             if leaving.done():
                 raise ClientDisconnect
             raise TemporaryReducedCapacity(
-                f"the forward could not begin within {seconds:g} s (LORA_FORWARD_WAIT_MS); try again"
+                f"the forward could not begin within {seconds:g} s (LORA_FORWARD_WAIT_MS); try again",
+                reason="too-late",
             )
         answer: T = await result
         return answer

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service.api.problems import MEDIA_TYPE, body_of, status_of
-from service.codecs import CODECS
+from service.codecs.by_type import CODECS
 from service.codecs.json import JSON
 from service.errors import (
     DuplicateKey,

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api import problems
 from service.api.forward import PATH, ROUTE, Forward
 from service.api.metrics import Metrics
-from service.errors import Draining
+from service.errors import Draining, TemporaryReducedCapacity
 
 BORN, _numbers = secrets.token_hex(4), itertools.count()  # of this process, in which each request has a number
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
@@ -68,6 +68,9 @@ class Door:
                 await problems.response(problems.broken(), Request(scope))(scope, receive, pass_on)
         finally:
             route = route or getattr(scope.get("route"), "path", "unmatched")
+            refused = scope["state"].get("refused")
+            if isinstance(refused, TemporaryReducedCapacity):
+                self.metrics.shed(str(refused.facts.get("reason")))
             self.metrics.answered(route, _counted(method), status, time.perf_counter() - started)
 
 

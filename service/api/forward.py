@@ -14,11 +14,11 @@ from service.api import problems
 from service.api.accept import codec_out
 from service.api.bodies import MIB, codec_in, received
 from service.api.deps import awaited, begun_in_thread
-from service.codecs.codec import MAX_ELEMENTS, Answer, Array, Codec
+from service.codecs.codec import Answer, Array, Codec
 from service.codecs.json import JSON
 from service.engine import Engine
 from service.engine.forwards import Forwards
-from service.errors import Fault, LimitExceeded, ServiceError
+from service.errors import ServiceError
 from service.ids import MODEL_ID
 from service.models.model import Model
 from service.settings import Settings
@@ -76,7 +76,6 @@ class Forward:
         if answer.outputs.size <= SPOT_OUTPUTS:
             content = writer.encode(answer)
         else:
-            must_be_writable(answer, writer)
             content = await self._in_thread(lambda: writer.encode(answer), receive)
         return answer.model_version, writer.media_type, content
 
@@ -101,10 +100,3 @@ def quickly(reader: Codec, body: bytes | bytearray, in_features: int) -> Array |
     if len(body) <= SPOT_BYTES:
         return reader.decode(body, in_features)
     return reader.quick(body, in_features) if len(body) <= QUICK_BYTES else None
-
-
-def must_be_writable(answer: Answer, writer: Codec) -> None:
-    """Raise LimitExceeded for outputs that JSON would blow up beyond reason."""
-    if writer is JSON and answer.outputs.size > MAX_ELEMENTS:
-        detail = f"the outputs have {answer.outputs.size} numbers; JSON carries at most {MAX_ELEMENTS}"
-        raise LimitExceeded(f"{detail}, so ask for a binary type in Accept", Fault("/inputs", detail))

@@ -1,9 +1,9 @@
 """What `/metrics` shows: requests are counted at the door, all else is read from the rooms when it is asked for."""
 
-from collections import Counter
+import collections
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -27,6 +27,12 @@ class Metrics(Collector):
             registry=self.registry,
             buckets=BUCKETS,
         )
+        self._shed = Counter(
+            "lora_shed_total",
+            "Requests refused because there was too much to do, by what there was too much of.",
+            ["reason"],
+            registry=self.registry,
+        )
         self._counters: dict[tuple[str, str, int], Histogram] = {}  # found again for a third of what labels() takes
         self.registry.register(self)
 
@@ -38,11 +44,15 @@ class Metrics(Collector):
             counter = self._counters[key] = self._requests.labels(route, method, str(status))
         counter.observe(seconds)
 
+    def shed(self, reason: str) -> None:
+        """Count a request that was refused for want of capacity."""
+        self._shed.labels(reason).inc()
+
     def collect(self) -> Iterator[Metric]:
         """The rooms' own counts as they are now."""
         engine = self._engine
         batcher = engine.forwards.batcher
-        states = Counter(str(job.state) for job in engine.ledger.all())
+        states = collections.Counter(str(job.state) for job in engine.ledger.all())
         jobs = GaugeMetricFamily("lora_jobs", "Jobs remembered, by state.", labels=["state"])
         for state in State:
             jobs.add_metric([str(state)], states[str(state)])

@@ -74,6 +74,7 @@ def body_of(error: ServiceError, instance: str, request_id: str) -> bytes:
 def response(error: ServiceError, request: Request, headers: Mapping[str, str] | None = None) -> Response:
     """The answer to a request that failed."""
     extra = dict(headers or {})
+    request.state.refused = error
     if error.retryable:
         extra["Retry-After"] = str(RETRY_AFTER_SECONDS)
     if isinstance(error, errors.UnsupportedMediaType):

@@ -18,7 +18,9 @@ def stream(request: Request, max_streams: int, frames: AsyncIterator[bytes]) -> 
     state = request.app.state
     if state.streams >= max_streams:
         raise TemporaryReducedCapacity(
-            f"{state.streams} event streams are open, as many as may be (LORA_SSE_STREAMS)", limit=max_streams
+            f"{state.streams} event streams are open, as many as may be (LORA_SSE_STREAMS)",
+            reason="streams-full",
+            limit=max_streams,
         )
 
     async def counted() -> AsyncIterator[bytes]:

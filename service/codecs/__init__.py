@@ -1,9 +1,1 @@
-"""Bytes to arrays and back, by media type. numpy only, so that the client stays light."""
-
-from service.codecs.codec import Codec
-from service.codecs.json import JSON
-from service.codecs.npy import NPY
-from service.codecs.raw import RAW
-from service.codecs.safetensors import SAFETENSORS
-
-CODECS: dict[str, Codec] = {codec.media_type: codec for codec in (JSON, NPY, SAFETENSORS, RAW)}
+"""Bytes to arrays and back. numpy only, so that the client, which imports no more than it sends, stays light."""

@@ -30,6 +30,8 @@ MAX_LISTS = 2**16  # lists and objects of one body: the rows of a tensor
 MAX_FIELDS = 4_096  # of all its objects: whoever reads many holds up the whole process
 MAX_VALUES = 2 * MAX_ELEMENTS + 2**14  # x, y and everything else
 
+Written = Callable[[Array], Any]
+
 SMALLER = ", so send large tensors in a binary format"
 
 _STEPS = np.zeros(256, dtype=np.int8)
@@ -220,23 +222,32 @@ def _not_inputs(value: Any) -> Validation:
 
 def encode(answer: Answer) -> bytes:
     """`{"outputs", "shape", "model_id", "model_version"}`; float32 numbers read back exactly."""
-    return _dumped(lambda in_words: _told(answer, in_words))
+    must_be_writable(answer.outputs.size)
+    return dumped(lambda written: _told(answer, written))
 
 
 def encode_all(answers: Sequence[Answer]) -> bytes:
     """`{"items": [{"outputs", "shape", "model_id", "model_version"}, …]}`."""
-    return _dumped(lambda in_words: {"items": [_told(answer, in_words) for answer in answers]})
+    must_be_writable(sum(answer.outputs.size for answer in answers))
+    return dumped(lambda written: {"items": [_told(answer, written) for answer in answers]})
 
 
-def _dumped(tell: Callable[[bool], Any]) -> bytes:
-    """What is told as JSON: once more, with words, where a number was not finite."""
-    text = dumps(tell(False))
-    return dumps(tell(True)) if b"null" in text else text  # which nothing else becomes
+def must_be_writable(outputs: int, instead: str = "a binary type in Accept") -> None:
+    """Raise LimitExceeded for more numbers than JSON should be blown up to."""
+    if outputs > MAX_ELEMENTS:
+        detail = f"the outputs have {outputs} numbers; JSON carries at most {MAX_ELEMENTS}"
+        raise LimitExceeded(f"{detail}, so ask for {instead}", Fault("", detail), limit=MAX_ELEMENTS)
 
 
-def _told(answer: Answer, in_words: bool) -> dict[str, Any]:
+def dumped(tell: Callable[[Written], Any]) -> bytes:
+    """What is told as JSON; `tell` is given how to write an array, which is in words where a number is not finite."""
+    text = dumps(tell(lambda array: array))
+    return dumps(tell(lambda array: worded(array.tolist()))) if b"null" in text else text
+
+
+def _told(answer: Answer, written: Written) -> dict[str, Any]:
     return {
-        "outputs": worded(answer.outputs.tolist()) if in_words else answer.outputs,
+        "outputs": written(answer.outputs),
         "shape": answer.outputs.shape,
         "model_id": answer.model_id,
         "model_version": answer.model_version,

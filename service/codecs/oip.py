@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from service.codecs.codec import MAX_ELEMENTS, Answer, Array, fault, fits
-from service.codecs.json import dumps, numbers, worded
-from service.errors import Fault, LimitExceeded, ShapeMismatch, Validation
+from service.codecs.codec import Answer, Array, fault, fits
+from service.codecs.json import dumped, dumps, must_be_writable, numbers
+from service.errors import Fault, ShapeMismatch, Validation
 
 INPUT, OUTPUT = "inputs", "outputs"
 DTYPES = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
@@ -48,12 +48,9 @@ def encode(answer: Answer, request_id: str | None, *, binary: bool) -> tuple[byt
         output["parameters"] = {"binary_data_size": y.nbytes}
         head = dumps({**response, OUTPUT: [output]})
         return head + y.astype("<f4", copy=False).tobytes(), len(head)
-    if y.size > MAX_ELEMENTS:
-        detail = f"the outputs have {y.size} numbers; JSON carries at most {MAX_ELEMENTS}"
-        raise LimitExceeded(f"{detail}, so ask for binary_data", Fault("/outputs", detail))
+    must_be_writable(y.size, "binary_data")
     flat = y.reshape(-1)
-    output["data"] = flat if np.isfinite(flat).all() else worded(flat.tolist())
-    return dumps({**response, OUTPUT: [output]}), None
+    return dumped(lambda written: {**response, OUTPUT: [{**output, "data": written(flat)}]}), None
 
 
 def _shaped(array: Any, shape: list[int]) -> Any:

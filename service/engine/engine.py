@@ -297,7 +297,8 @@ class Engine:
             Plan(optimizer="closed_form", data=data), model.spec, given, self.datasets, self.capacity
         )
         if not self._profiling.acquire(blocking=False):
-            raise TemporaryReducedCapacity("another rank profile is being computed; try again when it is done", limit=1)
+            detail = "another rank profile is being computed; try again when it is done"
+            raise TemporaryReducedCapacity(detail, reason="profile-busy", limit=1)
         try:
             with self.budget.held(bytes_needed(plan, model.spec)):
                 return plan.data, rank_profile(model, plan, {**given, **stored})

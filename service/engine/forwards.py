@@ -86,7 +86,7 @@ class Forwards:
             self._budget.take(held)
         except CapacityExhausted as full:  # others' rows go soon
             detail = f"there is no memory for this forward now, so try again: {full.detail}"
-            raise TemporaryReducedCapacity(detail, **full.facts) from None
+            raise TemporaryReducedCapacity(detail, reason="no-memory", **full.facts) from None
         outputs = self.batcher.submit(
             model.base.id, model.maps, x.reshape(rows, x.shape[-1]), time.monotonic() + wait_seconds
         )

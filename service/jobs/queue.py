@@ -42,6 +42,7 @@ class Queue(Generic[E]):
         if len(self._groups) >= self.max_entries:
             raise TemporaryReducedCapacity(
                 f"{len(self._groups)} jobs are waiting, as many as may wait (LORA_QUEUE_MAX); try again later",
+                reason="queue-full",
                 limit=self.max_entries,
             )
 

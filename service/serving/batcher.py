@@ -37,7 +37,7 @@ class Batcher:
 
     def __init__(self, window: Window, clock: Callable[[], float] = time.monotonic) -> None:
         self.window = window
-        self.batches = self.requests = self.late = 0
+        self.batches = self.requests = 0
         self._clock = clock
         self._waiting: dict[Hashable, deque[_Request]] = {}  # by base, the longest waiting first
         self._changed = threading.Condition()
@@ -124,9 +124,10 @@ class Batcher:
             return False
         if self._clock() <= request.until:
             return True
-        self.late += 1
         request.answer.set_exception(
-            TemporaryReducedCapacity("the forward could not begin in time (LORA_FORWARD_WAIT_MS); try again")
+            TemporaryReducedCapacity(
+                "the forward could not begin in time (LORA_FORWARD_WAIT_MS); try again", reason="too-late"
+            )
         )
         return False
 

@@ -219,7 +219,8 @@ def test_a_full_queue_is_503_with_retry_after_and_empties_again() -> None:
         assert refused.status_code == 503
         assert refused.headers["retry-after"] == "1"
         assert refused.json()["type"] == "/problems/temporary-reduced-capacity"
-        assert refused.json()["retryable"] is True
+        assert (refused.json()["retryable"], refused.json()["reason"]) == (True, "queue-full")
+        assert 'lora_shed_total{reason="queue-full"} 1.0' in http.get("/metrics").text
         assert len(http.get("/jobs").json()["items"]) == 3
         for job in [running, *waiting]:
             assert http.post(f"/jobs/{job}/cancel").json()["state"] == "cancelled"

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from service.codecs import CODECS, JSON, NPY, RAW, SAFETENSORS
+from service.codecs.by_type import CODECS, JSON, NPY, RAW, SAFETENSORS
 from service.codecs.codec import Codec, fault, finite, fits, place
 from service.errors import Fault, LimitExceeded, NonFinite, ShapeMismatch
 from tests.codecs.wire import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from service.codecs import JSON, NPY, SAFETENSORS
+from service.codecs.by_type import JSON, NPY, SAFETENSORS
 from service.codecs.codec import Answer, Codec
 from service.errors import ServiceError, Unreadable, Validation
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from service.codecs import RAW
+from service.codecs.raw import RAW
 from service.engine import Capacity, Engine
 from service.errors import (
     BaseNotFound,

@@ -180,7 +180,7 @@ def test_a_full_queue_says_so():
     queue.put(b)
     with pytest.raises(TemporaryReducedCapacity, match=r"2 jobs are waiting, .* \(LORA_QUEUE_MAX\)") as full:
         queue.must_have_room()
-    assert full.value.facts == {"limit": 2}
+    assert full.value.facts == {"reason": "queue-full", "limit": 2}
     assert full.value.retryable
     assert one(queue) is a
     queue.must_have_room()

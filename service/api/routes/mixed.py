@@ -9,7 +9,7 @@ from service.api import describe
 from service.api.accept import accepted
 from service.api.bodies import media_type, must_be, read, validated
 from service.api.deps import EngineOf, SettingsOf, awaited, begun_in_thread
-from service.codecs.codec import MAX_ELEMENTS, Answer, Array, fits
+from service.codecs.codec import Answer, Array, fits
 from service.codecs.json import JSON, encode_all, tensor
 from service.codecs.safetensors import SAFETENSORS, dump, load
 from service.engine import Engine
@@ -69,7 +69,7 @@ async def forward_many(request: Request, engine: EngineOf, settings: SettingsOf)
         items = (from_safetensors if binary else from_json)(body, engine)
         answers = engine.forwards.run_all([(model, x) for _, model, x in items])
         names = [name for name, _, _ in items]
-        return as_safetensors(names, answers) if wanted == SAFETENSORS.media_type else as_json(answers)
+        return as_safetensors(names, answers) if wanted == SAFETENSORS.media_type else encode_all(answers)
 
     content = await awaited(begun_in_thread(work), settings.forward_wait_ms / 1_000, request.receive)
     return Response(content, media_type=wanted)
@@ -110,15 +110,6 @@ def found(engine: Engine, model_id: str, where: str, at: str) -> Model:
     except ModelNotFound as error:
         detail = f"{where}: {error.detail}"
         raise ModelNotFound(detail, Fault(at, detail)) from None
-
-
-def as_json(answers: list[Answer]) -> bytes:
-    """The answers as JSON, which carries only so many numbers."""
-    total = sum(answer.outputs.size for answer in answers)
-    if total > MAX_ELEMENTS:
-        detail = f"the outputs have {total} numbers; JSON carries at most {MAX_ELEMENTS}"
-        raise LimitExceeded(f"{detail}, so ask for {SAFETENSORS.media_type} in Accept", Fault("/items", detail))
-    return encode_all(answers)
 
 
 def as_safetensors(names: list[str], answers: list[Answer]) -> bytes:
