@@ -1,7 +1,7 @@
 """One pass over a frozen layer for many requests: rows are put in the order of their adapters, and back."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,13 @@ def one_pass(some: Sequence[tuple[Maps, Rows]]) -> list[Rows]:
 
     All maps stand on one frozen weight.
     """
-    order = sorted(range(len(some)), key=lambda at: id(some[at][0]))
-    members = [
-        (some[places[0]][0], sum(len(some[at][1]) for at in places))
-        for _, line in groupby(order, key=lambda at: id(some[at][0]))
-        for places in [list(line)]
-    ]
+    of_maps: dict[int, list[int]] = {}
+    for at, (maps, _) in enumerate(some):
+        of_maps.setdefault(id(maps), []).append(at)
+    order = [at for places in of_maps.values() for at in places]
+    lengths = [len(x) for _, x in some]
+    members = [(some[places[0]][0], sum(lengths[at] for at in places)) for places in of_maps.values()]
     x = some[0][1] if len(some) == 1 else np.concatenate([some[at][1] for at in order])
     y = fetched(quietly(grouped, placed(x, members[0][0].weight), members))
-    ends = np.cumsum([len(some[at][1]) for at in order])
-    outputs = dict(zip(order, np.split(y, ends[:-1]), strict=True))
-    return [outputs[at] for at in range(len(some))]
+    ends = dict(zip(order, accumulate(lengths[at] for at in order), strict=True))
+    return [y[ends[at] - length : ends[at]] for at, length in enumerate(lengths)]
