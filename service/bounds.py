@@ -33,6 +33,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def cut(text: str, most: int) -> str:
+    """The text, or as much of it as leaves room for a mark that there was more."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def out_of_bounds(field: str, value: object, rule: str, bound: object) -> str:
     """One sentence with the field, the value and the bound it breaks."""
     return f"{field} is {shown(value)}; it must be {RULES[rule][0]} {bound}"

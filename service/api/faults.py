@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from service.bounds import NOT_FINITE, out_of_bounds, refusal, shown
+from service.bounds import NOT_FINITE, cut, out_of_bounds, refusal, shown
 from service.errors import Fault, NonFinite, Validation, pointer
 from service.ids import BASE_ID, DATASET_ID, JOB_ID, MODEL_ID
 from service.lora.spec import PLANNED_INITS
@@ -24,6 +24,7 @@ BOUNDS = {
 EXPECTED = {
     "int_type": "an integer",
     "int_from_float": "an integer",
+    "int_parsing": "an integer",
     "float_type": "a number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
@@ -32,6 +33,7 @@ EXPECTED = {
     "dict_type": "an object",
     "model_type": "an object",
     "model_attributes_type": "an object",
+    "none_required": "null, or left out",
 }
 PATTERNS = {
     TEXT: "text without control characters",
@@ -117,8 +119,10 @@ def _sentence(fault: Mapping[str, Any], schema: type[BaseModel] | None) -> tuple
     if kind in ("too_short", "too_long"):
         bound = "at least" if kind == "too_short" else "at most"
         limit = context.get("min_length", context.get("max_length"))
-        return Validation, f"{name} has {context['actual_length']} items; it must have {bound} {limit}"
-    if kind == "literal_error":
+        return Validation, f"{name} has {len(given)} items; it must have {bound} {limit}"
+    if kind == "string_too_long":
+        return Validation, f"{name} has {len(given)} characters; it may have at most {context['max_length']}"
+    if kind in ("literal_error", "enum"):
         planned = ", which does not exist here yet" if given in PLANNED_INITS else ""
         return Validation, f"{name} is {shown(given)}{planned}; it must be {context['expected']}"
     if kind == "string_pattern_mismatch":
@@ -126,22 +130,24 @@ def _sentence(fault: Mapping[str, Any], schema: type[BaseModel] | None) -> tuple
     if kind == "union_tag_invalid":
         return Validation, f"kind is {shown(context['tag'])}; it must be one of {', '.join(DATA)}"
     if kind == "union_tag_not_found":
-        return Validation, f"kind is required: {', '.join(DATA)}"
+        bare = "; a fraction of the data is a bare number, such as 0.2" if name == "validation" else ""
+        return Validation, f"kind is required: {', '.join(DATA)}{bare}"
     return Validation, f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 
 def _name(loc: Loc) -> str:
     """What a sentence calls it: the last name, with the indices after it."""
     name = "the body"
-    for part in _path(loc):
-        name = f"{name}[{part}]" if isinstance(part, int) else part[:MAX_NAME]
+    for part in _within(loc):
+        name = f"{name}[{part}]" if isinstance(part, int) else cut(part, MAX_NAME)
     return name
 
 
 def _path(loc: Loc) -> list[str | int]:
-    """Where it stands in the body: pydantic's way there names the kind of data once more than the body does.
+    """Where a pointer leads: a key of the request's own that is too long to be repeated is left out with all below."""
+    return list(takewhile(lambda part: isinstance(part, int) or len(part) <= MAX_NAME, _within(loc)))
 
-    A key of the request's own that is too long to be repeated is left out with all below it.
-    """
-    path = [part for i, part in enumerate(loc) if not (i and loc[i - 1] in OF_SEVERAL_KINDS and part in KINDS)]
-    return list(takewhile(lambda part: isinstance(part, int) or len(part) <= MAX_NAME, path))
+
+def _within(loc: Loc) -> list[str | int]:
+    """Where it stands in the body: pydantic's way there names the kind of data once more than the body does."""
+    return [part for i, part in enumerate(loc) if not (i and loc[i - 1] in OF_SEVERAL_KINDS and part in KINDS)]

@@ -11,7 +11,9 @@ from starlette.routing import BaseRoute, Match
 
 from service import errors
 from service.api.faults import MAX_FAULTS, from_pydantic
+from service.bounds import cut
 from service.errors import ServiceError
+from service.schemas.fields import A_MODEL_ID
 
 MEDIA_TYPE = "application/problem+json"
 MAX_BYTES = 8 * 1024
@@ -52,15 +54,18 @@ def kinds(of: type[ServiceError] = ServiceError) -> Iterator[type[ServiceError]]
 
 def body_of(error: ServiceError, instance: str, request_id: str) -> bytes:
     """The problem as JSON: at most 20 faults, and no more than fit into 8 KiB."""
-    detail = _short(error.detail)
-    faults = [{"pointer": _short(each.pointer), "detail": _short(each.detail)} for each in error.faults[:MAX_FAULTS]]
+    detail = cut(error.detail, MAX_TEXT)
+    faults = [
+        {"pointer": cut(each.pointer, MAX_TEXT), "detail": cut(each.detail, MAX_TEXT)}
+        for each in error.faults[:MAX_FAULTS]
+    ]
     problem = {
         **error.facts,
         "type": f"/problems/{error.slug()}",
         "title": error.title(),
         "status": status_of(type(error)),
         "detail": detail,
-        "instance": _short(instance, MAX_PATH),
+        "instance": cut(instance, MAX_PATH),
         "request_id": request_id,
         "retryable": error.retryable,
         "errors": faults,
@@ -102,7 +107,7 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         found = error.errors()
         if any(fault["loc"][0] == "path" for fault in found):
             return response(
-                errors.NotFound("there is nothing at this address: its id has not the form of one"), request
+                errors.NotFound(f"there is nothing at this address; an id looks like {A_MODEL_ID}"), request
             )
         return response(from_pydantic([{**fault, "loc": fault["loc"][1:]} for fault in found]), request)
 
@@ -124,7 +129,3 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:
         return response(broken(), request)
-
-
-def _short(text: str, most: int = MAX_TEXT) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"

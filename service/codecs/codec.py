@@ -14,6 +14,7 @@ Array = NDArray[np.float32]
 
 MAX_DIMENSIONS = 8
 MAX_ELEMENTS = 2**20  # of a tensor in JSON, and rows of one that is empty
+MAX_LISTS = 2**16  # lists and objects of one body in JSON: the rows of a tensor
 FLOATS = ("<f4", "<f8", "<f2")
 FLOATS_IN_WORDS = "little-endian float32, float64 or float16"
 

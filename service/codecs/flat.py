@@ -7,7 +7,7 @@ import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
-from service.codecs.codec import MAX_ELEMENTS
+from service.codecs.codec import MAX_ELEMENTS, MAX_LISTS
 
 KEPT_BYTES = 2**20  # parsers that have read more are not kept: they hold several times the body's size
 OPENING = b'{"inputs"'
@@ -50,7 +50,7 @@ def _shape(rows: Any, numbers: int, body: bytes | bytearray) -> tuple[int, ...] 
         return (numbers,) if numbers else None
     if len(rows) == 1 and body.find(b"[", outer + 1) == last:
         return (1, numbers) if numbers else None
-    if _count(body, b"[") != 1 + len(rows):
+    if _count(body, b"[") != 1 + len(rows) or 2 + len(rows) > MAX_LISTS:
         return None
     lengths = set(map(len, rows))  # TypeError where a number stands between lists
     return (len(rows), lengths.pop()) if len(lengths) == 1 and numbers else None

@@ -10,9 +10,20 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.bounds import NOT_FINITE, shown
+from service.bounds import NOT_FINITE, cut, shown
 from service.codecs import flat
-from service.codecs.codec import MAX_DIMENSIONS, MAX_ELEMENTS, Answer, Array, Codec, fault, finite, fits, place
+from service.codecs.codec import (
+    MAX_DIMENSIONS,
+    MAX_ELEMENTS,
+    MAX_LISTS,
+    Answer,
+    Array,
+    Codec,
+    fault,
+    finite,
+    fits,
+    place,
+)
 from service.errors import (
     DuplicateKey,
     Fault,
@@ -26,7 +37,6 @@ from service.errors import (
 )
 
 MAX_DEPTH = 100
-MAX_LISTS = 2**16  # lists and objects of one body: the rows of a tensor
 MAX_FIELDS = 4_096  # of all its objects: whoever reads many holds up the whole process
 MAX_VALUES = 2 * MAX_ELEMENTS + 2**14  # x, y and everything else
 
@@ -91,7 +101,7 @@ def _unreadable(body: bytes, message: str) -> Validation | MalformedJson:
     at = _WHERE.search(message)
     line, column = (int(at[1]), int(at[2])) if at else (1, 0)
     offset = sum(len(earlier) + 1 for earlier in body.split(b"\n", line - 1)[: line - 1]) + max(column - 1, 0)
-    cause = _WHERE.sub("", message)[:200]
+    cause = cut(_WHERE.sub("", message), 100)
     if "duplicate key" in cause:
         return DuplicateKey(f"{cause[0].lower()}{cause[1:]} before byte {offset}", Fault("", cause))
     return MalformedJson(f"{cause} at byte {offset} (line {line}, column {column})", byte=offset)

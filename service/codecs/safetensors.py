@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_numpy
 from safetensors.numpy import save
 
+from service.bounds import cut
 from service.codecs.codec import FLOATS, FLOATS_IN_WORDS, Answer, Array, Codec, fits
 from service.errors import BadSafetensors, Fault, pointer
 
@@ -35,7 +36,7 @@ def load(body: bytes | bytearray, names: Collection[str] | None = None, integers
     except (SafetensorError, ValueError, TypeError) as error:
         raise _bad(f"the file cannot be read: {str(error)[:120]}") from None
     if names is not None and set(tensors) != set(names):
-        found = ", ".join(sorted(tensors))[:120] or "nothing"
+        found = cut(", ".join(sorted(tensors)), 60) or "nothing"
         raise _bad(f"the file holds {found}; it must hold exactly {', '.join(names)}")
     for name, tensor in tensors.items():
         if tensor.dtype.str not in FLOATS and not (name in integers and tensor.dtype.kind in "iu"):

@@ -146,9 +146,12 @@ def read(arrays: Arrays, max_moments_bytes: int, keep_rows: bool) -> Upload:
     )
     check_rows(rows, classes, x.shape[1], source.classes if classes else y.shape[1], "")
     if not keep_rows and not source.gathered:
-        why = "classes have none" if classes else f"theirs would take more than {max_moments_bytes} bytes"
-        detail = f"keep_rows is false, which leaves nothing but the moments of the data, and {why}"
-        raise LimitExceeded(f"{detail} (LORA_MOMENTS_MIB)", Fault("/keep_rows", detail))
+        detail = "keep_rows is false, which leaves nothing but the moments of the data, and "
+        if classes:
+            detail += "classes have none; leave keep_rows out"
+            raise Validation(detail, Fault("/keep_rows", detail))
+        detail += f"theirs would take more than {max_moments_bytes} bytes (LORA_MOMENTS_MIB)"
+        raise LimitExceeded(detail, Fault("/keep_rows", detail))
     return Upload(source, rows, _moments(rows) if source.gathered else None)
 
 

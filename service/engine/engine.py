@@ -334,10 +334,12 @@ class Engine:
                 "optimizer", f"the job to continue from has the optimizer {job.plan.optimizer}, not {plan.optimizer}"
             )
         if job.model_id != model_id or job.model_version != model.version or self.ledger.active(model_id):
-            left = "nothing to go on from" if job.model_version is None else f"version {job.model_version}"
+            left = "no version" if job.model_version is None else f"version {job.model_version}"
+            waits = ", and has jobs that have not ended" if self.ledger.active(model_id) else ""
             raise StateGone(
-                f"job {job_id} of model {job.model_id} is {job.state} and left {left}; model {model_id} has version "
-                f"{model.version}" + (" and other jobs that have not ended" if self.ledger.active(model_id) else "")
+                f"job {job_id} ({job.state}) left {left} of model {job.model_id}; model {model_id} is at version "
+                f"{model.version}{waits}. Only the job that made a model what it is can be gone on from; "
+                "leave continue_from out to start the optimizer afresh"
             )
         self.states.get(job_id)
 

@@ -11,13 +11,15 @@ from service.errors import Fault, Validation
 
 MAX_FEATURES = 65_536
 MAX_RANK = 1_024
+MAX_SETTING = 1_000_000
+MAX_SEED = 2**53 - 1
 
 Features = Annotated[int, Ge(1), Le(MAX_FEATURES)]
 Rank = Annotated[int, Ge(1), Le(MAX_RANK)]
-Alpha = Annotated[float, Gt(0), Le(1e6)]
+Alpha = Annotated[float, Gt(0), Le(MAX_SETTING)]
 Dropout = Annotated[float, Ge(0), Lt(1)]
 Init = Literal["kaiming", "normal"]
-Seed = Annotated[int, Ge(0), Le(2**53 - 1)]  # every JSON reader holds these exactly
+Seed = Annotated[int, Ge(0), Le(MAX_SEED)]  # every JSON reader holds these exactly
 
 # Named by the contract, and not there yet.
 PLANNED_INITS = frozenset({"gaussian", "orthogonal", "pissa", "olora"})

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from service.schemas.fields import (
     A_BASE_ID,
     A_MODEL_ID,
-    NESTED_NUMBERS,
+    NESTED_OUTPUTS,
     BaseId,
     ModelId,
     example,
@@ -20,7 +20,7 @@ class ForwardResponse(BaseModel):
 
     model_config = example({"outputs": [[0.5, -1.25]], "shape": [1, 2], "model_id": A_MODEL_ID, "model_version": 1})
 
-    outputs: Annotated[Any, WithJsonSchema(NESTED_NUMBERS)]
+    outputs: Annotated[Any, WithJsonSchema(NESTED_OUTPUTS)]
     shape: list[int]
     model_id: ModelId
     model_version: int

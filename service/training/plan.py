@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from service import bounds
-from service.lora.spec import Seed, refuse
+from service.lora.spec import MAX_SETTING, Seed, refuse
 from service.training.sources import (
     SOURCES,
     NotNegative,
@@ -18,9 +18,9 @@ from service.training.sources import (
 
 MAX_EPOCHS = 10_000
 Epochs = Annotated[int, Ge(1), Le(MAX_EPOCHS)]
-LearningRate = Annotated[float, Gt(0), Le(1e6)]
+LearningRate = Annotated[float, Gt(0), Le(MAX_SETTING)]
 Beta = Annotated[float, Ge(0), Lt(1)]
-Positive = Annotated[float, Gt(0), Le(1e6)]
+Positive = Annotated[float, Gt(0), Le(MAX_SETTING)]
 Fraction = Annotated[float, Gt(0), Lt(1)]
 Patience = Annotated[int, Ge(1), Le(MAX_EPOCHS)]
 OptimizerName = Literal["adam", "adamw", "sgd", "closed_form"]

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from service import bounds
 from service.errors import Fault, NonFinite, ShapeMismatch, Validation
-from service.lora.spec import Rank, Seed, Spec
+from service.lora.spec import MAX_SETTING, Rank, Seed, Spec
 from service.training import digits
 
 MAX_SAMPLES = 100_000_000
 
 Samples = Annotated[int, Ge(1), Le(MAX_SAMPLES)]
-NotNegative = Annotated[float, Ge(0), Le(1e6)]
+NotNegative = Annotated[float, Ge(0), Le(MAX_SETTING)]
 Targets = Literal["numbers", "probabilities", "classes"]
 
 # What each kind of targets serves as.

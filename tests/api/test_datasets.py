@@ -153,7 +153,7 @@ def test_rows_of_another_kind_are_not_appended(http: httpx.Client, more: dict) -
 
 def test_classes_have_no_moments_to_be_left_with(http: httpx.Client) -> None:
     answer = send(http, "/datasets?keep_rows=false", {"x": X, "y": np.zeros(40, np.int64)})
-    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/limit-exceeded")
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/validation")
 
 
 def test_a_data_set_that_does_not_fit_the_model_is_refused(http: httpx.Client) -> None:

@@ -87,6 +87,17 @@ BAD = [
         "limit-exceeded",
         "at most 4096",
     ),
+    create(
+        "17 notes",
+        {**MODEL, "metadata": {f"k{i}": "v" for i in range(17)}},
+        422,
+        "validation",
+        "metadata has 17 items; it must have at most 16",
+    ),
+    create(
+        "a long name", {**MODEL, "name": "n" * 257}, 422, "validation", "name has 257 characters; it may have at most"
+    ),
+    create("a note under a long key", {**MODEL, "metadata": {"k" * 99: 1}}, 422, "validation", "k… is 1; it must be a"),
     create("twice the same key", b'{"rank": 1, "rank": 64}', 422, "duplicate-key", 'duplicate key "rank"'),
     create("a string for a number", {**MODEL, "rank": "7"}, 422, "validation", 'rank is "7"; it must be an integer'),
     create("true for a number", {**MODEL, "rank": True}, 422, "validation", "rank is true"),
@@ -141,6 +152,7 @@ BAD = [
     train("probabilities wanted", {"loss": "bce_with_logits"}, "validation", "from 0 to 1", "/loss"),
     train("numbers wanted", {"data": {"kind": "digits"}}, "validation", "losses that fit this data", "/loss"),
     train("no kind", {"data": {}}, "validation", "kind is required", "/data"),
+    train("a fraction by name", {"validation": {"fraction": 0.2}}, "validation", "such as 0.2", "/validation"),
     train("an unknown kind", {"data": {"kind": "cifar"}}, "validation", "digits", "/data"),
     train("the name of others", {"learning_rate": 3}, "validation", "did you mean lr?", "/learning_rate"),
     train("data's field", {"n_samples": 3}, "validation", "loss, batch_size, seed, data", "/n_samples"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.codecs import flat
-from service.codecs.codec import finite
+from service.codecs.codec import MAX_LISTS, finite
 from service.codecs.json import numbers, parse
 from service.errors import NonFinite
 
@@ -74,3 +74,11 @@ def test_everything_else_is_left_to_the_strict_reader(body: bytes) -> None:
     good = flat.inputs(bytearray(b'{"inputs": [[1, 2]]}'))  # what came before leaves nothing behind
     assert good is not None
     assert good.tolist() == [[1, 2]]
+
+
+def test_as_many_lists_are_read_as_the_strict_reader_reads() -> None:
+    def rows(n: int) -> bytes:
+        return b'{"inputs": [' + b",".join([b"[1]"] * n) + b"]}"
+
+    assert flat.inputs(rows(MAX_LISTS - 2)) is not None
+    assert flat.inputs(rows(MAX_LISTS - 1)) is None

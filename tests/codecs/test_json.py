@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.bounds import NOT_FINITE
-from service.codecs.json import JSON, MAX_DEPTH, MAX_ELEMENTS, MAX_FIELDS, MAX_LISTS, classes, dumps, numbers, parse
+from service.codecs.codec import MAX_ELEMENTS, MAX_LISTS
+from service.codecs.json import JSON, MAX_DEPTH, MAX_FIELDS, classes, dumps, numbers, parse
 from service.errors import (
     DuplicateKey,
     LimitExceeded,

@@ -9,14 +9,19 @@ from service.api.deps import SettingsOf
 from service.api.faults import MAX_FAULTS
 from service.api.paging import MAX_PAGE
 from service.api.replies import reply
+from service.api.routes.train import MAX_WAIT_SECONDS
 from service.api.server import MAX_CHUNKS, MAX_HEAD_BYTES, MAX_URL_BYTES
-from service.codecs.codec import MAX_DIMENSIONS, MAX_ELEMENTS
-from service.codecs.json import MAX_DEPTH, MAX_FIELDS, MAX_LISTS, MAX_VALUES
+from service.codecs.codec import MAX_DIMENSIONS, MAX_ELEMENTS, MAX_LISTS
+from service.codecs.json import MAX_DEPTH, MAX_FIELDS, MAX_VALUES
+from service.codecs.safetensors import MAX_HEADER_BYTES
 from service.errors import NotAcceptable
-from service.lora.spec import MAX_FEATURES, MAX_RANK
+from service.lora.spec import MAX_FEATURES, MAX_RANK, MAX_SEED, MAX_SETTING
 from service.schemas import answers
+from service.schemas.fields import MAX_PAIRS, MAX_TEXT
 from service.schemas.requests import MAX_ITEMS
+from service.schemas.sweeps import MAX_MEMBERS
 from service.settings import PREFIX, Settings
+from service.training.cost import OPTIMUM_FEATURES
 from service.training.plan import MAX_EPOCHS
 from service.training.sources import MAX_SAMPLES
 
@@ -27,6 +32,14 @@ FIXED = {
     "rank": (MAX_RANK, "rank", "rank of an adapter, which is also at most min(in_features, out_features)"),
     "epochs": (MAX_EPOCHS, "epochs", "epochs of a job"),
     "samples": (MAX_SAMPLES, "rows", "rows of generated data"),
+    "seed": (MAX_SEED, "number", "a seed: what every reader of JSON holds exactly"),
+    "settings": (MAX_SETTING, "number", "lr, alpha, weight_decay, noise and other settings of training"),
+    "sweep_members": (MAX_MEMBERS, "jobs", "jobs of one sweep"),
+    "optimum_features": (OPTIMUM_FEATURES, "features", "in_features up to which a run by rows reports its optimum"),
+    "text_characters": (MAX_TEXT, "characters", "name, and each text of metadata"),
+    "metadata_pairs": (MAX_PAIRS, "pairs", "pairs of metadata"),
+    "wait_seconds": (MAX_WAIT_SECONDS, "seconds", "Prefer: wait of a training"),
+    "safetensors_header_bytes": (MAX_HEADER_BYTES, "bytes", "header of a safetensors file"),
     "json_depth": (MAX_DEPTH, "levels", "nesting of JSON"),
     "json_lists": (MAX_LISTS, "lists", "lists and objects of a JSON body, such as rows of a tensor"),
     "json_fields": (MAX_FIELDS, "fields", "fields of all objects of a JSON body"),

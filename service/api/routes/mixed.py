@@ -9,6 +9,7 @@ from service.api import describe
 from service.api.accept import accepted
 from service.api.bodies import media_type, must_be, read, validated
 from service.api.deps import EngineOf, SettingsOf, awaited, begun_in_thread
+from service.bounds import cut
 from service.codecs.codec import Answer, Array, fits
 from service.codecs.json import JSON, encode_all, tensor
 from service.codecs.safetensors import SAFETENSORS, dump, load
@@ -94,7 +95,7 @@ def from_safetensors(body: bytes | bytearray, engine: Engine) -> Items:
         raise LimitExceeded(detail, Fault("", detail), limit=MAX_ITEMS)
     items = []
     for name, x in tensors.items():
-        model = found(engine, name.partition("/")[0], f"the tensor {name[:60]}", pointer(name[:60]))
+        model = found(engine, cut(name.partition("/")[0], 60), f"the tensor {cut(name, 60)}", pointer(cut(name, 60)))
         items.append((name, model, fits(x, model.spec.in_features, name)))
     return items
 

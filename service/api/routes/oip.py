@@ -13,6 +13,7 @@ from service.api.deps import EngineOf, ModelIdPath, SettingsOf, awaited, begun_i
 from service.api.forward import SPOT_BYTES, SPOT_OUTPUTS, run
 from service.api.replies import reply
 from service.api.routes.system import readyz
+from service.bounds import shown
 from service.codecs import oip
 from service.codecs.codec import Array
 from service.codecs.json import JSON, dumps
@@ -188,8 +189,8 @@ def asked(body: bytes | bytearray, json_length: int | None, in_features: int) ->
     Raises:
         MalformedJson, Validation, ShapeMismatch, NonFinite, LimitExceeded
     """
-    if json_length is not None and json_length > len(body):
-        detail = f"{JSON_LENGTH} is {json_length}; the body has {len(body)} bytes"
+    if json_length is not None and not 0 < json_length <= len(body):
+        detail = f"{JSON_LENGTH} is {json_length}; it must be 1 to {len(body)}, as many as the body has bytes"
         raise Validation(detail, Fault("", detail))
     wanted = validated(body[:json_length], InferRequest)
     (tensor,) = wanted.inputs
@@ -199,8 +200,11 @@ def asked(body: bytes | bytearray, json_length: int | None, in_features: int) ->
         tensor.parameters["binary_data_size"],
         memoryview(body)[len(body) if json_length is None else json_length :],
     )
-    if size != len(rest) or tensor.data is not None:
-        detail = f"binary_data_size is {size}; {len(rest)} bytes follow the JSON, and there must be no data in it"
+    if tensor.data is not None:
+        detail = "inputs.0 has both data and the parameter binary_data_size; it must have one of them"
+        raise Validation(detail, Fault("/inputs/0/data", detail))
+    if size != len(rest):
+        detail = f"binary_data_size is {shown(size)}; it must be {len(rest)}, as many bytes as follow the JSON"
         raise ShapeMismatch(detail, Fault("/inputs/0/parameters/binary_data_size", detail))
     return wanted, oip.from_bytes(rest, tensor.datatype, tensor.shape, in_features)
 
