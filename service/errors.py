@@ -262,6 +262,29 @@ class TemporaryReducedCapacity(ServiceError):
     retryable = True
 
 
+class StorageUnavailable(ServiceError):
+    """The database does not take writes right now.
+
+    Nothing was changed. Try again after the seconds in `Retry-After`; the detail says what the database said.
+    """
+
+    retryable = True
+
+
+class InsufficientStorage(ServiceError):
+    """There is no space left where the service stores things.
+
+    Nothing was changed. Free some space, or delete what is no longer needed.
+    """
+
+
+class StoreRefused(ServiceError):
+    """The database cannot be used.
+
+    The service does not start without the one that it was given; the detail says what is wrong.
+    """
+
+
 class NotReady(ServiceError):
     """The service does not take work yet, or no longer.
 

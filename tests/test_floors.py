@@ -44,6 +44,8 @@ HOMES = {
     "jiter": {"codecs"},
     "simdjson": {"codecs"},
     "ulid": {"ids"},
+    "sqlalchemy": {"models"},
+    "alembic": {"models"},
     "torch": {"lora", "training", "models", "engine", "worker", "api"},
     "service.settings": {"api", "cli"},
 }

@@ -35,8 +35,10 @@ STATUS: dict[type[ServiceError], int] = {
     errors.HeadersTooLarge: 431,
     errors.InternalError: 500,
     errors.TemporaryReducedCapacity: 503,
+    errors.StorageUnavailable: 503,
     errors.NotReady: 503,
     errors.Draining: 503,
+    errors.InsufficientStorage: 507,
 }
 
 

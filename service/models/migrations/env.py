@@ -1,0 +1,11 @@
+"""How Alembic reaches the database: through the engine that the store has made."""
+
+from alembic import context
+
+from service.models.tables import METADATA
+
+with context.config.attributes["engine"].connect() as connection:
+    context.configure(connection=connection, target_metadata=METADATA, transactional_ddl=True)
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.commit()

@@ -1,0 +1,60 @@
+"""What outlives the process: changes that are written together or not at all, and rows that are read back."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Put:
+    """A row is to be there with these columns; of one that is there already, the others stay."""
+
+    table: str
+    columns: Row
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The rows with these columns are to be gone."""
+
+    table: str
+    where: Row = field(default_factory=dict)
+
+
+Change = Put | Drop
+
+
+class Store(Protocol):
+    """Where changes are written; `durable` says whether they outlive the process."""
+
+    durable: bool
+
+    def write(self, *changes: Change) -> None:
+        """Write all of the changes or none; when it returns they are on the disk.
+
+        Raises:
+            InsufficientStorage, StorageUnavailable: when nothing was written.
+        """
+
+    def rows(self, table: str, *columns: str, **where: Any) -> Iterator[Row]:
+        """Some columns of the rows with these values, in the order of their keys."""
+
+    def close(self) -> None:
+        """Let go of the database."""
+
+
+class MemoryOnly:
+    """Keeps nothing: what is not in memory is gone."""
+
+    durable = False
+
+    def write(self, *changes: Change) -> None:
+        pass
+
+    def rows(self, table: str, *columns: str, **where: Any) -> Iterator[Row]:
+        return iter(())
+
+    def close(self) -> None:
+        pass

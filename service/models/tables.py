@@ -1,0 +1,73 @@
+"""The tables of the database. Tensors are safetensors; ids sort in the order in which things were made."""
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBinary, MetaData, Table, Text
+
+# The newest migration: a database at an older one is brought here, one at a newer one is refused.
+REVISION = "0001"
+
+METADATA = MetaData()
+
+# One row: how many transactions there have been, by which it is known whether the last one took place.
+PROGRESS = Table("progress", METADATA, Column("id", Integer, primary_key=True), Column("writes", BigInteger))
+
+Table(
+    "bases",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("nbytes", BigInteger, nullable=False),
+    Column("tensors", LargeBinary, nullable=False),
+)
+Table(
+    "models",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("base_id", Text, ForeignKey("bases.id"), nullable=False),
+    Column("facts", Text, nullable=False),
+)
+# Apart from the models, so that a start reads no weights.
+Table(
+    "adapters",
+    METADATA,
+    Column("model_id", Text, ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
+    Column("tensors", LargeBinary, nullable=False),
+)
+# Rows that came with a request; several jobs may learn from them.
+Table("given", METADATA, Column("id", Text, primary_key=True), Column("tensors", LargeBinary, nullable=False))
+Table(
+    "jobs",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("model_id", Text, nullable=False),
+    Column("given_id", Text, ForeignKey("given.id")),
+    Column("ended", Boolean, nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("curves", LargeBinary, nullable=False),
+)
+# Where a job stands that has not ended, and where one stopped that may be continued.
+Table(
+    "states",
+    METADATA,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("facts", Text, nullable=False),
+    Column("tensors", LargeBinary, nullable=False),
+)
+Table("datasets", METADATA, Column("id", Text, primary_key=True), Column("facts", Text, nullable=False))
+# Each upload, in order: its rows where they are kept, and its moments where there are some.
+Table(
+    "uploads",
+    METADATA,
+    Column("dataset_id", Text, ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("facts", Text, nullable=False),
+    Column("tensors", LargeBinary, nullable=False),
+)
+Table("sweeps", METADATA, Column("id", Text, primary_key=True), Column("facts", Text, nullable=False))
+# What was answered under an Idempotency-Key.
+Table(
+    "replies",
+    METADATA,
+    Column("key", Text, primary_key=True),
+    Column("created_at", Text, nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)

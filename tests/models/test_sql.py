@@ -1,0 +1,190 @@
+"""The store in a database: all or nothing, on the disk, and for one server at a time."""
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, inspect
+
+from service.errors import InsufficientStorage, StorageUnavailable, StoreRefused
+from service.models.sql import SqlStore
+from service.models.store import Drop, MemoryOnly, Put
+from service.models.tables import METADATA, REVISION
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lora.db"
+
+
+def opened(path: Path) -> SqlStore:
+    return SqlStore(f"sqlite:///{path}")
+
+
+def sweep(number: int, facts: str = "{}") -> Put:
+    return Put("sweeps", {"id": f"swp_{number}", "facts": facts})
+
+
+def kept(store: SqlStore) -> list[tuple[str, str]]:
+    return [(row["id"], row["facts"]) for row in store.rows("sweeps", "id", "facts")]
+
+
+def test_what_was_written_is_there_after_a_restart(path):
+    store = opened(path)
+    store.write(sweep(2), sweep(1))
+    store.write(sweep(2, "[]"), Put("bases", {"id": "base_1", "nbytes": 3, "tensors": b"\x00\xff"}))
+    store.close()
+    again = opened(path)
+    assert kept(again) == [("swp_1", "{}"), ("swp_2", "[]")]
+    assert list(again.rows("bases", "tensors", id="base_1")) == [{"tensors": b"\x00\xff"}]
+    again.write(Drop("sweeps", {"id": "swp_1"}))
+    assert kept(again) == [("swp_2", "[]")]
+    again.close()
+
+
+def test_a_put_leaves_the_columns_that_it_does_not_name(path):
+    store = opened(path)
+    store.write(Put("bases", {"id": "b", "nbytes": 3, "tensors": b"x"}))
+    store.write(Put("bases", {"id": "b", "nbytes": 4, "tensors": b"x"}))
+    assert list(store.rows("bases", "nbytes", "tensors")) == [{"nbytes": 4, "tensors": b"x"}]
+    store.close()
+
+
+def test_changes_are_written_together_or_not_at_all(path):
+    store = opened(path)
+    with pytest.raises(StorageUnavailable):
+        store.write(sweep(1), Put("adapters", {"model_id": "no such model", "tensors": b""}))
+    assert kept(store) == []
+    store.write(sweep(2))
+    assert kept(store) == [("swp_2", "{}")]
+    store.close()
+
+
+def test_writes_are_synced_to_the_disk(path):
+    store = opened(path)
+    with store._engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    store.close()
+
+
+def test_a_locked_database_takes_no_write_and_then_does(path, monkeypatch):
+    monkeypatch.setattr("service.models.sql.SQLITE_PRAGMAS", ("journal_mode=WAL", "busy_timeout=50"))
+    store = opened(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageUnavailable, match="locked") as refused:
+        store.write(sweep(1))
+    assert refused.value.retryable
+    other.execute("ROLLBACK")
+    other.close()
+    store.write(sweep(1))
+    assert kept(store) == [("swp_1", "{}")]
+    store.close()
+
+
+def test_a_full_disk_is_said_and_leaves_the_old_state(path):
+    store = opened(path)
+    with store._engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+    # The limit is the connection's own, and the pool has only this one.
+    with store._engine.connect() as connection:
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 2}")
+    with pytest.raises(InsufficientStorage, match="disk is full"):
+        store.write(Put("bases", {"id": "b", "nbytes": 1, "tensors": bytes(10**6)}))
+    assert list(store.rows("bases", "id")) == []
+    store.write(sweep(1))
+    store.close()
+
+
+def test_a_second_server_on_one_file_is_refused(path):
+    store = opened(path)
+    code = f"from service.models.sql import SqlStore; SqlStore('sqlite:///{path}')"
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"another server uses the database {path}" in second.stderr
+    store.close()
+    opened(path).close()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("nonsense", "is no URL of a database"),
+        ("mysql://x/y", "mysql is not known here"),
+        ("sqlite://", "keeps nothing"),
+        ("sqlite:///:memory:", "keeps nothing"),
+        ("sqlite:////no/such/folder/lora.db", "No such file or directory"),
+    ],
+)
+def test_what_is_no_usable_database_is_refused_in_one_sentence(url, says):
+    with pytest.raises(StoreRefused, match=says):
+        SqlStore(url)
+
+
+def test_a_damaged_file_is_refused_and_left_as_it_is(path):
+    path.write_bytes(b"this is no database" * 1_000)
+    before = path.read_bytes()
+    with pytest.raises(StoreRefused, match="file is not a database"):
+        opened(path)
+    assert path.read_bytes() == before
+    with pytest.raises(StoreRefused, match="file is not a database"):  # and nothing holds it
+        opened(path)
+
+
+def test_a_newer_database_is_refused_and_left_as_it_is(path):
+    opened(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(StoreRefused, match="revision 9999, which this version does not know"):
+        opened(path)
+
+
+def test_the_migrations_make_the_tables_that_the_code_knows(path):
+    opened(path).close()
+    made = inspect(create_engine(f"sqlite:///{path}"))
+    assert set(made.get_table_names()) == {*METADATA.tables, "alembic_version"}
+    for name, table in METADATA.tables.items():
+        columns = {column["name"]: (str(column["type"]), column["nullable"]) for column in made.get_columns(name)}
+        assert columns == {column.name: (str(column.type.compile(made.dialect)), column.nullable) for column in table.c}
+    script = Config()
+    script.set_main_option("script_location", "service/models/migrations")
+    assert ScriptDirectory.from_config(script).get_heads() == [REVISION]
+
+
+def test_a_database_that_is_up_to_date_is_opened_without_the_library_of_migrations(path):
+    opened(path).close()
+    code = f"import sys; from service.models.sql import SqlStore; SqlStore('sqlite:///{path}').close(); "
+    code += "print('alembic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_transaction_whose_end_was_not_told_is_looked_up(path, monkeypatch):
+    store = opened(path)
+    broken = []
+
+    def breaks_after(self, connection):
+        commit(self, connection)
+        if not broken:
+            broken.append(True)
+            raise sqlite3.OperationalError("disk I/O error")
+
+    dialect = type(store._engine.dialect)
+    commit = dialect.do_commit
+    monkeypatch.setattr(dialect, "do_commit", breaks_after)
+    store.write(sweep(1))
+    assert broken
+    assert kept(store) == [("swp_1", "{}")]
+    store.close()
+
+
+def test_memory_alone_keeps_nothing():
+    store = MemoryOnly()
+    store.write(sweep(1))
+    assert list(store.rows("sweeps", "id")) == []
+    assert not store.durable
+    store.close()
