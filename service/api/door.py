@@ -34,7 +34,7 @@ class Door:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id, method = _request_id(dict(scope["headers"]).get(b"x-request-id", b"")), scope["method"]
+        request_id, method = request_id_of(dict(scope["headers"]).get(b"x-request-id", b"")), scope["method"]
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "head": method == "HEAD"}
         status, route = 0, ""
 
@@ -74,7 +74,7 @@ class Door:
             self.metrics.answered(route, _counted(method), status, time.perf_counter() - started)
 
 
-def _request_id(given: bytes) -> str:
+def request_id_of(given: bytes) -> str:
     """The client's own id where it is short and plain, else a new one."""
     return given.decode() if given and REQUEST_ID.fullmatch(given) else f"{BORN}{next(_numbers):08x}"
 

@@ -2,26 +2,32 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from service.api import problems
+from service.api.door import request_id_of
+from service.errors import HeadersTooLarge, ServiceError, Unreadable, UriTooLong
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_URL_BYTES = 8 * 1024
 MAX_CHUNKS = 65_536
 LARGE_BYTES = 16 * 1024
 MAX_HELD = 4
+FRAMING = (b"content-length", b"transfer-encoding")
 
 
-class Refused(Exception):
-    """Stops the parser; the status says what was too much."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
+NO_REQUEST = Unreadable("what came is no request of HTTP/1.1, so the connection is closed")
+LONG_HEAD = HeadersTooLarge(f"the request line and headers may have {MAX_HEAD_BYTES} bytes", limit=MAX_HEAD_BYTES)
+LONG_URL = UriTooLong(f"the URL may have {MAX_URL_BYTES} bytes", limit=MAX_URL_BYTES)
+MANY_CHUNKS = Unreadable(f"the body may have {MAX_CHUNKS} chunks; send longer ones", limit=MAX_CHUNKS)
 
 
 class Joined:
@@ -51,70 +57,121 @@ class Joined:
         return getattr(self._transport, name)
 
     def _flush(self) -> None:
-        if self._held:
-            self._transport.writelines(self._held)
-            self._held = []
+        held, self._held = self._held, []
+        if held and not self._transport.is_closing():
+            self._transport.writelines(held)
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, which by itself would keep a head of any size in memory, and write an answer in two parts."""
+    """uvicorn's HTTP/1.1, with bounds on the head, and answers that are written in one part.
+
+    Upgrades are ignored, as RFC 9110, 7.8, lets a server do: of a request that offers one, such as Java's client and
+    `curl --http2` make, uvicorn would drop the body. And when a connection is lost, the request that runs is told, not
+    the last one that was read.
+    """
 
     _in_head = True
     _head_bytes = 0  # of the parts that the parser has passed on
     _read_bytes = 0  # of the reads since the one in which the head began, which the parser may still hold
     _chunks = 0
-    _refusal = 400
+    _refusal: ServiceError = NO_REQUEST
+    _offered = False  # an upgrade, by the request that is read
+    _resuming = False
+    _data = b""  # what came last
+    _running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
     def data_received(self, data: bytes) -> None:
-        began_before = self._in_head
+        began_before, self._data = self._in_head, data
         super().data_received(data)
         if began_before and self._in_head and not self.transport.is_closing():
             self._read_bytes += len(data)
             if self._read_bytes > MAX_HEAD_BYTES:
-                self._refuse(431)
+                self._refuse(LONG_HEAD)
 
     def on_message_begin(self) -> None:
+        if self._resuming:
+            return
         super().on_message_begin()
+        self._offered = False
         self._in_head, self._head_bytes, self._read_bytes, self._chunks = True, 0, 0, 0
 
     def on_url(self, url: bytes) -> None:
+        if self._resuming:
+            return
         super().on_url(url)
         self._head_bytes += len(url)
         if len(self.url) > MAX_URL_BYTES:
-            self._stop(414)
+            self._stop(LONG_URL)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        if self._resuming:
+            return
+        if self._in_head:  # what comes behind a body is no header (RFC 9110, 6.5)
+            super().on_header(name, value)
         self._head_bytes += len(name) + len(value) + len(": \r\n")
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._stop(431)
+            self._stop(LONG_HEAD)
 
     def on_headers_complete(self) -> None:
+        if self._resuming:
+            return
         super().on_headers_complete()
         self._in_head = False
+        self._offered = self.parser.should_upgrade() and self.scope["method"] != "CONNECT"
+
+    def on_message_complete(self) -> None:
+        if not self._offered:  # else the parser leaves out the body
+            super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Go on after a head that offers an upgrade: a fresh parser is told how the body comes, and reads it."""
+        if not self._offered:
+            return
+        end = sys.exc_info()[1]
+        assert isinstance(end, httptools.HttpParserUpgrade), "uvicorn calls this where it is caught"
+        framing = [(name, value) for name, value in self.headers if name in FRAMING]
+        head = b"".join(b"%b: %b\r\n" % field for field in framing)
+        self.parser = httptools.HttpRequestParser(self)
+        self._offered, self._resuming = False, True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % head)
+        self._resuming = False
+        super().data_received(self._data[end.args[0] :])
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_chunk_header(self) -> None:
         """Count: a chunk costs more than the one byte it may hold."""
         self._chunks += 1
         if self._chunks > MAX_CHUNKS:
-            self._stop(400)
+            self._stop(MANY_CHUNKS)
 
     def send_400_response(self, msg: str) -> None:
-        """What uvicorn answers to a request it cannot read, with the status that fits."""
-        if self._refusal == 400:
-            super().send_400_response(msg)
-        else:
-            self._refuse(self._refusal)
+        """What is answered to a request that cannot be read."""
+        self._refuse(self._refusal)
 
-    def _stop(self, status: int) -> None:
-        self._refusal = status
-        raise Refused(status)
+    def _stop(self, refusal: ServiceError) -> None:
+        self._refusal = refusal
+        raise ValueError(refusal.detail)  # which stops the parser
 
-    def _refuse(self, status: int) -> None:
-        self.transport.write(STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n")
+    def _refuse(self, refusal: ServiceError) -> None:
+        request_id = request_id_of(b"")
+        content = problems.body_of(refusal, instance="", request_id=request_id)
+        head = (
+            f"content-type: {problems.MEDIA_TYPE}\r\ncontent-length: {len(content)}\r\n"
+            f"x-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(STATUS_LINE[problems.status_of(type(refusal))] + head.encode() + content)
         self.transport.close()
 
 

@@ -4,9 +4,22 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from service.api.sse import MEDIA_TYPE
 from service.errors import TemporaryReducedCapacity
+
+
+class Counted(StreamingResponse):
+    """A stream that is counted for as long as it is sent, however that ends."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope["app"].state
+        state.streams += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            state.streams -= 1
 
 
 def stream(request: Request, max_streams: int, frames: AsyncIterator[bytes]) -> Response:
@@ -23,15 +36,7 @@ def stream(request: Request, max_streams: int, frames: AsyncIterator[bytes]) -> 
             limit=max_streams,
         )
 
-    async def counted() -> AsyncIterator[bytes]:
-        state.streams += 1
-        try:
-            async for frame in frames:
-                yield frame
-        finally:
-            state.streams -= 1
-
     headers = {"Cache-Control": "no-store"}
     if request.state.head:  # its answer has no body, so it would never end
         return Response(media_type=MEDIA_TYPE, headers=headers)
-    return StreamingResponse(counted(), media_type=MEDIA_TYPE, headers=headers)
+    return Counted(frames, media_type=MEDIA_TYPE, headers=headers)

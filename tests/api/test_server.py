@@ -1,7 +1,9 @@
 """The server at its socket: what it does with bytes that are no request, and how it ends."""
 
+import json
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +13,7 @@ import httpx
 import pytest
 
 from service.api.server import MAX_HEAD_BYTES
-from tests.running import DEADLINE_SECONDS, Service, as_process, children, gone, until
+from tests.running import DEADLINE_SECONDS, Service, as_process, children, gone, in_thread, until
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = b"POST /models HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -92,6 +94,50 @@ def test_65_536_chunks_are_read(service: Service) -> None:
     assert answer.startswith(b"HTTP/1.1 422")
 
 
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_upgrade_that_is_offered_is_ignored_and_the_body_read(service: Service, apart: bool) -> None:
+    model = service.engine.create(in_features=2, out_features=3, rank=1)
+    head = b"POST /models/%b/forward HTTP/1.1\r\nContent-Type: application/json\r\n%b" % (model.id.encode(), UPGRADE)
+    body = b'{"inputs": [[1, 2], [3, 4]]}'
+    for framed in (
+        [head + b"Content-Length: %d\r\n\r\n" % len(body), body],
+        [head + b"Transfer-Encoding: chunked\r\n\r\n", b"1c\r\n", body, b"\r\n0\r\n\r\n"],
+    ):
+        last = GET + b"Connection: close\r\n\r\n"
+        parts = [*framed, last] if apart else [b"".join([*framed, last])]
+        answers = exchange(service, *parts)
+        assert b'"shape":[2,3]' in answers
+        assert answers.endswith(b'{"status":"ok"}')
+    assert exchange(service, GET + UPGRADE + b"\r\n" + GET + b"Connection: close\r\n\r\n").count(b" 200 ") == 2
+
+
+def test_what_stands_behind_a_body_is_no_header(service: Service) -> None:
+    model = service.engine.create(in_features=2, out_features=3, rank=1)
+    head = b"POST /models/%b/forward HTTP/1.1\r\nConnection: close\r\n" % model.id.encode()
+    body = b'Transfer-Encoding: chunked\r\n\r\n12\r\n{"inputs": [1, 2]}\r\n0\r\nContent-Type: application/json\r\n\r\n'
+    assert exchange(service, head + body).startswith(b"HTTP/1.1 415")
+
+
+@pytest.mark.parametrize(
+    ("request_", "slug"),
+    [
+        (b"GARBAGE\r\n\r\n", "unreadable"),
+        (b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\n\r\n", "uri-too-long"),
+        (GET + b"X: " + b"a" * 20_000 + b"\r\n\r\n", "headers-too-large"),
+    ],
+)
+def test_what_cannot_be_read_is_a_problem_as_every_other_error(service: Service, request_: bytes, slug: str) -> None:
+    head, _, body = exchange(service, request_).partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head
+    problem = json.loads(body)
+    assert problem["type"] == f"/problems/{slug}"
+    assert f"x-request-id: {problem['request_id']}".encode() in head
+    assert service.http.get(problem["type"]).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/livez", "/models", "/jobs", "/limits", "/docs", "/openapi.json", "/events"])
 def test_head_answers_as_get_does_without_a_body(service: Service, path: str) -> None:
     with service.http.stream("GET", path) as answer:
@@ -113,6 +159,38 @@ def test_clients_that_leave_are_no_errors(service: Service, capfd: pytest.Captur
             connection.sendall(b"POST /models HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     assert service.http.get("/livez").status_code == 200
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_client_that_resets_before_it_is_answered_is_no_error(
+    service: Service, capfd: pytest.CaptureFixture[str]
+) -> None:
+    port = int(service.url.rpartition(":")[2])
+    model = service.engine.create(in_features=64, out_features=10)
+    body = b'{"inputs": [%b]}' % b",".join([b"0"] * 64)
+    forward = b"POST /models/%b/forward HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    for _ in range(100):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(3 * (forward % (model.id.encode(), len(body), body)))
+    assert service.http.get("/livez").status_code == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_stream_ends_with_its_client_though_another_request_came_behind_it() -> None:
+    with in_thread(sse_streams=1) as service:
+        port = int(service.url.rpartition(":")[2])
+
+        def opens() -> bool:
+            with service.http.stream("GET", "/events") as answer:
+                return answer.status_code == 200
+
+        for _ in range(3):
+            until(opens)
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n" + GET + b"\r\n")
+                connection.settimeout(DEADLINE_SECONDS)
+                assert connection.recv(100).startswith(b"HTTP/1.1")
+        until(opens)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
