@@ -7,6 +7,7 @@ from typing import Any
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from service.codecs.by_type import CODECS
 from service.codecs.codec import Codec
@@ -45,7 +46,13 @@ def accepted(request: Request, offered: list[str]) -> str:
     Raises:
         NotAcceptable: when it takes none of them.
     """
-    return _preferred(request.headers.get("accept", "*/*"), offered)
+    return _preferred(accept_of(request.scope), offered)
+
+
+def accept_of(scope: Scope) -> str:
+    """What a request accepts, however many headers say so (RFC 9110, 5.3); everything where none does."""
+    given = [value for name, value in scope["headers"] if name == b"accept"]
+    return b",".join(given).decode("latin-1") if given else "*/*"
 
 
 def _preferred(header: str, offered: list[str]) -> str:

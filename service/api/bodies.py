@@ -48,7 +48,7 @@ async def received(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: 
         raise UnsupportedEncoding(f"the Content-Encoding is {encoding[:40]}; send the body as it is")
     claimed = headers.get(b"content-length", b"0").decode("latin-1")
     if claimed.isdecimal() and int(claimed) > max_bytes:
-        raise _too_large(claimed[:20], max_bytes)
+        raise too_large(claimed[:20], max_bytes)
     body = bytearray()
     while True:
         message = await receive()
@@ -56,7 +56,7 @@ async def received(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: 
             raise ClientDisconnect
         piece: bytes = message.get("body", b"")
         if len(body) + len(piece) > max_bytes:
-            raise _too_large(f"more than {max_bytes}", max_bytes)
+            raise too_large(f"more than {max_bytes}", max_bytes)
         if not message.get("more_body", False):
             return body + piece if body else piece  # most bodies come in one piece, which is not copied
         body += piece
@@ -103,5 +103,6 @@ def codec_in(content_type: str) -> Codec:
     return CODECS[given]
 
 
-def _too_large(size: str, max_bytes: int) -> TooLarge:
+def too_large(size: str, max_bytes: int) -> TooLarge:
+    """What is said of a body, or a part of one, that has too many bytes."""
     return TooLarge(f"the body has {size} bytes; at most {max_bytes} are read", limit=max_bytes)

@@ -42,7 +42,9 @@ DatasetIdPath = Annotated[
 ]
 JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="the job's id", examples=[fields.A_JOB_ID])]
 
+# Forwards do not wait behind the creation of a large layer, or an upload.
 _threads = ThreadPoolExecutor(max_workers=max(2, usable_cores()), thread_name_prefix="lora-api")
+_forward_threads = ThreadPoolExecutor(max_workers=max(2, usable_cores()), thread_name_prefix="lora-forward")
 
 
 async def off_loop(cost: int, work: Callable[[], T]) -> T:
@@ -54,12 +56,15 @@ async def off_loop(cost: int, work: Callable[[], T]) -> T:
 
 async def in_thread(work: Callable[[], T]) -> T:
     """The work's result, from a thread: for what may have to wait."""
-    return await asyncio.wrap_future(begun_in_thread(work))
+    return await asyncio.wrap_future(_threads.submit(work))
 
 
-def begun_in_thread(work: Callable[[], T]) -> Future[T]:
-    """The work, handed to a thread."""
-    return _threads.submit(work)
+async def soon(work: Callable[[], T], seconds: float, receive: Receive) -> T:
+    """The result of a forward's work in a thread, as `awaited`; what it holds is let go when nobody waits for it."""
+    held = [work]
+    future = _forward_threads.submit(lambda: held.pop()())
+    future.add_done_callback(lambda _: held.clear())
+    return await awaited(future, seconds, receive)
 
 
 async def awaited(future: Future[T], seconds: float, receive: Receive) -> T:

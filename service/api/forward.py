@@ -4,16 +4,14 @@ The router has an entry for it all the same, so that `/openapi.json` describes i
 """
 
 import re
-from collections.abc import Callable
-from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from service.api import problems
-from service.api.accept import codec_out
+from service.api.accept import accept_of, codec_out
 from service.api.bodies import MIB, codec_in, received
-from service.api.deps import awaited, begun_in_thread
+from service.api.deps import awaited, soon
 from service.codecs.codec import Answer, Array, Codec
 from service.codecs.json import JSON
 from service.engine import Engine
@@ -30,8 +28,6 @@ ROUTE = "/models/{model_id}/forward"
 QUICK_BYTES = 2**19
 SPOT_BYTES = 2**15
 SPOT_OUTPUTS = 2**14
-
-T = TypeVar("T")
 
 Reply = tuple[int, list[tuple[bytes, bytes]], bytes]  # status, headers, body
 
@@ -66,21 +62,18 @@ class Forward:
         find, model_id, headers = self._engine.registry.get, scope["path_params"]["model_id"], dict(scope["headers"])
         find(model_id)  # before anything is read
         reader = codec_in(headers.get(b"content-type", b"").decode("latin-1"))
-        writer = codec_out(headers.get(b"accept", b"*/*").decode("latin-1"), reader)
+        writer = codec_out(accept_of(scope), reader)
         body = await received(headers, receive, self._json_bytes if reader is JSON else self._binary_bytes)
         model = find(model_id)
         x = quickly(reader, body, model.spec.in_features)
         if x is None:
-            x = await self._in_thread(lambda: reader.decode(body, model.spec.in_features), receive)
+            x = await soon(lambda: reader.decode(body, model.spec.in_features), self._wait_seconds, receive)
         answer = await run(self._engine.forwards, model, x, self._wait_seconds, receive)
         if answer.outputs.size <= SPOT_OUTPUTS:
             content = writer.encode(answer)
         else:
-            content = await self._in_thread(lambda: writer.encode(answer), receive)
+            content = await soon(lambda: writer.encode(answer), self._wait_seconds, receive)
         return answer.model_version, writer.media_type, content
-
-    async def _in_thread(self, work: Callable[[], T], receive: Receive) -> T:
-        return await awaited(begun_in_thread(work), self._wait_seconds, receive)
 
 
 async def run(forwards: Forwards, model: Model, x: Array, wait_seconds: float, receive: Receive) -> Answer:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
+from itertools import accumulate
+from operator import mul
 from typing import NamedTuple
 
 import numpy as np
@@ -53,11 +54,16 @@ def fits(x: NDArray[np.generic], in_features: int, name: str = "inputs") -> Arra
     if x.ndim == 0 or x.shape[-1] != in_features:
         detail = f"{name} has shape {list(x.shape)}; its last dimension must be in_features = {in_features}"
         raise ShapeMismatch(detail, fault(detail, name))
-    if x.size == 0 and prod(max(1, length) for length in x.shape[:-1]) > MAX_ELEMENTS:
+    if x.size == 0 and lists(x.shape) > MAX_LISTS:
         # Empty rows take no bytes here, but brackets in JSON.
-        detail = f"{name} has shape {list(x.shape)}; an empty tensor may have at most {MAX_ELEMENTS} rows"
-        raise LimitExceeded(detail, fault(detail, name), limit=MAX_ELEMENTS)
+        detail = f"{name} has shape {list(x.shape)}; an empty tensor may have at most {MAX_LISTS} lists"
+        raise LimitExceeded(detail, fault(detail, name), limit=MAX_LISTS)
     return finite(x, name)
+
+
+def lists(shape: Sequence[int]) -> int:
+    """How many lists a tensor of this shape is in JSON: itself, its rows, and whatever is between."""
+    return sum(accumulate(shape[:-1], mul, initial=1))
 
 
 def finite(x: NDArray[np.generic], name: str) -> Array:

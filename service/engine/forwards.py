@@ -37,7 +37,7 @@ class Forwards:
 
     def on_the_spot(self, model: Model, x: Array) -> bool:
         """Whether a forward is done sooner than a thread could begin with it."""
-        return x.size * model.spec.out_features <= SPOT
+        return max(x.size, model.spec.in_features) * model.spec.out_features <= SPOT
 
     def run(self, model: Model, x: Array) -> Answer:
         """The model's outputs (…, out) for inputs (…, in).
@@ -87,9 +87,13 @@ class Forwards:
         except CapacityExhausted as full:  # others' rows go soon
             detail = f"there is no memory for this forward now, so try again: {full.detail}"
             raise TemporaryReducedCapacity(detail, reason="no-memory", **full.facts) from None
-        outputs = self.batcher.submit(
-            model.base.id, model.maps, x.reshape(rows, x.shape[-1]), time.monotonic() + wait_seconds
-        )
+        try:
+            outputs = self.batcher.submit(
+                model.base.id, model.maps, x.reshape(rows, x.shape[-1]), time.monotonic() + wait_seconds
+            )
+        except BaseException:
+            self._budget.give(held)
+            raise
         outputs.add_done_callback(lambda _: self._budget.give(held))
         return outputs
 

@@ -71,8 +71,7 @@ class Maps:
         """The same map with the adapter in a weight of its own: one product where there were three."""
         if self.down is None:
             return self
-        change = self.down @ self.up
-        change *= self.scaling
+        change = (self.down * self.scaling) @ self.up
         change += self.weight
         return Maps(change, self.bias)
 

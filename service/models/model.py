@@ -97,7 +97,9 @@ class Model:
 
     def noted(self, at: datetime, **notes: Any) -> "Model":
         """This model under another name or with other metadata."""
-        return replace(self, updated_at=at, **notes)
+        noted = replace(self, updated_at=at, **notes)
+        noted.__dict__["maps"] = self.maps  # the same tensors, so whatever is kept for these maps still serves
+        return noted
 
     def published(self, at: datetime, adapter: dict[str, Tensor], loss: float) -> "Model":
         """The next version, with newly trained weights."""

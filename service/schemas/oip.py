@@ -3,14 +3,33 @@
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Len
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from service.codecs.codec import MAX_DIMENSIONS
 from service.schemas.fields import NESTED_NUMBERS, Text
 from service.schemas.requests import Request
 
-Parameters = dict[str, bool | int | float | str]
 Datatype = Literal["FP16", "FP32", "FP64"]
+
+
+class InputParameters(Request):
+    """How the input comes; shared memory is no way to reach this server."""
+
+    binary_data_size: Annotated[int, Ge(0)] | None = None
+
+
+class OutputParameters(Request):
+    """How the output is wanted."""
+
+    binary_data: bool | None = None
+
+
+class InferParameters(BaseModel):
+    """How all outputs are wanted, and whatever else clients send along."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    binary_data_output: bool = False
 
 
 class InferInput(Request):
@@ -19,7 +38,7 @@ class InferInput(Request):
     name: Text
     shape: Annotated[list[Annotated[int, Ge(0), Le(2**31)]], Len(1, MAX_DIMENSIONS)]
     datatype: Datatype
-    parameters: Parameters = Field(default_factory=dict)
+    parameters: InputParameters = InputParameters()
     data: Annotated[Any, WithJsonSchema(NESTED_NUMBERS)] = None
 
 
@@ -27,22 +46,22 @@ class InferOutput(Request):
     """The one output tensor, where it is asked for by name; `binary_data` wants it as bytes."""
 
     name: Literal["outputs"]
-    parameters: Parameters = Field(default_factory=dict)
+    parameters: OutputParameters = OutputParameters()
 
 
 class InferRequest(Request):
     """Inputs of shape (…, in_features)."""
 
     id: Text | None = None
-    parameters: Parameters = Field(default_factory=dict, description="binary_data_output wants outputs as bytes")
+    parameters: InferParameters = InferParameters()
     inputs: Annotated[list[InferInput], Len(1, 1)]
-    outputs: Annotated[list[InferOutput], Len(1, 1)] | None = None
+    outputs: Annotated[list[InferOutput], Len(0, 1)] | None = None
 
     @property
     def binary(self) -> bool:
         """Whether the outputs are wanted as bytes."""
-        default = self.parameters.get("binary_data_output", False)
-        return bool(self.outputs[0].parameters.get("binary_data", default) if self.outputs else default)
+        own = self.outputs[0].parameters.binary_data if self.outputs else None
+        return self.parameters.binary_data_output if own is None else own
 
 
 class TensorMetadata(BaseModel):

@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from math import inf
 
+import numpy as np
+
 from service.errors import Draining, TemporaryReducedCapacity
 from service.lora.grouped import Maps
 from service.serving.passes import Rows, one_pass
@@ -16,16 +18,33 @@ from service.serving.window import Window
 
 @dataclass(eq=False, slots=True)
 class _Request:
+    base: Hashable
     maps: Maps
     x: Rows
     until: float
     at: float
     answer: "Future[Rows]" = field(default_factory=Future)
+    done: int = 0  # rows, where there are more than one pass may have
+    y: Rows | None = None
 
     @property
-    def nbytes(self) -> int:
-        """What its rows and their outputs take."""
-        return self.x.nbytes + len(self.x) * int(self.maps.weight.shape[1]) * self.x.itemsize
+    def rows(self) -> int:
+        """How many are still to be computed."""
+        return len(self.x) - self.done
+
+    def most(self, window: Window) -> int:
+        """How many rows a pass over its layer may have."""
+        return window.most_rows(*self.maps.weight.shape)
+
+    def took(self, outputs: Rows) -> Rows | None:
+        """All outputs, where these were the last that were missing."""
+        if len(outputs) == len(self.x):
+            return outputs
+        if self.y is None:
+            self.y = np.empty((len(self.x), outputs.shape[1]), outputs.dtype)
+        self.y[self.done : self.done + len(outputs)] = outputs
+        self.done += len(outputs)
+        return None if self.rows else self.y
 
 
 class Batcher:
@@ -54,16 +73,18 @@ class Batcher:
 
         The future raises TemporaryReducedCapacity when it has not begun by then, and Draining after `close`.
         """
-        request = _Request(maps, x, until, self._clock())
+        request = _Request(base, maps, x, until, self._clock())
         with self._changed:
             if self._closed:
                 request.answer.set_exception(_closed())
                 return request.answer
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="lora-forward", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="lora-forward", daemon=True)
+                thread.start()  # where there can be no more threads, the next request tries again
+                self._thread = thread
             self._waiting.setdefault(base, deque()).append(request)
             self._changed.notify()
+        request.answer.add_done_callback(lambda answer: self._left(request) if answer.cancelled() else None)
         return request.answer
 
     def close(self) -> None:
@@ -78,40 +99,57 @@ class Batcher:
         while batch := self._gathered():
             begun = [request for request in batch if self._begins(request)]
             if begun:
+                new = sum(not request.done for request in begun)
                 self._answer(begun)
                 self.batches += 1
-                self.requests += len(begun)
+                self.requests += new
             self._last, self._ended = len(batch), self._clock()
             del batch, begun  # while this waits for more, nobody else holds the tensors
         with self._changed:
             for request in (request for line in self._waiting.values() for request in line):
-                if request.answer.set_running_or_notify_cancel():
+                if request.done or request.answer.set_running_or_notify_cancel():
                     request.answer.set_exception(_closed())
             self._waiting.clear()
 
     def _gathered(self) -> list[_Request]:
         """The next batch, when its window has closed; nothing when there is to be none."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if self._closed:
-                return []
-            base, line = next(iter(self._waiting.items()))
-            expected = self.window.expected(self._last, self._ended, self._clock())
-            while not self._closed and (left := self._seconds_left(line, expected)) > 0:
-                self._changed.wait(left)
+            line: deque[_Request] = deque()
+            while not line:  # or all who waited in it have left
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if self._closed:
+                    return []
+                base, line = next(iter(self._waiting.items()))
+                expected = self.window.expected(self._last, self._ended, self._clock())
+                while line and not self._closed and (left := self._seconds_left(line, expected)) > 0:
+                    self._changed.wait(left)
             batch = [line.popleft()]
-            rows, nbytes = len(batch[0].x), batch[0].nbytes
-            while line and self.window.holds(rows := rows + len(line[0].x), nbytes := nbytes + line[0].nbytes):
+            rows, most = batch[0].rows, batch[0].most(self.window)
+            while line and (rows := rows + line[0].rows) <= most:
                 batch.append(line.popleft())
             del self._waiting[base]
             if line:  # behind the other bases, which have waited too
                 self._waiting[base] = line
             return batch
 
+    def _left(self, request: _Request) -> None:
+        """Hold the rows of a caller that has left no longer."""
+        with self._changed:
+            line = self._waiting.get(request.base, deque())
+            if request in line:
+                line.remove(request)
+                if not line:
+                    del self._waiting[request.base]
+
+    def _again(self, request: _Request) -> None:
+        """Put a request with more rows than a pass may have behind the other bases, to go on with it."""
+        with self._changed:
+            self._waiting.setdefault(request.base, deque()).appendleft(request)
+
     def _seconds_left(self, line: Sequence[_Request], expected: int) -> float:
         return self.window.seconds_left(
             opened=line[0].at,
-            rows=sum(len(request.x) for request in line),
+            rows=sum(request.rows for request in line),
             requests=len(line),
             expected=expected,
             until=min(request.until for request in line),
@@ -120,6 +158,8 @@ class Batcher:
 
     def _begins(self, request: _Request) -> bool:
         """Whether a request is still to be computed."""
+        if request.done:
+            return True
         if not request.answer.set_running_or_notify_cancel():
             return False
         if self._clock() <= request.until:
@@ -134,7 +174,9 @@ class Batcher:
     def _answer(self, batch: list[_Request]) -> None:
         """Compute a batch; where that fails, each by itself, so that none suffers from another."""
         try:
-            outputs = one_pass([(request.maps, request.x) for request in batch])
+            most = batch[0].most(self.window)
+            outputs = one_pass([(request.maps, request.x[request.done :][:most]) for request in batch])
+            whole = [request.took(y) for request, y in zip(batch, outputs, strict=True)]
         except Exception as error:
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)
@@ -142,8 +184,11 @@ class Batcher:
                 for request in batch:
                     self._answer([request])
         else:
-            for request, y in zip(batch, outputs, strict=True):
-                request.answer.set_result(y)
+            for request, y in zip(batch, whole, strict=True):
+                if y is None:
+                    self._again(request)
+                else:
+                    request.answer.set_result(y)
 
 
 def _closed() -> Draining:

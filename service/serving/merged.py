@@ -4,7 +4,9 @@ import threading
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
-from service.lora.grouped import Maps
+import numpy as np
+
+from service.lora.grouped import Maps, fetched, quietly
 
 ONCE = 1  # a layer that runs once is not worth a merge
 MAX_COUNTED = 2**16
@@ -65,7 +67,9 @@ class Merged:
                 return maps
             self._drop(oldest)
         del self._uses[key]
-        merged = maps.merged()
+        merged: Maps = quietly(maps.merged)
+        if not np.isfinite(fetched(merged.weight)).all():  # though what it computes may be: B A x is, and B A is not
+            return maps
         self._kept[key] = _Kept(maps, merged, nbytes, uses)
         self.used += nbytes
         return merged

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from service.lora.spec import FLOAT32_BYTES
+
 
 @dataclass(frozen=True)
 class Window:
@@ -12,7 +14,8 @@ class Window:
     """
 
     max_rows: int = 1_024
-    max_bytes: int = 2**24
+    max_bytes: int = 2**24  # of the rows and their outputs
+    max_products: int = 2**32  # multiplications: some tenths of a second
     wait_seconds: float = 0.001
 
     def expected(self, last_requests: int, last_ended: float, now: float) -> int:
@@ -32,6 +35,8 @@ class Window:
             return 0.0
         return min(opened + self.wait_seconds, until) - now
 
-    def holds(self, rows: int, nbytes: int) -> bool:
-        """Whether a batch of this size may be computed in one pass."""
-        return rows <= self.max_rows and nbytes <= self.max_bytes
+    def most_rows(self, in_features: int, out_features: int) -> int:
+        """How many rows of a layer one pass may have: others wait for it to end."""
+        by_bytes = self.max_bytes // (FLOAT32_BYTES * (in_features + out_features))
+        by_products = self.max_products // (in_features * out_features)
+        return max(1, min(self.max_rows, by_bytes, by_products))

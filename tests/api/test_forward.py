@@ -185,3 +185,29 @@ def test_while_a_model_trains_every_answer_is_that_of_the_version_it_names(servi
     assert {version for version, _ in answers} == set(range(6))
     for version, y in answers:
         assert_close(y.reshape(5, 4), expected[version])
+
+
+def test_accept_may_come_in_several_headers(http: httpx.Client) -> None:
+    model = http.post("/models", json={"in_features": 2, "out_features": 2, "rank": 1}).json()
+    for accepts in (["application/json", "image/png"], ["image/png", "application/json"]):
+        headers = [("Accept", accept) for accept in accepts]
+        request = httpx.Request(
+            "POST", f"{http.base_url}models/{model['id']}/forward", headers=headers, json={"inputs": []}
+        )
+        assert http.send(request).headers["content-type"] == "application/json"
+
+
+def test_an_empty_tensor_may_not_be_more_lists_than_json_has(http: httpx.Client) -> None:
+    model = http.post("/models", json={"in_features": 6, "out_features": 2, "rank": 1}).json()
+    headers = {"Content-Type": "application/x-npy", "Accept": "application/json"}
+    for shape, status in (((65_535, 0, 6), 200), ((65_536, 0, 6), 422), ((20_000, 1, 1, 1, 0, 6), 422), ((0, 6), 200)):
+        answer = http.post(f"/models/{model['id']}/forward", content=npy(np.zeros(shape, np.float32)), headers=headers)
+        assert answer.status_code == status, shape
+
+
+def test_no_rows_are_no_reason_to_merge_a_large_layer(service: Service) -> None:
+    model = service.engine.create(in_features=1_024, out_features=1_024)
+    for _ in range(3):
+        answer = service.http.post(f"/models/{model.id}/forward", json={"inputs": []})
+        assert answer.json()["shape"] == [0, 1_024]
+    assert service.engine.forwards.merged.of(model.id, model.maps) is model.maps

@@ -177,6 +177,12 @@ def test_a_wrong_tensor_is_a_problem_whose_error_the_protocol_knows(
         assert answer.json()["errors"][0]["pointer"] == at
 
 
+ONE_ROW = (
+    b'{"inputs": [{"name": "a", "shape": [6], "datatype": "FP32", %b"data": [1, 2, 3, 4, 5, 6]}], '
+    b'"outputs": [{"name": "outputs"%b}]}'
+)
+
+
 @pytest.mark.parametrize(
     ("content", "headers", "status"),
     [
@@ -186,6 +192,11 @@ def test_a_wrong_tensor_is_a_problem_whose_error_the_protocol_knows(
         (b"{}", {LENGTH: "x"}, 422),
         (b"{}", {"Content-Type": "text/plain"}, 415),
         (b'{"inputs": [], "outputs": []}', {}, 422),
+        (ONE_ROW % (b"", b"") + b"garbage", {LENGTH: str(len(ONE_ROW % (b"", b"")))}, 422),
+        (ONE_ROW % (b'"parameters": {"shared_memory_region": "a"}, ', b""), {}, 422),
+        (ONE_ROW % (b"", b', "parameters": {"classification": 2}'), {}, 422),
+        (ONE_ROW % (b"", b', "parameters": {"binary_data": "false"}'), {}, 422),
+        (b"{}", {LENGTH: str(2**30)}, 413),
         (
             b'{"inputs": [{"name": "a", "shape": [6], "datatype": "FP32", "data": [1]}], "outputs": [{"name": "b"}]}',
             {},
@@ -199,6 +210,11 @@ def test_a_wrong_request_is_a_problem(
     answer = http.post(f"/v2/models/{model['id']}/infer", content=content, headers=headers)
     assert answer.status_code == status, answer.text
     assert "error" in answer.json()
+
+
+def test_parameters_that_are_for_others_are_let_pass(http: httpx.Client, model: dict) -> None:
+    content = (ONE_ROW % (b"", b"")).replace(b'{"inputs"', b'{"parameters": {"priority": 1, "a": null}, "inputs"')
+    assert http.post(f"/v2/models/{model['id']}/infer", content=content).status_code == 200
 
 
 def test_another_version_than_the_newest_is_not_found(http: httpx.Client, model: dict) -> None:

@@ -1,6 +1,8 @@
 """Forwards that wait for one base share a pass; each is answered as if it had come alone."""
 
+import gc
 import threading
+import weakref
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 
 import numpy as np
@@ -96,7 +98,8 @@ def test_a_batch_has_no_more_rows_than_it_may_and_one_request_may_have_more(batc
     waiting = [batcher.submit("a", maps(0), rows(n)) for n in (3, 1, 2, 9, 1)]
     opened.set()
     wait(waiting, DEADLINE_SECONDS)
-    assert batcher.batches == 1 + 4  # 3 + 1, 2, 9, 1
+    assert batcher.batches == 1 + 5  # 3 + 1, 2, 4 of the 9, 4 of the 9, its last and 1
+    assert batcher.requests == 1 + 5
     assert [len(future.result()) for future in waiting] == [3, 1, 2, 9, 1]
 
 
@@ -121,6 +124,41 @@ def test_a_caller_that_left_is_passed_over(batcher):
     assert batcher.requests == 2
     with pytest.raises(CancelledError):
         gone.result()
+
+
+def test_nothing_of_a_caller_that_left_is_kept(batcher):
+    _, opened = held(batcher)
+    x = rows(1)
+    kept = weakref.ref(x)
+    gone = batcher.submit("a", maps(0), x)
+    gone.cancel()
+    del x, gone
+    gc.collect()
+    assert kept() is None
+    opened.set()
+
+
+def test_a_large_request_lets_those_of_other_bases_pass(batcher):
+    batcher.window = Window(max_rows=4, wait_seconds=0.0)
+    _, opened = held(batcher)
+    ends: list[str] = []
+    large, small = batcher.submit("a", maps(0), rows(40)), batcher.submit("b", maps(1), rows(1))
+    for name, future in (("large", large), ("small", small)):
+        future.add_done_callback(lambda _, name=name: ends.append(name))
+    opened.set()
+    np.testing.assert_allclose(large.result(DEADLINE_SECONDS), maps(0)(rows(40)), rtol=1e-5, atol=1e-6)
+    assert ends == ["small", "large"]
+
+
+def test_a_thread_that_cannot_be_started_is_started_by_the_next(batcher, monkeypatch):
+    def refuses(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuses)
+        with pytest.raises(RuntimeError):
+            batcher.submit("a", maps(0), rows(1))
+    assert len(batcher.submit("a", maps(0), rows(1)).result(DEADLINE_SECONDS)) == 1
 
 
 def test_what_could_not_begin_in_time_is_refused():

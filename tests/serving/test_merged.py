@@ -83,3 +83,11 @@ def test_whatever_happens_answers_are_those_of_the_layer_and_the_bytes_add_up(st
             np.testing.assert_allclose(merged.of(name, layers[name])(x), layers[name](x), rtol=1e-5, atol=1e-5)
         assert merged.used <= 2 * SIZE
         assert merged.used % SIZE == 0
+
+
+def test_maps_whose_product_overflows_are_not_merged():
+    weight = np.zeros((1, 1), np.float32)
+    maps = Maps(weight, None, np.full((1, 1), 1e20, np.float32), np.full((1, 1), 1e20, np.float32))
+    merged = Merged(2**20)
+    assert all(merged.of("a", maps) is maps for _ in range(5))
+    assert merged.used == 0

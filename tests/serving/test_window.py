@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from service.serving.window import Window
 
-WINDOW = Window(max_rows=100, max_bytes=1_000, wait_seconds=0.5)
+WINDOW = Window(max_rows=100, max_bytes=1_000, max_products=5_000, wait_seconds=0.5)
 OPEN = {"opened": 10.0, "rows": 1, "requests": 1, "expected": 4, "until": inf, "now": 10.25}
 
 
@@ -38,6 +38,10 @@ def test_whoever_finds_nobody_else_never_waits(last, ended, pause):
     assert left(requests=1, expected=1) == 0
 
 
-@given(st.integers(1, 200), st.integers(1, 2_000))
-def test_a_batch_is_bounded_in_rows_and_bytes(rows, nbytes):
-    assert WINDOW.holds(rows, nbytes) == (rows <= 100 and nbytes <= 1_000)
+@given(st.integers(1, 65_536), st.integers(1, 65_536))
+def test_a_pass_is_bounded_in_rows_bytes_and_products_but_for_one_row(in_features, out_features):
+    rows = WINDOW.most_rows(in_features, out_features)
+    assert 1 <= rows <= 100
+    for more, fits in ((rows, True), (rows + 1, False)):
+        within = 4 * more * (in_features + out_features) <= 1_000 and more * in_features * out_features <= 5_000
+        assert rows in (1, 100) or within == fits

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from service.api import describe
 from service.api.accept import accepted
 from service.api.bodies import media_type, must_be, read, validated
-from service.api.deps import EngineOf, SettingsOf, awaited, begun_in_thread
+from service.api.deps import EngineOf, SettingsOf, soon
 from service.bounds import cut
 from service.codecs.codec import Answer, Array, fits
 from service.codecs.json import JSON, encode_all, tensor
@@ -72,7 +72,7 @@ async def forward_many(request: Request, engine: EngineOf, settings: SettingsOf)
         names = [name for name, _, _ in items]
         return as_safetensors(names, answers) if wanted == SAFETENSORS.media_type else encode_all(answers)
 
-    content = await awaited(begun_in_thread(work), settings.forward_wait_ms / 1_000, request.receive)
+    content = await soon(work, settings.forward_wait_ms / 1_000, request.receive)
     return Response(content, media_type=wanted)
 
 
@@ -96,7 +96,7 @@ def from_safetensors(body: bytes | bytearray, engine: Engine) -> Items:
     items = []
     for name, x in tensors.items():
         model = found(engine, cut(name.partition("/")[0], 60), f"the tensor {cut(name, 60)}", pointer(cut(name, 60)))
-        items.append((name, model, fits(x, model.spec.in_features, name)))
+        items.append((name, model, fits(x, model.spec.in_features, cut(name, 60))))
     return items
 
 

@@ -1,6 +1,7 @@
 """The Open Inference Protocol v2, so that clients of KServe, Triton and MLServer work here unchanged."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Header, Path
 from starlette.requests import Request
@@ -8,8 +9,8 @@ from starlette.responses import Response
 
 from service import __version__
 from service.api import describe
-from service.api.bodies import media_type, must_be, read, validated
-from service.api.deps import EngineOf, ModelIdPath, SettingsOf, awaited, begun_in_thread
+from service.api.bodies import MIB, media_type, must_be, read, too_large, validated
+from service.api.deps import EngineOf, ModelIdPath, SettingsOf, soon
 from service.api.forward import SPOT_BYTES, SPOT_OUTPUTS, run
 from service.api.replies import reply
 from service.api.routes.system import readyz
@@ -36,6 +37,8 @@ from service.schemas.oip import (
     ServerMetadata,
     TensorMetadata,
 )
+
+T = TypeVar("T")
 
 router = APIRouter(tags=["open inference protocol"])
 
@@ -158,25 +161,19 @@ async def infer(
     """The outputs for inputs of shape (…, in_features), whatever the tensor is called."""
     served(engine, model_id, version)
     must_be(media_type(request) or JSON.media_type, [JSON.media_type, RAW.media_type])
+    if json_length is not None and json_length > settings.json_body_mib * MIB:
+        raise too_large(str(json_length), settings.json_body_mib * MIB)
     body = await read(request, settings.json_body_mib if json_length is None else settings.binary_body_mib)
     wait_seconds = settings.forward_wait_ms / 1_000
     model = served(engine, model_id, version)
 
-    def taken() -> tuple[InferRequest, Array]:
-        return asked(body, json_length, model.spec.in_features)
+    async def done(work: Callable[[], T], quick: bool) -> T:
+        return work() if quick else await soon(work, wait_seconds, request.receive)
 
-    wanted, x = (
-        taken() if len(body) <= SPOT_BYTES else await awaited(begun_in_thread(taken), wait_seconds, request.receive)
-    )
+    wanted, x = await done(lambda: asked(body, json_length, model.spec.in_features), len(body) <= SPOT_BYTES)
     answer = await run(engine.forwards, model, x, wait_seconds, request.receive)
-
-    def told() -> tuple[bytes, int | None]:
-        return oip.encode(answer, wanted.id, binary=wanted.binary)
-
-    content, length = (
-        told()
-        if answer.outputs.size <= SPOT_OUTPUTS
-        else await awaited(begun_in_thread(told), wait_seconds, request.receive)
+    content, length = await done(
+        lambda: oip.encode(answer, wanted.id, binary=wanted.binary), answer.outputs.size <= SPOT_OUTPUTS
     )
     if length is None:
         return Response(content, media_type=JSON.media_type)
@@ -194,18 +191,16 @@ def asked(body: bytes | bytearray, json_length: int | None, in_features: int) ->
         raise Validation(detail, Fault("", detail))
     wanted = validated(body[:json_length], InferRequest)
     (tensor,) = wanted.inputs
-    if "binary_data_size" not in tensor.parameters:
+    rest = memoryview(body)[len(body) if json_length is None else json_length :]
+    size = tensor.parameters.binary_data_size
+    if size is None and not rest:
         return wanted, oip.from_data(tensor.data, tensor.shape, in_features)
-    size, rest = (
-        tensor.parameters["binary_data_size"],
-        memoryview(body)[len(body) if json_length is None else json_length :],
-    )
-    if tensor.data is not None:
-        detail = "inputs.0 has both data and the parameter binary_data_size; it must have one of them"
-        raise Validation(detail, Fault("/inputs/0/data", detail))
     if size != len(rest):
         detail = f"binary_data_size is {shown(size)}; it must be {len(rest)}, as many bytes as follow the JSON"
         raise ShapeMismatch(detail, Fault("/inputs/0/parameters/binary_data_size", detail))
+    if tensor.data is not None:
+        detail = "inputs.0 has both data and the parameter binary_data_size; it must have one of them"
+        raise Validation(detail, Fault("/inputs/0/data", detail))
     return wanted, oip.from_bytes(rest, tensor.datatype, tensor.shape, in_features)
 
 
