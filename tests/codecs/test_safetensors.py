@@ -163,8 +163,8 @@ def test_a_tensor_named_twice_is_refused():
 
 
 def test_a_long_header_is_read_where_it_holds_nobody_up():
-    body = save({"inputs": np.zeros((1, 3), np.float32)})
+    body = dump({"inputs": np.zeros((1, 3), np.float32)})
     assert SAFETENSORS.quick(body, 3).shape == (1, 3)
-    noted = save({"inputs": np.zeros((1, 3), np.float32)}, {"note": "n" * 5_000})
+    noted = dump({"inputs": np.zeros((1, 3), np.float32)}, ("note", "n" * 5_000))
     assert SAFETENSORS.quick(noted, 3) is None
     assert SAFETENSORS.decode(noted, 3).shape == (1, 3)
