@@ -15,10 +15,8 @@ from service.api.deps import awaited, soon
 from service.codecs.codec import Answer, Array, Codec
 from service.codecs.json import JSON
 from service.engine import Engine
-from service.engine.forwards import Forwards
 from service.errors import ServiceError
 from service.ids import MODEL_ID
-from service.models.model import Model
 from service.settings import Settings
 
 PATH = re.compile(rf"/models/(?P<model_id>{MODEL_ID.strip('^$')})/forward")
@@ -64,11 +62,11 @@ class Forward:
         reader = codec_in(headers.get(b"content-type", b"").decode("latin-1"))
         writer = codec_out(accept_of(scope), reader)
         body = await received(headers, receive, self._json_bytes if reader is JSON else self._binary_bytes)
-        model = find(model_id)
+        model = find(model_id)  # which may have gone meanwhile
         x = quickly(reader, body, model.spec.in_features)
         if x is None:
             x = await soon(lambda: reader.decode(body, model.spec.in_features), self._wait_seconds, receive)
-        answer = await run(self._engine.forwards, model, x, self._wait_seconds, receive)
+        answer = await run(self._engine, model_id, x, self._wait_seconds, receive)
         if answer.outputs.size <= SPOT_OUTPUTS:
             content = writer.encode(answer)
         else:
@@ -76,12 +74,16 @@ class Forward:
         return answer.model_version, writer.media_type, content
 
 
-async def run(forwards: Forwards, model: Model, x: Array, wait_seconds: float, receive: Receive) -> Answer:
+async def run(engine: Engine, model_id: str, x: Array, wait_seconds: float, receive: Receive) -> Answer:
     """The model's outputs for x: on the spot where that holds nobody up, else from a thread.
 
     Raises:
-        what `Forwards.run`, `Forwards.submit` and `deps.awaited` raise
+        what `Registry.loaded`, `Forwards.run`, `Forwards.submit` and `deps.awaited` raise
     """
+    registry, forwards = engine.registry, engine.forwards
+    model = registry.at_hand(model_id)
+    if model is None:
+        model = await soon(lambda: registry.loaded(model_id), wait_seconds, receive)
     if forwards.on_the_spot(model, x):
         return forwards.run(model, x)
     outputs = forwards.submit(model, x, wait_seconds)

@@ -20,7 +20,7 @@ def of_model(model: Model) -> answers.Model:
     return answers.Model(
         **vars(spec),
         id=model.id,
-        base_id=model.base.id,
+        base_id=model.base_id,
         scaling=spec.scaling,
         seed=model.seed,
         name=model.name,

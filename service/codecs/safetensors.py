@@ -47,6 +47,12 @@ def load(body: bytes | bytearray, names: Collection[str] | None = None, integers
     return tensors
 
 
+def read(body: bytes) -> Tensors:
+    """The tensors of a file that `dump` made."""
+    tensors: Tensors = load_numpy(body)
+    return tensors
+
+
 def dump(tensors: Mapping[str, NDArray[np.generic]], note: tuple[str, str] = ("format", "pt")) -> bytes:
     """The file of these tensors; the same tensors always give the same bytes.
 

@@ -25,5 +25,6 @@ class Capacity:
     worker_threads: int = 1
     together_max: int = 256
     states_bytes: int = 64 * MIB
+    weights_bytes: int = 1_024 * MIB
     merged_bytes: int = 64 * MIB
     window: Window = field(default_factory=Window)

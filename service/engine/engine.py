@@ -40,8 +40,9 @@ from service.jobs.workers import Workers
 from service.lora import init
 from service.lora.spec import Spec, refuse
 from service.models.budget import Budget
-from service.models.model import Base, Model
+from service.models.model import Base, LoadedModel, Model
 from service.models.registry import Registry
+from service.models.store import MemoryOnly, Store
 from service.training.cost import bytes_needed
 from service.training.plan import Plan
 from service.training.sources import Source
@@ -57,11 +58,12 @@ class Engine:
     that is not training works without them.
     """
 
-    def __init__(self, capacity: Capacity | None = None, device: str = "cpu") -> None:
+    def __init__(self, capacity: Capacity | None = None, device: str = "cpu", store: Store | None = None) -> None:
         self.capacity = capacity or Capacity()
         self.device = device
         self.budget = Budget(self.capacity.memory_bytes)
-        self.registry = Registry(self.capacity.max_models, self.budget)
+        self.store: Store = store or MemoryOnly()
+        self.registry = Registry(self.capacity.max_models, self.budget, self.store, self.capacity.weights_bytes, device)
         self.datasets = Datasets(self.capacity.max_datasets, self.capacity.moments_bytes, self.budget)
         self.sweeps = Sweeps(self)
         self.states = States(self.capacity.states_bytes)
@@ -121,7 +123,7 @@ class Engine:
         name: str | None = None,
         metadata: Mapping[str, str] | None = None,
         **settings: Any,
-    ) -> Model:
+    ) -> LoadedModel:
         """A new model on a fresh base, or on the one named; `settings` are those of `Spec`.
 
         A fresh base begins from `seed` too, unless it has a seed of its own.
@@ -145,8 +147,9 @@ class Engine:
         at = instant().wall
         with self._lock:  # ids come in the order in which models do: a page of a list ends between two of them
             return self.registry.add(
-                Model(
+                LoadedModel(
                     id=self._new_model(),
+                    base_id=base.id,
                     spec=spec,
                     seed=seed,
                     base=base,
@@ -192,13 +195,13 @@ class Engine:
                     self.states.drop(job.id)
             self.forwards.forget(model_id)
 
-    def weights(self, model_id: str) -> tuple[Model, Arrays]:
+    def weights(self, model_id: str) -> tuple[LoadedModel, Arrays]:
         """The model, and all its tensors under the names of PEFT.
 
         Raises:
             ModelNotFound
         """
-        model = self.registry.get(model_id)
+        model = self.registry.loaded(model_id)
         named = {
             "base.weight": model.base.weight,
             "base.bias": model.base.bias,
@@ -215,7 +218,7 @@ class Engine:
             ModelNotFound
             LimitExceeded: when the outputs would be too large.
         """
-        return self.forwards.run(self.registry.get(model_id), x)
+        return self.forwards.run(self.registry.loaded(model_id), x)
 
     def train(self, model_id: str, plan: Plan, rows: Arrays | None = None) -> Job:
         """Queue a training run; `rows` are those of inline data: `data.x`, `data.y`, `data.weight`, `validation.x` ….
@@ -289,7 +292,7 @@ class Engine:
             ModelNotFound, DatasetNotFound, Validation, NonFinite, ShapeMismatch, LimitExceeded, CapacityExhausted
             TemporaryReducedCapacity: while another profile is computed.
         """
-        model = self.registry.get(model_id)
+        model = self.registry.loaded(model_id)
         if data.targets == "classes":
             refuse("data", f"{data.kind} data has integer classes; the profile is that of mse, which needs numbers")
         given = as_computed(rows)

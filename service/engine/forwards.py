@@ -11,7 +11,7 @@ from service.errors import CapacityExhausted, Fault, LimitExceeded, TemporaryRed
 from service.lora.grouped import fetched, placed, quietly
 from service.lora.spec import FLOAT32_BYTES
 from service.models.budget import Budget
-from service.models.model import Model
+from service.models.model import LoadedModel
 from service.models.registry import Registry
 from service.serving.batcher import Batcher
 from service.serving.merged import Merged
@@ -35,11 +35,11 @@ class Forwards:
         self._budget = budget
         self._max_bytes = capacity.forward_bytes
 
-    def on_the_spot(self, model: Model, x: Array) -> bool:
+    def on_the_spot(self, model: LoadedModel, x: Array) -> bool:
         """Whether a forward is done sooner than a thread could begin with it."""
         return max(x.size, model.spec.in_features) * model.spec.out_features <= SPOT
 
-    def run(self, model: Model, x: Array) -> Answer:
+    def run(self, model: LoadedModel, x: Array) -> Answer:
         """The model's outputs (…, out) for inputs (…, in).
 
         Raises:
@@ -50,7 +50,7 @@ class Forwards:
         y = fetched(quietly(maps, placed(x if x.ndim == 2 else x.reshape(rows, x.shape[-1]), maps.weight)))
         return self.answer(model, x, y)
 
-    def run_all(self, items: Sequence[tuple[Model, Array]]) -> list[Answer]:
+    def run_all(self, items: Sequence[tuple[LoadedModel, Array]]) -> list[Answer]:
         """The same for inputs of many models, with one pass over each base.
 
         Raises:
@@ -69,7 +69,7 @@ class Forwards:
                 answers[at] = self.answer(*items[at], y)
         return [answers[at] for at in range(len(items))]
 
-    def submit(self, model: Model, x: Array, wait_seconds: float = inf) -> "Future[Array]":
+    def submit(self, model: LoadedModel, x: Array, wait_seconds: float = inf) -> "Future[Array]":
         """The outputs (rows, out) for `answer`, from a thread: in one pass with others that wait for the same base.
 
         Args:
@@ -97,7 +97,7 @@ class Forwards:
         outputs.add_done_callback(lambda _: self._budget.give(held))
         return outputs
 
-    def answer(self, model: Model, x: Array, y: Array) -> Answer:
+    def answer(self, model: LoadedModel, x: Array, y: Array) -> Answer:
         """What is told of the outputs y (rows, out) for inputs x (…, in)."""
         self.count += 1
         self.rows += len(y)
@@ -111,10 +111,10 @@ class Forwards:
         """Compute no more in threads."""
         self.batcher.close()
 
-    def _rows(self, model: Model, x: Array) -> int:
+    def _rows(self, model: LoadedModel, x: Array) -> int:
         return x.size // model.spec.in_features
 
-    def _checked(self, model: Model, x: Array) -> int:
+    def _checked(self, model: LoadedModel, x: Array) -> int:
         """How many rows there are; LimitExceeded where their outputs would be too large."""
         rows = self._rows(model, x)
         if FLOAT32_BYTES * rows * model.spec.out_features > self._max_bytes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from service.codecs.message import Arrays
-from service.models.model import Model
+from service.models.model import LoadedModel
 from service.training import datasets
 from service.training.arrays import backend_of
 from service.training.moments import best_losses, gathered, given_moments, residual
@@ -21,7 +21,7 @@ class Reach:
     trainable: int
 
 
-def rank_profile(model: Model, plan: Plan, rows: Arrays) -> list[Reach]:
+def rank_profile(model: LoadedModel, plan: Plan, rows: Arrays) -> list[Reach]:
     """The reach of every rank from 0 to min(in_features, out_features), for full-batch mse on the plan's data."""
     layer, spec = model.layer, model.spec
     sent = {name.removeprefix("data."): torch.from_numpy(array).to(layer.weight.device) for name, array in rows.items()}

@@ -84,7 +84,7 @@ class Run:
         """Mark the job as running; its plan, layer and rows. None when it has ended meanwhile."""
         try:
             job = self._ledger.swap(self.job_id, lambda job: job.moved(JobState.RUNNING, instant(), together=together))
-            model = self._registry.get(self.key)
+            model = self._registry.loaded(self.key)
         except NotFound:
             return None
         if job.state is not JobState.RUNNING:
@@ -122,7 +122,7 @@ class Run:
         kept = {name.removeprefix("state."): np.array(arrays.pop(name)) for name in list(arrays) if "." in name}
         state = from_parts(facts, kept)
         with suppress(NotFound):  # deleted meanwhile, and the job cancelled by that
-            device = self._registry.get(self.key).base.weight.device
+            device = self._registry.device
             # Copied here, where no reader waits for a lock.
             adapter = {name: torch.from_numpy(np.array(array)).to(device) for name, array in arrays.items()}
             self._change(lambda job: self._published(job, metrics, adapter, state))
@@ -139,6 +139,6 @@ class Run:
     def _published(self, job: Job, metrics: dict[str, Any], adapter: dict[str, Tensor], state: State) -> Job:
         """The job as succeeded, once its weights are the model's next version and its state is kept."""
         at, loss = instant(), metrics["final_loss"]
-        version = self._registry.swap(self.key, lambda model: model.published(at.wall, adapter, loss)).version
+        version = self._registry.publish(self.key, lambda model: model.published(at.wall, adapter, loss)).version
         self._states.keep(self.job_id, state)
         return job.moved(JobState.SUCCEEDED, at, model_version=version, metrics=metrics)

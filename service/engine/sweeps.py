@@ -113,7 +113,7 @@ class Sweeps:
                         for name, value in common.items()
                         if name not in ("in_features", "out_features", "bias")
                     }
-                    common["base_id"] = made[0].base.id
+                    common["base_id"] = made[0].base_id
             plans = [t.plan if t.plan.seed is not None else replace(t.plan, seed=seed) for t in trials]
             pairs = list(zip((model.id for model in made), plans, strict=True))
             jobs = self._trainer.train_all(pairs, rows, sweep_id)

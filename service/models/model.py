@@ -1,10 +1,10 @@
 """A base and a model, as immutable snapshots: a reader keeps what it has while a newer one takes its place."""
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -66,19 +66,44 @@ def content_id(weight: Tensor, bias: Tensor | None) -> str:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Model:
-    """One adapter on one base, at one version."""
+    """What is known of one adapter on one base, at one version; its weights may be on the disk alone."""
 
     id: str
     spec: Spec
     seed: int
-    base: Base
-    adapter: dict[str, Tensor]
+    base_id: str
     created_at: datetime
     updated_at: datetime
     version: int = 0
     name: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     last_loss: float | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """What the adapter takes; the base is shared and counted once, on its own."""
+        return self.spec.adapter_bytes
+
+    def noted(self, at: datetime, **notes: Any) -> Self:
+        """This model under another name or with other metadata."""
+        return replace(self, updated_at=at, **notes)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LoadedModel(Model):
+    """A model with its weights."""
+
+    base: Base
+    adapter: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, model: Model, base: Base, adapter: dict[str, Tensor]) -> "LoadedModel":
+        """The model with these weights."""
+        return cls(**{each.name: getattr(model, each.name) for each in fields(Model)}, base=base, adapter=adapter)
+
+    def unloaded(self) -> Model:
+        """What is known of it without its weights."""
+        return Model(**{each.name: getattr(self, each.name) for each in fields(Model)})
 
     @property
     def layer(self) -> LoRALinear:
@@ -90,17 +115,12 @@ class Model:
         """What a forward multiplies with: views of the tensors."""
         return self.base.maps.adapted(self.layer)
 
-    @property
-    def nbytes(self) -> int:
-        """What the adapter takes; the base is shared and counted once, on its own."""
-        return sum(tensor.nbytes for tensor in self.adapter.values())
-
-    def noted(self, at: datetime, **notes: Any) -> "Model":
+    def noted(self, at: datetime, **notes: Any) -> Self:
         """This model under another name or with other metadata."""
-        noted = replace(self, updated_at=at, **notes)
+        noted = super().noted(at, **notes)
         noted.__dict__["maps"] = self.maps  # the same tensors, so whatever is kept for these maps still serves
         return noted
 
-    def published(self, at: datetime, adapter: dict[str, Tensor], loss: float) -> "Model":
+    def published(self, at: datetime, adapter: dict[str, Tensor], loss: float) -> "LoadedModel":
         """The next version, with newly trained weights."""
         return replace(self, updated_at=at, adapter=adapter, last_loss=loss, version=self.version + 1)

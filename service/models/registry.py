@@ -1,27 +1,49 @@
-"""The state in memory: models and their bases, keyed by id."""
+"""The models and their bases, keyed by id: what is known of them in memory, weights in memory or on the disk."""
 
 import threading
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from service.errors import BaseNotFound, CapacityExhausted, ModelNotFound
+from service.models import rows
 from service.models.budget import Budget
-from service.models.model import Base, Model
+from service.models.model import Base, LoadedModel, Model
+from service.models.store import Change, MemoryOnly, Store
+
+Also = Callable[[LoadedModel], Iterable[Change]]
 
 
 class Registry:
     """Models by id, in order of creation; a change swaps one immutable snapshot for the next.
 
-    Readers take no lock: they get a snapshot and keep it. What the tensors take is counted
-    in the budget for as long as they are here.
+    Readers take no lock: they get a snapshot and keep it. A change is written to the store before anybody sees it. What
+    the tensors in memory take is counted in the budget. Where the store has them too, those that have not been used for
+    longest make room when all take more than `cache_bytes`; `loaded` reads them back.
     """
 
-    def __init__(self, max_models: int, budget: Budget) -> None:
+    def __init__(
+        self,
+        max_models: int,
+        budget: Budget,
+        store: Store | None = None,
+        cache_bytes: int = 2**30,
+        device: str = "cpu",
+    ) -> None:
         self.max_models = max_models
         self.budget = budget
-        self._models: dict[str, Model] = {}
-        self._bases: dict[str, Base] = {}
-        self._users: dict[str, int] = {}  # models on each base
+        self.cache_bytes = cache_bytes
+        self.device = device
+        self._store = store or MemoryOnly()
+        self._models: dict[str, Model] = {model.id: model for model in rows.models(self._store)}
+        self._on_base: dict[str, set[str]] = {}  # models by base
+        for model in self._models.values():
+            self._on_base.setdefault(model.base_id, set()).add(model.id)
+        self._bases: dict[str, Base] = {}  # those in memory
+        self._held: dict[str, int] = {}  # models in memory on each of these
+        self._order: OrderedDict[str, None] = OrderedDict()  # of models in memory, the next to go first
+        self._touched: set[str] = set()  # of these, since they were last looked at
+        self._used = 0  # bytes in memory
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -33,7 +55,7 @@ class Registry:
     @property
     def bases(self) -> int:
         """How many bases there are."""
-        return len(self._bases)
+        return len(self._on_base)
 
     def all(self) -> list[Model]:
         """Every model, oldest first."""
@@ -41,7 +63,7 @@ class Registry:
             return list(self._models.values())
 
     def get(self, model_id: str) -> Model:
-        """The model as it is now.
+        """What is known of the model now.
 
         Raises:
             ModelNotFound
@@ -51,16 +73,39 @@ class Registry:
         except KeyError:
             raise ModelNotFound(f"there is no model {model_id}; GET /models lists those there are") from None
 
+    def at_hand(self, model_id: str) -> LoadedModel | None:
+        """The model as it is now where its weights are in memory; None where `loaded` would have to read them.
+
+        Raises:
+            ModelNotFound
+        """
+        model = self.get(model_id)
+        if not isinstance(model, LoadedModel):
+            return None
+        if self._store.durable:
+            self._touched.add(model_id)
+        return model
+
+    def loaded(self, model_id: str) -> LoadedModel:
+        """The model as it is now, with its weights, read from the store where they are not in memory.
+
+        Raises:
+            ModelNotFound
+            CapacityExhausted: when there is no memory for the weights.
+            StorageUnavailable: when they cannot be read.
+        """
+        return self.at_hand(model_id) or self._read(model_id)
+
     def base(self, base_id: str) -> Base:
         """The base with this id.
 
         Raises:
             BaseNotFound
         """
-        try:
-            return self._bases[base_id]
-        except KeyError:
-            raise BaseNotFound(f"there is no base {base_id}; a base goes with its last model") from None
+        with self._lock:
+            if base_id not in self._on_base:
+                raise BaseNotFound(f"there is no base {base_id}; a base goes with its last model")
+            return self._bases.get(base_id) or self.loaded(next(iter(self._on_base[base_id]))).base
 
     def must_have_room(self) -> None:
         """Raise CapacityExhausted when there are as many models as there may be."""
@@ -71,30 +116,54 @@ class Registry:
                 limit=self.max_models,
             )
 
-    def add(self, model: Model) -> Model:
+    def add(self, model: LoadedModel) -> LoadedModel:
         """Take in a new model, and its base unless that is known; the model as it is kept.
 
         Raises:
             CapacityExhausted: when there are too many models, or no bytes left for this one.
+            InsufficientStorage, StorageUnavailable: when it could not be stored.
         """
         with self._lock:
             self.must_have_room()
-            known = self._bases.get(model.base.id)
-            self.budget.take(model.nbytes + (0 if known else model.base.nbytes))
+            known = self._bases.get(model.base_id)
             kept = model if known is None else replace(model, base=known)
-            self._bases[kept.base.id] = kept.base
-            self._users[kept.base.id] = self._users.get(kept.base.id, 0) + 1
-            self._models[kept.id] = kept
+            size = self._take(kept)
+            try:
+                self._store.write(*rows.added(kept, new_base=kept.base_id not in self._on_base))
+            except BaseException:
+                self.budget.give(size)
+                raise
+            self._on_base.setdefault(kept.base_id, set()).add(kept.id)
+            self._hold(kept, size)
             return kept
 
     def swap(self, model_id: str, change: Callable[[Model], Model]) -> Model:
-        """Put the changed model in the place of the old one, at once for every reader; the new one.
+        """Put what is known of a model, changed, in the place of what was known; at once for every reader.
 
         Raises:
             ModelNotFound
+            InsufficientStorage, StorageUnavailable: when it could not be stored.
         """
         with self._lock:
             changed = change(self.get(model_id))
+            self._store.write(rows.changed(changed))
+            self._models[model_id] = changed
+            return changed
+
+    def publish(
+        self, model_id: str, change: Callable[[LoadedModel], LoadedModel], also: Also = lambda model: ()
+    ) -> LoadedModel:
+        """Put new weights in the place of the old ones, at once for every reader; the new model.
+
+        Args:
+            also: what is to be stored in the same transaction.
+
+        Raises:
+            as `loaded` and `swap`
+        """
+        with self._lock:
+            changed = change(self.loaded(model_id))
+            self._store.write(rows.changed(changed), rows.weights(changed), *also(changed))
             self._models[model_id] = changed
             return changed
 
@@ -103,13 +172,73 @@ class Registry:
 
         Raises:
             ModelNotFound
+            InsufficientStorage, StorageUnavailable: when that could not be stored.
         """
         with self._lock:
             model = self.get(model_id)
-            base = model.base
+            others = self._on_base[model.base_id] - {model_id}
+            self._store.write(*rows.removed(model, last_on_base=not others))
+            if isinstance(model, LoadedModel):
+                self._let_go(model)
             del self._models[model_id]
-            self._users[base.id] -= 1
-            last = not self._users[base.id]
-            if last:
-                del self._users[base.id], self._bases[base.id]
-            self.budget.give(model.nbytes + (base.nbytes if last else 0))
+            self._on_base[model.base_id] = others
+            if not others:
+                del self._on_base[model.base_id]
+
+    def _read(self, model_id: str) -> LoadedModel:
+        with self._lock:
+            model = self.get(model_id)
+            if isinstance(model, LoadedModel):  # meanwhile
+                return model
+            base = self._bases.get(model.base_id) or rows.base(self._store, model.base_id, self.device)
+            read = LoadedModel.of(model, base, rows.adapter(self._store, model_id, self.device))
+            self._hold(read, self._take(read))
+            return read
+
+    def _take(self, model: LoadedModel) -> int:
+        """The bytes that a model and its base take more than is held, once the budget has them and the cache room."""
+        while True:
+            size = model.nbytes + (0 if model.base_id in self._bases else model.base.nbytes)
+            if self._store.durable and self._used + size > self.cache_bytes and self._unload_one():
+                continue
+            try:
+                self.budget.take(size)
+            except CapacityExhausted:
+                if not (self._store.durable and self._unload_one()):
+                    raise
+            else:
+                return size
+
+    def _hold(self, model: LoadedModel, size: int) -> None:
+        self._used += size
+        self._bases[model.base_id] = model.base
+        self._held[model.base_id] = self._held.get(model.base_id, 0) + 1
+        self._order[model.id] = None
+        self._models[model.id] = model
+
+    def _unload_one(self) -> bool:
+        """Leave the weights of a model to the store, the one that has not been used for longest; False without one."""
+        while self._order:
+            model_id = next(iter(self._order))
+            if model_id in self._touched:  # a second chance (the clock algorithm)
+                self._touched.discard(model_id)
+                self._order.move_to_end(model_id)
+                continue
+            model = self._models[model_id]
+            assert isinstance(model, LoadedModel), "what is in the order is in memory"
+            self._let_go(model)
+            self._models[model_id] = model.unloaded()
+            return True
+        return False
+
+    def _let_go(self, model: LoadedModel) -> None:
+        """Hold the tensors of a model no longer, and those of its base where no other in memory stands on it."""
+        size = model.nbytes
+        self._held[model.base_id] -= 1
+        if not self._held[model.base_id]:
+            del self._held[model.base_id]
+            size += self._bases.pop(model.base_id).nbytes
+        del self._order[model.id]
+        self._touched.discard(model.id)
+        self._used -= size
+        self.budget.give(size)

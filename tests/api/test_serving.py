@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.models.model import Model
+from service.models.model import LoadedModel as Model
 from tests.api.test_forward import FORMATS, Format
 from tests.running import CLIENT_SECONDS, DEADLINE_SECONDS, Service, in_thread, until
 from tests.serving.test_batcher import Gate, rows

@@ -8,7 +8,7 @@ import numpy as np
 
 from service.engine import Capacity, Engine
 from service.jobs.job import Job
-from service.models.model import Model
+from service.models.model import LoadedModel as Model
 from service.training.fit import Ended, Epochs, fit
 from service.training.lesson import Fitted, Lesson
 from service.training.plan import Plan

@@ -24,7 +24,7 @@ from service.errors import Draining, ModelBusy, ModelNotFound
 from service.jobs import events
 from service.jobs.job import Job
 from service.jobs.state import State
-from service.models.model import Model
+from service.models.model import LoadedModel as Model
 from service.training import datasets
 from service.training.lesson import Lesson
 from service.training.plan import Plan, from_dict

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from service.lora.spec import Spec
-from service.models.model import Base, Model
+from service.models.model import Base, LoadedModel
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -15,10 +15,11 @@ def base(out_features: int = 3, in_features: int = 4, *, bias: bool = True, fill
     return Base.of(torch.full((out_features, in_features), fill), torch.zeros(out_features) if bias else None)
 
 
-def model(model_id: str = "mdl_1", on: Base | None = None, **facts: Any) -> Model:
+def model(model_id: str = "mdl_1", on: Base | None = None, **facts: Any) -> LoadedModel:
     """A model of rank 2 whose adapter takes 4·2·(in + out) bytes."""
     on = on or base()
     out_features, in_features = on.weight.shape
     spec = Spec(in_features=in_features, out_features=out_features, rank=2, bias=on.bias is not None)
     adapter = {"A": torch.ones(2, in_features), "B": torch.zeros(out_features, 2)}
-    return Model(id=model_id, spec=spec, seed=0, base=on, adapter=adapter, created_at=NOW, updated_at=NOW, **facts)
+    known = {"id": model_id, "spec": spec, "seed": 0, "created_at": NOW, "updated_at": NOW, **facts}
+    return LoadedModel(**known, base_id=on.id, base=on, adapter=adapter)

@@ -24,7 +24,7 @@ from service.errors import (
     TemporaryReducedCapacity,
     pointer,
 )
-from service.models.model import Model
+from service.models.model import LoadedModel
 from service.schemas.answers import MixedForwardResponse
 from service.schemas.fields import A_MODEL_ID
 from service.schemas.requests import MAX_ITEMS, MixedForwardRequest
@@ -35,7 +35,7 @@ TYPES = [JSON.media_type, SAFETENSORS.media_type]
 EXAMPLES = {"two models": {"items": [{"model_id": A_MODEL_ID, "inputs": [[0.5] * 64]}] * 2}}
 
 # A name for each item, its model, and the rows for it.
-Items = list[tuple[str, Model, Array]]
+Items = list[tuple[str, LoadedModel, Array]]
 
 
 @router.post(
@@ -100,14 +100,14 @@ def from_safetensors(body: bytes | bytearray, engine: Engine) -> Items:
     return items
 
 
-def found(engine: Engine, model_id: str, where: str, at: str) -> Model:
+def found(engine: Engine, model_id: str, where: str, at: str) -> LoadedModel:
     """The model of an item.
 
     Raises:
         ModelNotFound: which names the item.
     """
     try:
-        return engine.registry.get(model_id)
+        return engine.registry.loaded(model_id)
     except ModelNotFound as error:
         detail = f"{where}: {error.detail}"
         raise ModelNotFound(detail, Fault(at, detail)) from None

@@ -158,7 +158,7 @@ async def get_weights(model_id: ModelIdPath, request: Request, engine: EngineOf)
         model, tensors = engine.weights(model_id)
         return model, safetensors.dump(tensors)
 
-    model, body = await off_loop(model.nbytes + model.base.nbytes, work)
+    model, body = await off_loop(model.nbytes + model.spec.base_bytes, work)
     return Response(body, media_type=media_type, headers={"X-Model-Version": str(model.version)})
 
 

@@ -171,7 +171,7 @@ async def infer(
         return work() if quick else await soon(work, wait_seconds, request.receive)
 
     wanted, x = await done(lambda: asked(body, json_length, model.spec.in_features), len(body) <= SPOT_BYTES)
-    answer = await run(engine.forwards, model, x, wait_seconds, request.receive)
+    answer = await run(engine, model_id, x, wait_seconds, request.receive)
     content, length = await done(
         lambda: oip.encode(answer, wanted.id, binary=wanted.binary), answer.outputs.size <= SPOT_OUTPUTS
     )

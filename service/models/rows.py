@@ -1,0 +1,92 @@
+"""What the service remembers, as changes to the store, and back."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from service.codecs.safetensors import dump, read
+from service.lora.spec import Spec
+from service.models.model import Base, LoadedModel, Model
+from service.models.store import Change, Drop, Put, Row, Store
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def added(model: LoadedModel, *, new_base: bool) -> Iterator[Change]:
+    """A new model, with its base where that is new."""
+    if new_base:
+        tensors = {"weight": model.base.weight, "bias": model.base.bias}
+        packed = packed_tensors({name: tensor for name, tensor in tensors.items() if tensor is not None})
+        yield Put("bases", {"id": model.base.id, "nbytes": model.base.nbytes, "tensors": packed})
+    yield changed(model)
+    yield weights(model)
+
+
+def changed(model: Model) -> Change:
+    """What is known of a model beside its weights."""
+    facts = {name: getattr(model, name) for name in FACTS}
+    return Put(
+        "models",
+        {"id": model.id, "base_id": model.base_id, "facts": dumps({"spec": asdict(model.spec), **facts})},
+    )
+
+
+def weights(model: LoadedModel) -> Change:
+    """A model's own tensors."""
+    return Put("adapters", {"model_id": model.id, "tensors": packed_tensors(model.adapter)})
+
+
+def removed(model: Model, *, last_on_base: bool) -> Iterator[Change]:
+    """A model that is gone, and its base where no other stands on that."""
+    yield Drop("models", {"id": model.id})
+    if last_on_base:
+        yield Drop("bases", {"id": model.base_id})
+
+
+def models(store: Store) -> Iterator[Model]:
+    """All models that the store has, oldest first, without their weights."""
+    for row in store.rows("models", "id", "base_id", "facts"):
+        facts = orjson.loads(row["facts"])
+        times: dict[str, Any] = {name: datetime.fromisoformat(facts.pop(name)) for name in ("created_at", "updated_at")}
+        yield Model(id=row["id"], base_id=row["base_id"], spec=Spec(**facts.pop("spec")), **times, **facts)
+
+
+def adapter(store: Store, model_id: str, device: torch.device | str) -> dict[str, Tensor]:
+    """A model's own tensors."""
+    return unpacked_tensors(_only(store.rows("adapters", "tensors", model_id=model_id))["tensors"], device)
+
+
+def base(store: Store, base_id: str, device: torch.device | str) -> Base:
+    """A base, with its tensors."""
+    tensors = unpacked_tensors(_only(store.rows("bases", "tensors", id=base_id))["tensors"], device)
+    return Base(base_id, tensors["weight"], tensors.get("bias"))
+
+
+FACTS = ("seed", "created_at", "updated_at", "version", "name", "metadata", "last_loss")
+
+
+def packed_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as a file of safetensors."""
+    return dump({name: tensor.cpu().numpy() for name, tensor in tensors.items()})
+
+
+def unpacked_tensors(packed: bytes, device: torch.device | str) -> dict[str, Tensor]:
+    """The tensors of a file that `packed_tensors` made, in memory of their own."""
+    return {name: torch.from_numpy(np.array(array)).to(device) for name, array in read(packed).items()}
+
+
+def dumps(facts: Any) -> str:
+    """Facts as JSON."""
+    return orjson.dumps(facts).decode()
+
+
+def _only(rows: Iterator[Row]) -> Row:
+    (row,) = rows
+    return row
