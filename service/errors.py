@@ -278,13 +278,6 @@ class InsufficientStorage(ServiceError):
     """
 
 
-class StoreRefused(ServiceError):
-    """The database cannot be used.
-
-    The service does not start without the one that it was given; the detail says what is wrong.
-    """
-
-
 class NotReady(ServiceError):
     """The service does not take work yet, or no longer.
 

@@ -5,8 +5,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
@@ -27,7 +28,7 @@ from service.training.moments import Moments, given_moments
 from service.training.plan import Plan, from_dict
 from service.training.rows import Rows
 from service.training.sources import Source, has_rows
-from service.training.state import as_parts, continued, from_parts
+from service.training.state import State, as_parts, continued, from_parts
 
 NICENESS = 10
 REPORT_SECONDS = 0.02  # finished epochs are told together when they come faster than this
@@ -91,7 +92,7 @@ def perform(task: Message, device: str, cancelled: Callable[[], Collection[str]]
     going = {told["job"]: None for told in header["jobs"]}  # whose end has not been told
     try:
         lessons = prepare(header["jobs"], {name: torch.from_numpy(array) for name, array in arrays.items()}, device)
-        follow(fit(lessons), going, cancelled, say)
+        follow(fit(lessons), going, cancelled, say, header.get("checkpoint_seconds"))
     except Exception as error:
         if not out_of_memory(error):
             log.exception("a training broke")
@@ -139,12 +140,20 @@ def prepare(jobs: Sequence[dict[str, Any]], tensors: dict[str, Tensor], device: 
     return [lesson(job) for job in jobs]
 
 
-def follow(steps: Steps, going: dict[str, None], cancelled: Callable[[], Collection[str]], say: Say) -> None:
+def follow(
+    steps: Steps,
+    going: dict[str, None],
+    cancelled: Callable[[], Collection[str]],
+    say: Say,
+    checkpoint_seconds: float | None = None,
+) -> None:
     """Drive runs to their ends, which leave `going` as they are told; losses are told as they come.
 
-    A run that is cancelled is left after the step that it is at, and no more is said of it.
+    A run that is cancelled is left after the step that it is at, and no more is said of it. Where there are
+    `checkpoint_seconds`, the runs' states are told after the first epoch that ends so long after the last telling.
     """
     jobs = list(going)
+    checkpoint_due = inf if checkpoint_seconds is None else time.monotonic() + checkpoint_seconds
     untold: list[Epochs] = []
     due = time.monotonic() + REPORT_SECONDS
 
@@ -162,6 +171,12 @@ def follow(steps: Steps, going: dict[str, None], cancelled: Callable[[], Collect
                 if untold and untold[0].runs != told.runs:
                     tell_epochs()
                 untold.append(told)
+                if time.monotonic() >= checkpoint_due:
+                    tell_epochs()
+                    for run in told.runs:
+                        if jobs[run] in going:
+                            tell_state(jobs[run], "checkpoint", told.state(run), say)
+                    checkpoint_due = time.monotonic() + (checkpoint_seconds or 0)
             elif isinstance(told, Ended) and told.run not in left:
                 tell_epochs()
                 tell_end(jobs[told.run], told.outcome, say)
@@ -188,9 +203,21 @@ def tell_end(job: str, outcome: Fitted | Diverged, say: Say) -> None:
         say(failure([job], "diverged", detail))
     else:
         adapter = {name: tensor.cpu().numpy() for name, tensor in outcome.layer.adapter().items()}
-        facts, arrays = as_parts(continued(outcome.state, outcome.state.path))
-        told = {"say": "succeeded", "job": job, "metrics": dict(outcome.metrics), "state": facts}
-        say(told, {**adapter, **{f"state.{name}": array for name, array in arrays.items()}})
+        tell_state(job, "succeeded", continued(outcome.state, outcome.state.path), say, outcome.metrics, adapter)
+
+
+def tell_state(
+    job: str,
+    what: str,
+    state: State,
+    say: Say,
+    metrics: Mapping[str, Any] | None = None,
+    adapter: Mapping[str, NDArray[Any]] | None = None,
+) -> None:
+    """Say where one job stands, or how it ended."""
+    facts, arrays = as_parts(state)
+    told = {"say": what, "job": job, "metrics": dict(metrics or {}), "state": facts}
+    say(told, {**(adapter or {}), **{f"state.{name}": array for name, array in arrays.items()}})
 
 
 def failure(jobs: Iterable[str], reason: str, detail: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from service.errors import (
     NotReady,
     ServiceError,
     ShapeMismatch,
+    StorageUnavailable,
     TemporaryReducedCapacity,
     Unreadable,
     UriTooLong,
@@ -65,7 +66,12 @@ def test_an_error_carries_its_detail_its_faults_and_its_facts(kind):
 
 
 def test_only_what_passes_by_itself_is_worth_a_retry():
-    assert {kind for kind in KINDS if kind.retryable} == {TemporaryReducedCapacity, NotReady, Draining}
+    assert {kind for kind in KINDS if kind.retryable} == {
+        TemporaryReducedCapacity,
+        StorageUnavailable,
+        NotReady,
+        Draining,
+    }
 
 
 def test_errors_of_a_kind_can_be_caught_together():

@@ -27,4 +27,5 @@ class Capacity:
     states_bytes: int = 64 * MIB
     weights_bytes: int = 1_024 * MIB
     merged_bytes: int = 64 * MIB
+    checkpoint_seconds: float = 5.0
     window: Window = field(default_factory=Window)

@@ -14,9 +14,11 @@ from service.codecs.message import Arrays
 from service.errors import Fault, LimitExceeded, NonFinite, ShapeMismatch, Validation
 from service.ids import Mint
 from service.lora.spec import FLOAT32_BYTES, MAX_FEATURES
+from service.models import dataset_rows
 from service.models.budget import Budget
 from service.models.dataset import Dataset
 from service.models.shelf import Shelf
+from service.models.store import Store
 from service.training.arrays import backend_of
 from service.training.cost import FLOAT64_BYTES
 from service.training.moments import Moments, gathered
@@ -44,8 +46,8 @@ class Upload:
 class Datasets(Shelf):
     """The data sets, and how rows get into them."""
 
-    def __init__(self, max_datasets: int, max_moments_bytes: int, budget: Budget) -> None:
-        super().__init__(max_datasets, budget)
+    def __init__(self, max_datasets: int, max_moments_bytes: int, budget: Budget, store: Store | None = None) -> None:
+        super().__init__(max_datasets, budget, store)
         self._max_moments_bytes = max_moments_bytes
         self._new_id = Mint("dat")
 
@@ -86,7 +88,10 @@ class Datasets(Shelf):
                 return dataset.room_needed(sent.source)
 
             return self.grow(
-                dataset_id, room, lambda dataset: dataset.grown(sent.rows, sent.source, sent.moments, instant().wall)
+                dataset_id,
+                room,
+                lambda dataset: dataset.grown(sent.rows, sent.source, sent.moments, instant().wall),
+                lambda grown: dataset_rows.added(grown, sent.source, sent.rows, sent.moments),
             )
 
     def source(self, dataset_id: str) -> Stored:

@@ -16,7 +16,8 @@ from service.engine.capacity import Capacity
 from service.engine.datasets import Datasets
 from service.engine.forwards import Forwards
 from service.engine.profile import Reach, rank_profile
-from service.engine.run import Held, Run
+from service.engine.recovery import recovered
+from service.engine.run import Books, Held, Run
 from service.engine.settled import SEEDS, as_computed, dataset_ids, settled
 from service.engine.stack import Stack, Stacks
 from service.engine.states import States
@@ -28,6 +29,7 @@ from service.errors import (
     JobNotFound,
     LimitExceeded,
     ModelBusy,
+    ServiceError,
     StateGone,
     TemporaryReducedCapacity,
 )
@@ -39,6 +41,7 @@ from service.jobs.state import State
 from service.jobs.workers import Workers
 from service.lora import init
 from service.lora.spec import Spec, refuse
+from service.models import job_rows
 from service.models.budget import Budget
 from service.models.model import Base, LoadedModel, Model
 from service.models.registry import Registry
@@ -60,15 +63,17 @@ class Engine:
 
     def __init__(self, capacity: Capacity | None = None, device: str = "cpu", store: Store | None = None) -> None:
         self.capacity = capacity or Capacity()
+        self.draining = False
         self.device = device
         self.budget = Budget(self.capacity.memory_bytes)
         self.store: Store = store or MemoryOnly()
         self.registry = Registry(self.capacity.max_models, self.budget, self.store, self.capacity.weights_bytes, device)
-        self.datasets = Datasets(self.capacity.max_datasets, self.capacity.moments_bytes, self.budget)
+        self.datasets = Datasets(self.capacity.max_datasets, self.capacity.moments_bytes, self.budget, self.store)
         self.sweeps = Sweeps(self)
         self.states = States(self.capacity.states_bytes)
         self.forwards = Forwards(self.registry, self.capacity, self.budget)
-        self.ledger = Ledger(self.capacity.keep_jobs)
+        self.ledger = Ledger(self.capacity.keep_jobs, lambda ids: self.store.write(job_rows.forgotten(ids)))
+        self.books = Books(self.registry, self.ledger, self.states, self.store, lambda: self.draining)
         self.queue: Queue[Run] = Queue(self.capacity.queue_max)
         # -P: a worker takes its modules from where the service is installed, not from the folder it is started in.
         command = [sys.executable, "-P", "-m", "service.worker", device, str(self.capacity.worker_threads)]
@@ -78,13 +83,15 @@ class Engine:
             self.capacity.workers,
             self.capacity.together_max,
             self.capacity.train_bytes,
+            self.capacity.checkpoint_seconds if self.store.durable else None,
         )
         threads = dict.fromkeys(BLAS_THREADS, str(self.capacity.worker_threads))
         self.workers: Workers[Stack] = Workers(command, self.capacity.workers, stacks, threads)
-        self.draining = False
         self._lock = threading.Lock()  # around taking in a model or a job, and deleting them
         self._profiling = threading.Lock()  # a profile may keep a core busy for long
         self._new_model, self._new_job = Mint("mdl"), Mint("job")
+        for run in recovered(self.books, self.budget):
+            self.queue.put(run)
 
     def __enter__(self) -> "Engine":
         self.start()
@@ -103,16 +110,20 @@ class Engine:
         self.ledger.ring()
 
     def close(self) -> None:
-        """End the workers; a job that has not ended fails as `interrupted`."""
+        """End the workers; a job that has not ended fails as `interrupted`, unless the store has it: then it goes on.
+
+        Raises nothing, and lets go of the store.
+        """
         self.drain()
         with self._lock:  # whoever was let in before is in the ledger now
-            jobs = self.ledger.all()
+            jobs = [] if self.store.durable else self.ledger.all()
         for job in jobs:
             if not job.state.terminal:
                 with suppress(JobNotFound):  # it ended meanwhile, and was forgotten
                     self._end(job.id, State.FAILED, "interrupted", "the service was shut down before the job had ended")
         self.workers.stop()
         self.forwards.close()
+        self.store.close()
 
     def create(
         self,
@@ -190,10 +201,14 @@ class Engine:
                 with suppress(JobNotFound):  # it ended meanwhile, and was forgotten
                     self.cancel(job.id)
             self.registry.remove(model_id)
+            gone: list[str] = []
             for job in self.ledger.all():
                 if job.model_id == model_id:
                     self.states.drop(job.id)
+                    gone.append(job.id)
             self.forwards.forget(model_id)
+            with suppress(ServiceError):  # a start drops them again
+                self.store.write(job_rows.stateless(gone))
 
     def weights(self, model_id: str) -> tuple[LoadedModel, Arrays]:
         """The model, and all its tensors under the names of PEFT.
@@ -255,21 +270,20 @@ class Engine:
                 for dataset_id in dataset_ids(plan):
                     self.datasets.get(dataset_id)
             self.queue.must_have_room()
-            held = Held(given, len(ready))
-            self.budget.take(held.nbytes)
-            jobs = []
-            for model_id, spec, plan, stored in ready:
-                job = Job(
-                    id=self._new_job(),
-                    model_id=model_id,
-                    epochs=plan.epochs or 1,
-                    plan=plan,
-                    created_at=instant().wall,
+            made = [
+                (Job.queued(self._new_job(), model_id, plan.epochs or 1, plan, instant().wall), spec, stored)
+                for model_id, spec, plan, stored in ready
+            ]
+            held = Held(given, len(made), made[0][0].id)
+            with self.budget.kept(held.nbytes):
+                self.store.write(
+                    job_rows.given(held.id, given) if held.id is not None else (),
+                    *(job_rows.changed(job, group, held.id) for job, _, _ in made),
                 )
-                run = Run(job.id, model_id, plan, spec, held, stored, self.registry, self.ledger, self.states, group)
-                jobs.append(self.ledger.add(job))
-                self.queue.put(run)
-            return jobs
+            for job, spec, stored in made:
+                self.ledger.add(job)
+                self.queue.put(Run(job.id, job.model_id, job.plan, spec, held, stored, self.books, group))
+            return [job for job, _, _ in made]
 
     def delete_dataset(self, dataset_id: str) -> None:
         """Forget a data set.
@@ -348,7 +362,13 @@ class Engine:
 
     def _end(self, job_id: str, state: State, reason: str | None = None, detail: str | None = None) -> Job:
         """The job in a terminal state, unless it had ended before."""
-        job = self.ledger.swap(job_id, lambda job: job.moved(state, instant(), reason, detail=detail))
+
+        def ended(job: Job) -> Job:
+            over = job.moved(state, instant(), reason, detail=detail)
+            self.store.write(job_rows.changed(over), job_rows.stateless([job_id]))
+            return over
+
+        job = self.ledger.swap(job_id, ended)
         waiting = self.queue.drop(job_id)
         if waiting is not None:
             self.budget.give(waiting.release())

@@ -1,8 +1,12 @@
 """One training job between the engine and the worker that has it."""
 
+import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,23 +16,30 @@ from torch import Tensor
 from service.clock import instant
 from service.codecs.message import Arrays
 from service.engine.states import States
-from service.errors import JobNotFound, NotFound, StateGone
+from service.errors import InsufficientStorage, JobNotFound, NotFound, ServiceError, StateGone, StorageUnavailable
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
 from service.jobs.state import State as JobState
 from service.lora.spec import Spec
+from service.models import job_rows
 from service.models.registry import Registry
+from service.models.store import Change, Store
 from service.training.cost import bytes_stacked, step_cost
 from service.training.plan import Plan, as_dict
 from service.training.state import State, as_parts, continued, from_parts
 from service.training.together import likeness
 
+RETRY_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
 
 class Held:
     """Rows that came with a request, counted until the last of the runs that need them has ended."""
 
-    def __init__(self, arrays: Arrays, users: int = 1) -> None:
+    def __init__(self, arrays: Arrays, users: int = 1, id: str | None = None) -> None:
         self.arrays = arrays
+        self.id = id if arrays else None  # in the store
         self._users = users
         self._lock = threading.Lock()
 
@@ -42,6 +53,17 @@ class Held:
         with self._lock:
             self._users -= 1
             return 0 if self._users else self.nbytes
+
+
+@dataclass(frozen=True)
+class Books:
+    """Where runs look things up and write them down; `leaving` says that the service is shutting down."""
+
+    registry: Registry
+    ledger: Ledger
+    states: States
+    store: Store
+    leaving: Callable[[], bool] = lambda: False
 
 
 class Run:
@@ -59,31 +81,34 @@ class Run:
         spec: Spec,
         held: Held,
         stored: Arrays,
-        registry: Registry,
-        ledger: Ledger,
-        states: States,
+        books: Books,
         group: str = "",
+        reached: State | None = None,
     ) -> None:
         self.job_id = job_id
         self.key = key
-        self.likeness = likeness(plan, spec)
+        self.likeness = likeness(plan, spec), 0 if reached is None else reached.epoch
         self.bytes_stacked = bytes_stacked(plan, spec)
         self.step_cost = step_cost(plan, spec.rank, spec.in_features, spec.out_features)
         self.group = group or job_id
         self._held = held
         self._rows = {**held.arrays, **stored}
-        self._registry = registry
-        self._ledger = ledger
-        self._states = states
+        self._reached = reached
+        self._books = books
+        self._registry, self._ledger, self._states = books.registry, books.ledger, books.states
 
     def release(self) -> int:
         """The bytes of rows that nobody needs any longer when this run has ended."""
-        return self._held.release()
+        size = self._held.release()
+        if size and self._held.id is not None:
+            with suppress(ServiceError):  # a start drops them again
+                self._books.store.write(job_rows.needless([self._held.id]))
+        return size
 
     def begin(self, together: int) -> tuple[dict[str, Any], Arrays] | None:
         """Mark the job as running; its plan, layer and rows. None when it has ended meanwhile."""
         try:
-            job = self._ledger.swap(self.job_id, lambda job: job.moved(JobState.RUNNING, instant(), together=together))
+            job = self._ledger.swap(self.job_id, lambda job: _begun(job, together))
             model = self._registry.loaded(self.key)
         except NotFound:
             return None
@@ -98,14 +123,14 @@ class Run:
             "scaling": model.spec.scaling,
             "dropout": model.spec.dropout,
         }
+        try:
+            start = self._start(job.plan)
+        except StateGone as gone:  # dropped for newer ones while this job waited
+            self.failed("state-gone", gone.detail)
+            return None
         state: Arrays = {}
-        if job.plan.continue_from is not None:
-            try:
-                facts, arrays = as_parts(continued(self._states.get(job.plan.continue_from), job.plan.path))
-            except StateGone as gone:  # dropped for newer ones while this job waited
-                self.failed("state-gone", gone.detail)
-                return None
-            header["state"] = facts
+        if start is not None:
+            header["state"], arrays = as_parts(start)
             state = {f"state.{name}": array for name, array in arrays.items()}
         return header, {
             **state,
@@ -113,9 +138,23 @@ class Run:
             **self._rows,
         }
 
+    def _start(self, plan: Plan) -> State | None:
+        """The state that the run goes on from, where it does: its own from before a restart, or an earlier job's."""
+        if self._reached is not None or plan.continue_from is None:
+            return self._reached
+        return continued(self._states.get(plan.continue_from), plan.path or "batch")
+
     def progressed(self, curves: dict[str, list[float]]) -> None:
         """More epochs are done."""
         self._change(lambda job: job.progressed(curves))
+
+    def checkpoint(self, facts: dict[str, Any], arrays: Arrays) -> None:
+        """Store where the run stands; where that fails, an earlier place or the start has to do."""
+        state = from_parts(facts, {name.removeprefix("state."): array for name, array in arrays.items()})
+        with suppress(ServiceError):
+            job = self._ledger.get(self.job_id)
+            if not job.state.terminal:
+                self._books.store.write(self._row(job), job_rows.reached(self.job_id, state))
 
     def succeeded(self, metrics: dict[str, Any], facts: dict[str, Any], arrays: Arrays) -> None:
         """Publish the weights as the model's next version, with which the job has succeeded, and keep its state."""
@@ -128,17 +167,55 @@ class Run:
             self._change(lambda job: self._published(job, metrics, adapter, state))
 
     def failed(self, reason: str, detail: str) -> None:
-        """The training went wrong; the model keeps the version it had."""
-        self._change(lambda job: job.moved(JobState.FAILED, instant(), reason, detail=detail))
+        """The training went wrong; the model keeps the version it had.
+
+        While the service leaves, workers are ended, and what the store has goes on after the next start.
+        """
+        if self._books.store.durable and self._books.leaving():
+            return
+        self._change(lambda job: self.ended(job.moved(JobState.FAILED, instant(), reason, detail=detail)))
+
+    def ended(self, job: Job) -> Job:
+        """A job that ended without a version of its own, once that is stored."""
+        self._books.store.write(self._row(job), job_rows.stateless([job.id]))
+        return job
 
     def _change(self, change: Callable[[Job], Job]) -> None:
         """Put the changed job in the place of the old one; nothing is left to change once it was cancelled."""
         with suppress(JobNotFound):  # cancelled, and forgotten before the worker knew
-            self._ledger.swap(self.job_id, change)
+            while True:
+                try:
+                    self._ledger.swap(self.job_id, change)
+                except (StorageUnavailable, InsufficientStorage) as error:
+                    if self._books.leaving():  # the job goes on after the next start, from where it was last stored
+                        return
+                    log.warning("job %s ended, and that cannot be stored: %s", self.job_id, error.detail)
+                    time.sleep(RETRY_SECONDS)
+                else:
+                    return
 
     def _published(self, job: Job, metrics: dict[str, Any], adapter: dict[str, Tensor], state: State) -> Job:
         """The job as succeeded, once its weights are the model's next version and its state is kept."""
         at, loss = instant(), metrics["final_loss"]
-        version = self._registry.publish(self.key, lambda model: model.published(at.wall, adapter, loss)).version
-        self._states.keep(self.job_id, state)
-        return job.moved(JobState.SUCCEEDED, at, model_version=version, metrics=metrics)
+
+        def succeeded(version: int) -> Job:
+            return job.moved(JobState.SUCCEEDED, at, model_version=version, metrics=metrics)
+
+        model = self._registry.publish(
+            self.key,
+            lambda model: model.published(at.wall, adapter, loss),
+            lambda model: chain(self._row(succeeded(model.version)), job_rows.reached(job.id, state)),
+        )
+        with suppress(ServiceError):  # a start drops them again
+            self._books.store.write(job_rows.stateless(self._states.keep(self.job_id, state)))
+        return succeeded(model.version)
+
+    def _row(self, job: Job) -> Iterator[Change]:
+        return job_rows.changed(job, self.group, self._held.id)
+
+
+def _begun(job: Job, together: int) -> Job:
+    """The job as running; one that a restart interrupted has been that before."""
+    if job.state is JobState.RUNNING:
+        return replace(job, together=together)
+    return job.moved(JobState.RUNNING, instant(), together=together)

@@ -12,8 +12,11 @@ from service.training.together import STEP_MAX
 class Stack:
     """A worker's task: one run, or several that are alike."""
 
-    def __init__(self, runs: Sequence[Run], ended: Callable[[Sequence[Run]], None]) -> None:
+    def __init__(
+        self, runs: Sequence[Run], ended: Callable[[Sequence[Run]], None], checkpoint_seconds: float | None = None
+    ) -> None:
         self.runs = runs
+        self._checkpoint_seconds = checkpoint_seconds
         self._of = {run.job_id: run for run in runs}
         self._ended = ended
 
@@ -34,7 +37,8 @@ class Stack:
                 names = {name: _key(array) for name, array in tensors.items()}
                 arrays.update({names[name]: array for name, array in tensors.items()})
                 jobs.append({**header, "tensors": names})
-        return pack({"do": "train", "jobs": jobs}, arrays) if jobs else None
+        task = {"do": "train", "jobs": jobs, "checkpoint_seconds": self._checkpoint_seconds}
+        return pack(task, arrays) if jobs else None
 
     def heard(self, message: bytes) -> bool:
         """Take in what the worker says; True when that was its last word."""
@@ -42,6 +46,8 @@ class Stack:
         if said["say"] == "epochs":
             for place, job_id in enumerate(said["jobs"]):
                 self._of[job_id].progressed({name: curve[:, place].tolist() for name, curve in arrays.items()})
+        elif said["say"] == "checkpoint":
+            self._of[said["job"]].checkpoint(said["state"], arrays)
         elif said["say"] == "succeeded":
             self._of[said["job"]].succeeded(said["metrics"], said["state"], arrays)
             self._let_go([said["job"]])
@@ -80,19 +86,27 @@ class Stacks:
     """Where the workers' tasks come from: the runs that wait, those that are alike together.
 
     A stack has at most `max_runs`, which need at most `max_bytes` between them. Where there are several workers, each
-    takes its share of what is alike, so that none is idle.
+    takes its share of what is alike, so that none is idle. Where there are `checkpoint_seconds`, the workers say how
+    far the runs are at least as often.
     """
 
     def __init__(
-        self, queue: Queue[Run], ended: Callable[[Sequence[Run]], None], workers: int, max_runs: int, max_bytes: int
+        self,
+        queue: Queue[Run],
+        ended: Callable[[Sequence[Run]], None],
+        workers: int,
+        max_runs: int,
+        max_bytes: int,
+        checkpoint_seconds: float | None = None,
     ) -> None:
+        self._checkpoint_seconds = checkpoint_seconds
         self._queue, self._ended = queue, ended
         self._workers, self._max_runs, self._max_bytes = workers, max_runs, max_bytes
 
     def take(self, timeout: float) -> Stack | None:
         """The next stack, or None when nothing came in time."""
         runs = self._queue.take(timeout, self._joins)
-        return Stack(runs, self._ended) if runs else None
+        return Stack(runs, self._ended, self._checkpoint_seconds) if runs else None
 
     def put_back(self, stack: Stack) -> None:
         """Take back a stack that was not begun."""

@@ -15,13 +15,16 @@ class States:
         self._states: dict[str, State] = {}
         self._lock = threading.Lock()
 
-    def keep(self, job_id: str, state: State) -> None:
-        """Keep the state of a job, unless it alone is too large."""
+    def keep(self, job_id: str, state: State) -> list[str]:
+        """Keep the state of a job, unless it alone is too large; the jobs whose states are kept no longer."""
         with self._lock:
             self._states[job_id] = state
             self.used += state.nbytes
+            gone = []
             while self.used > self.max_bytes:
-                self.used -= self._states.pop(next(iter(self._states))).nbytes
+                gone.append(next(iter(self._states)))
+                self.used -= self._states.pop(gone[-1]).nbytes
+            return gone
 
     def drop(self, job_id: str) -> None:
         """Keep the state of a job no longer."""

@@ -46,6 +46,11 @@ class Job:
     # Shared by all values of one job and only ever appended to: each sees the first `epoch` numbers.
     _curves: "dict[str, array[float]]" = field(default_factory=dict, repr=False)
 
+    @classmethod
+    def queued(cls, job_id: str, model_id: str, epochs: int, plan: Any, at: datetime) -> "Job":
+        """A job that has just been accepted."""
+        return cls(id=job_id, model_id=model_id, epochs=epochs, plan=plan, created_at=at)
+
     @property
     def state(self) -> State:
         return self.history[-1].state

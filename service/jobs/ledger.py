@@ -2,10 +2,11 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 
-from service.errors import JobActive, JobNotFound
+from service.errors import JobActive, JobNotFound, ServiceError
 from service.jobs import events
 from service.jobs.events import Event
 from service.jobs.job import Job
@@ -21,8 +22,9 @@ class Ledger:
     Of the jobs that have ended, only the newest `keep` are remembered.
     """
 
-    def __init__(self, keep: int) -> None:
+    def __init__(self, keep: int, forget: Callable[[Sequence[str]], None] = lambda job_ids: None) -> None:
         self.keep = keep
+        self._forget = forget  # told of jobs before they are forgotten
         self._jobs: dict[str, Job] = {}
         self._ended: deque[str] = deque()
         self._feed: deque[tuple[int, str, int]] = deque(maxlen=FEED_EVENTS)  # (place in the feed, job, event number)
@@ -60,6 +62,14 @@ class Ledger:
             self._tell(job, before=0)
             return job
 
+    def restore(self, jobs: Sequence[Job]) -> None:
+        """Take in jobs as they were; nothing has happened to them."""
+        with self._lock:
+            self._jobs.update({job.id: job for job in jobs})
+            ended = [job for job in jobs if job.finished_at is not None]
+            for job in sorted(ended, key=lambda job: (job.finished_at, job.id)):
+                self._has_ended(job.id)
+
     def swap(self, job_id: str, change: Callable[[Job], Job]) -> Job:
         """Put the changed job in the place of the old one, unless that has ended; the job as it is then.
 
@@ -73,9 +83,7 @@ class Ledger:
             before = events.count(job)
             changed = self._jobs[job_id] = change(job)
             if changed.state.terminal:
-                self._ended.append(job_id)
-                while len(self._ended) > self.keep:
-                    self._jobs.pop(self._ended.popleft(), None)
+                self._has_ended(job_id)
             self._tell(changed, before)
             return changed
 
@@ -90,6 +98,7 @@ class Ledger:
             job = self.get(job_id)
             if not job.state.terminal:
                 raise JobActive(f"job {job_id} is {job.state}; cancel it first")
+            self._forget([job_id])
             del self._jobs[job_id]
             self._ended.remove(job_id)
 
@@ -128,6 +137,14 @@ class Ledger:
             job = jobs[job_id]
             if job is not None:
                 yield place, job, events.since(job, number - 1, number)[0]
+
+    def _has_ended(self, job_id: str) -> None:
+        self._ended.append(job_id)
+        while len(self._ended) > self.keep:
+            oldest = self._ended.popleft()
+            with suppress(ServiceError):  # a start forgets it again
+                self._forget([oldest])
+            self._jobs.pop(oldest, None)
 
     def _tell(self, job: Job, before: int) -> None:
         for number in range(before + 1, events.count(job) + 1):

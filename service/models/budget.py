@@ -38,6 +38,16 @@ class Budget:
             self.used -= size
 
     @contextmanager
+    def kept(self, size: int) -> Iterator[None]:
+        """Take bytes for good, unless what follows fails; CapacityExhausted as for `take`."""
+        self.take(size)
+        try:
+            yield
+        except BaseException:
+            self.give(size)
+            raise
+
+    @contextmanager
     def held(self, size: int) -> Iterator[None]:
         """Hold bytes for a while; CapacityExhausted as for `take`."""
         self.take(size)

@@ -28,6 +28,7 @@ class Dataset:
     moments: Moments | None
     created_at: datetime
     updated_at: datetime
+    uploads: int = 1  # that made it
 
     @property
     def nbytes(self) -> int:
@@ -67,6 +68,7 @@ class Dataset:
             columns={name: _appended(column, n, rows[name]) for name, column in self.columns.items()},
             moments=None if self.moments is None or moments is None else self.moments + moments,
             updated_at=at,
+            uploads=self.uploads + 1,
         )
 
 

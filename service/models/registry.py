@@ -129,7 +129,7 @@ class Registry:
             kept = model if known is None else replace(model, base=known)
             size = self._take(kept)
             try:
-                self._store.write(*rows.added(kept, new_base=kept.base_id not in self._on_base))
+                self._store.write(rows.added(kept, new_base=kept.base_id not in self._on_base))
             except BaseException:
                 self.budget.give(size)
                 raise
@@ -163,7 +163,7 @@ class Registry:
         """
         with self._lock:
             changed = change(self.loaded(model_id))
-            self._store.write(rows.changed(changed), rows.weights(changed), *also(changed))
+            self._store.write(rows.changed(changed), rows.weights(changed), also(changed))
             self._models[model_id] = changed
             return changed
 
@@ -177,7 +177,7 @@ class Registry:
         with self._lock:
             model = self.get(model_id)
             others = self._on_base[model.base_id] - {model_id}
-            self._store.write(*rows.removed(model, last_on_base=not others))
+            self._store.write(rows.removed(model, last_on_base=not others))
             if isinstance(model, LoadedModel):
                 self._let_go(model)
             del self._models[model_id]

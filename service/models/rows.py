@@ -25,22 +25,22 @@ def added(model: LoadedModel, *, new_base: bool) -> Iterator[Change]:
         tensors = {"weight": model.base.weight, "bias": model.base.bias}
         packed = packed_tensors({name: tensor for name, tensor in tensors.items() if tensor is not None})
         yield Put("bases", {"id": model.base.id, "nbytes": model.base.nbytes, "tensors": packed})
-    yield changed(model)
-    yield weights(model)
+    yield from changed(model)
+    yield from weights(model)
 
 
-def changed(model: Model) -> Change:
+def changed(model: Model) -> Iterator[Change]:
     """What is known of a model beside its weights."""
     facts = {name: getattr(model, name) for name in FACTS}
-    return Put(
+    yield Put(
         "models",
         {"id": model.id, "base_id": model.base_id, "facts": dumps({"spec": asdict(model.spec), **facts})},
     )
 
 
-def weights(model: LoadedModel) -> Change:
+def weights(model: LoadedModel) -> Iterator[Change]:
     """A model's own tensors."""
-    return Put("adapters", {"model_id": model.id, "tensors": packed_tensors(model.adapter)})
+    yield Put("adapters", {"model_id": model.id, "tensors": packed_tensors(model.adapter)})
 
 
 def removed(model: Model, *, last_on_base: bool) -> Iterator[Change]:

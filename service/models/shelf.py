@@ -1,21 +1,25 @@
 """The data sets in memory, keyed by id."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from weakref import finalize
 
 from service.errors import CapacityExhausted, DatasetNotFound
+from service.models import dataset_rows
 from service.models.budget import Budget
 from service.models.dataset import Dataset
+from service.models.store import Change, MemoryOnly, Store
 
 
 class Shelf:
     """Data sets by id, in order of creation; what they take is counted in the budget for as long as they are here."""
 
-    def __init__(self, max_datasets: int, budget: Budget) -> None:
+    def __init__(self, max_datasets: int, budget: Budget, store: Store | None = None) -> None:
         self.max_datasets = max_datasets
         self.budget = budget
-        self._datasets: dict[str, Dataset] = {}
+        self._store = store or MemoryOnly()
+        self._datasets = {dataset.id: dataset for dataset in dataset_rows.datasets(self._store)}
+        budget.take(sum(dataset.nbytes for dataset in self._datasets.values()))
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -52,30 +56,40 @@ class Shelf:
 
         Raises:
             CapacityExhausted: when there are too many, or no bytes left for this one.
+            InsufficientStorage, StorageUnavailable: when it could not be stored.
         """
         with self._lock:
             self.must_have_room()
-            self.budget.take(size)
-            dataset = make()
+            with self.budget.kept(size):
+                dataset = make()
+                self._store.write(dataset_rows.added(dataset, dataset.source, dataset.columns, dataset.moments))
             self._datasets[dataset.id] = dataset
             return dataset
 
-    def grow(self, dataset_id: str, room: Callable[[Dataset], int], change: Callable[[Dataset], Dataset]) -> Dataset:
+    def grow(
+        self,
+        dataset_id: str,
+        room: Callable[[Dataset], int],
+        change: Callable[[Dataset], Dataset],
+        stored: Callable[[Dataset], Iterable[Change]] = lambda grown: (),
+    ) -> Dataset:
         """Put the grown data set in the place of the old one, once there is room for it.
+
+        Args:
+            stored: what of the grown one is to be stored.
 
         Raises:
             DatasetNotFound
             CapacityExhausted: when the bytes that `room` asks for are not left.
+            InsufficientStorage, StorageUnavailable: when it could not be stored.
         """
         with self._lock:
             dataset = self.get(dataset_id)
             needed = room(dataset) + dataset.moments_bytes
-            self.budget.take(needed)
-            try:
-                grown = self._datasets[dataset_id] = change(dataset)
-            except BaseException:
-                self.budget.give(needed)
-                raise
+            with self.budget.kept(needed):
+                grown = change(dataset)
+                self._store.write(stored(grown))
+            self._datasets[dataset_id] = grown
             if dataset.moments is not None:  # jobs that wait may hold on to them for long
                 finalize(dataset.moments.xx, self.budget.give, dataset.moments_bytes)
             return grown
@@ -87,5 +101,7 @@ class Shelf:
             DatasetNotFound
         """
         with self._lock:
-            self.budget.give(self.get(dataset_id).nbytes)
+            dataset = self.get(dataset_id)
+            self._store.write(dataset_rows.removed(dataset_id))
+            self.budget.give(dataset.nbytes)
             del self._datasets[dataset_id]

@@ -3,7 +3,8 @@
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,8 +14,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.sql import Executable
 
-from service.errors import InsufficientStorage, StorageUnavailable, StoreRefused
-from service.models.store import Change, Drop, Row
+from service.errors import InsufficientStorage, StorageUnavailable
+from service.models.store import Change, Drop, Row, StoreRefused
 from service.models.tables import METADATA, PROGRESS, REVISION
 
 INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -59,12 +60,13 @@ class SqlStore:
     def _name(self) -> str:
         return self.url.render_as_string(hide_password=True)
 
-    def write(self, *changes: Change) -> None:
+    def write(self, *changes: Iterable[Change]) -> None:
         """Write all of the changes or none; when it returns they are on the disk.
 
         Raises:
             InsufficientStorage, StorageUnavailable: when nothing was written.
         """
+        statements = [self._statement(change) for change in chain.from_iterable(changes)]
         with self._lock:
             if self._unknown:
                 raise StorageUnavailable(
@@ -73,8 +75,8 @@ class SqlStore:
             number = self._writes + 1
             try:
                 with self._engine.begin() as connection:
-                    for change in changes:
-                        connection.execute(self._statement(change))
+                    for statement in statements:
+                        connection.execute(statement)
                     connection.execute(update(PROGRESS).values(writes=number))
             except DBAPIError as error:
                 if not self._took(number):

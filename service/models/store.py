@@ -1,10 +1,14 @@
 """What outlives the process: changes that are written together or not at all, and rows that are read back."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 Row = Mapping[str, Any]
+
+
+class StoreRefused(Exception):
+    """A database cannot be used; the text is one line for whoever started the service."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Store(Protocol):
 
     durable: bool
 
-    def write(self, *changes: Change) -> None:
+    def write(self, *changes: Iterable[Change]) -> None:
         """Write all of the changes or none; when it returns they are on the disk.
 
         Raises:
@@ -50,8 +54,8 @@ class MemoryOnly:
 
     durable = False
 
-    def write(self, *changes: Change) -> None:
-        pass
+    def write(self, *changes: Iterable[Change]) -> None:
+        pass  # nor are the changes put together, where a generator would do that
 
     def rows(self, table: str, *columns: str, **where: Any) -> Iterator[Row]:
         return iter(())

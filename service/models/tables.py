@@ -38,7 +38,7 @@ Table(
     METADATA,
     Column("id", Text, primary_key=True),
     Column("model_id", Text, nullable=False),
-    Column("given_id", Text, ForeignKey("given.id")),
+    Column("given_id", Text),
     Column("ended", Boolean, nullable=False),
     Column("facts", Text, nullable=False),
     Column("curves", LargeBinary, nullable=False),

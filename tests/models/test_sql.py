@@ -10,9 +10,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
 
-from service.errors import InsufficientStorage, StorageUnavailable, StoreRefused
+from service.errors import InsufficientStorage, StorageUnavailable
 from service.models.sql import SqlStore
-from service.models.store import Drop, MemoryOnly, Put
+from service.models.store import Drop, MemoryOnly, Put, StoreRefused
 from service.models.tables import METADATA, REVISION
 
 
@@ -35,21 +35,21 @@ def kept(store: SqlStore) -> list[tuple[str, str]]:
 
 def test_what_was_written_is_there_after_a_restart(path):
     store = opened(path)
-    store.write(sweep(2), sweep(1))
-    store.write(sweep(2, "[]"), Put("bases", {"id": "base_1", "nbytes": 3, "tensors": b"\x00\xff"}))
+    store.write([sweep(2), sweep(1)])
+    store.write([sweep(2, "[]"), Put("bases", {"id": "base_1", "nbytes": 3, "tensors": b"\x00\xff"})])
     store.close()
     again = opened(path)
     assert kept(again) == [("swp_1", "{}"), ("swp_2", "[]")]
     assert list(again.rows("bases", "tensors", id="base_1")) == [{"tensors": b"\x00\xff"}]
-    again.write(Drop("sweeps", {"id": "swp_1"}))
+    again.write([Drop("sweeps", {"id": "swp_1"})])
     assert kept(again) == [("swp_2", "[]")]
     again.close()
 
 
 def test_a_put_leaves_the_columns_that_it_does_not_name(path):
     store = opened(path)
-    store.write(Put("bases", {"id": "b", "nbytes": 3, "tensors": b"x"}))
-    store.write(Put("bases", {"id": "b", "nbytes": 4, "tensors": b"x"}))
+    store.write([Put("bases", {"id": "b", "nbytes": 3, "tensors": b"x"})])
+    store.write([Put("bases", {"id": "b", "nbytes": 4, "tensors": b"x"})])
     assert list(store.rows("bases", "nbytes", "tensors")) == [{"nbytes": 4, "tensors": b"x"}]
     store.close()
 
@@ -57,9 +57,9 @@ def test_a_put_leaves_the_columns_that_it_does_not_name(path):
 def test_changes_are_written_together_or_not_at_all(path):
     store = opened(path)
     with pytest.raises(StorageUnavailable):
-        store.write(sweep(1), Put("adapters", {"model_id": "no such model", "tensors": b""}))
+        store.write([sweep(1), Put("adapters", {"model_id": "no such model", "tensors": b""})])
     assert kept(store) == []
-    store.write(sweep(2))
+    store.write([sweep(2)])
     assert kept(store) == [("swp_2", "{}")]
     store.close()
 
@@ -78,11 +78,11 @@ def test_a_locked_database_takes_no_write_and_then_does(path, monkeypatch):
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StorageUnavailable, match="locked") as refused:
-        store.write(sweep(1))
+        store.write([sweep(1)])
     assert refused.value.retryable
     other.execute("ROLLBACK")
     other.close()
-    store.write(sweep(1))
+    store.write([sweep(1)])
     assert kept(store) == [("swp_1", "{}")]
     store.close()
 
@@ -95,9 +95,9 @@ def test_a_full_disk_is_said_and_leaves_the_old_state(path):
     with store._engine.connect() as connection:
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 2}")
     with pytest.raises(InsufficientStorage, match="disk is full"):
-        store.write(Put("bases", {"id": "b", "nbytes": 1, "tensors": bytes(10**6)}))
+        store.write([Put("bases", {"id": "b", "nbytes": 1, "tensors": bytes(10**6)})])
     assert list(store.rows("bases", "id")) == []
-    store.write(sweep(1))
+    store.write([sweep(1)])
     store.close()
 
 
@@ -176,7 +176,7 @@ def test_a_transaction_whose_end_was_not_told_is_looked_up(path, monkeypatch):
     dialect = type(store._engine.dialect)
     commit = dialect.do_commit
     monkeypatch.setattr(dialect, "do_commit", breaks_after)
-    store.write(sweep(1))
+    store.write([sweep(1)])
     assert broken
     assert kept(store) == [("swp_1", "{}")]
     store.close()
@@ -184,7 +184,7 @@ def test_a_transaction_whose_end_was_not_told_is_looked_up(path, monkeypatch):
 
 def test_memory_alone_keeps_nothing():
     store = MemoryOnly()
-    store.write(sweep(1))
+    store.write([sweep(1)])
     assert list(store.rows("sweeps", "id")) == []
     assert not store.durable
     store.close()

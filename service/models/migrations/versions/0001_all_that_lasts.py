@@ -35,7 +35,7 @@ def upgrade() -> None:
         "jobs",
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("model_id", sa.Text, nullable=False),
-        sa.Column("given_id", sa.Text, sa.ForeignKey("given.id")),
+        sa.Column("given_id", sa.Text),
         sa.Column("ended", sa.Boolean, nullable=False),
         sa.Column("facts", sa.Text, nullable=False),
         sa.Column("curves", sa.LargeBinary, nullable=False),

@@ -1,0 +1,191 @@
+"""An engine with a store: a restart finds everything, and jobs go on as if nothing had been."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.engine import Capacity, Engine
+from service.jobs import events
+from service.jobs.job import Job
+from service.jobs.state import State
+from service.models.sql import SqlStore
+from service.training.plan import EarlyStopping, Plan
+from service.training.sources import Digits, Random
+from tests.engine.engines import inline, small, until_ended, until_ready
+from tests.running import until
+
+
+@contextmanager
+def durable(path: Path, **capacity: object) -> Iterator[Engine]:
+    """An engine on a file of SQLite whose jobs are stored after every epoch."""
+    with Engine(Capacity(**{"checkpoint_seconds": 0.0, **capacity}), store=SqlStore(f"sqlite:///{path}")) as engine:
+        yield engine
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lora.db"
+
+
+def told(job: Job) -> list[tuple]:
+    return [(event.number, event.kind, event.data) for event in events.since(job)]
+
+
+def same(one: Job, other: Job) -> bool:
+    """Whether two jobs went the same way, to the last bit."""
+    return all(
+        getattr(one, name) == getattr(other, name) for name in ("state", "epoch", "metrics", "model_version", "curves")
+    ) and all(list(one.curve(name)) == list(other.curve(name)) for name in one.curves)
+
+
+LONG = Plan(epochs=60, seed=3, batch_size=4, data=Random(n_samples=400, seed=5))
+PLANS = {
+    "batches": LONG,
+    "a schedule, a clip and a held-out part": replace(
+        LONG,
+        validation=0.25,
+        schedule="cosine",
+        warmup_epochs=2,
+        max_grad_norm=0.5,
+        early_stopping=EarlyStopping(patience=50),
+    ),
+    "classes": Plan(epochs=40, seed=1, batch_size=16, loss="cross_entropy", data=Digits(), optimizer="adamw"),
+}
+
+
+def trained(engine: Engine, plan: Plan) -> tuple[Job, dict[str, list]]:
+    out_features = 10 if isinstance(plan.data, Digits) else 64
+    model = small(engine, out_features=out_features, dropout=0.1)
+    job = until_ended(engine, engine.train(model.id, plan))
+    return job, {name: tensor.tolist() for name, tensor in engine.registry.loaded(model.id).adapter.items()}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_job_that_a_restart_interrupts_ends_as_one_that_ran_through(path, name):
+    plan = PLANS[name]
+    with Engine() as engine:
+        through, weights = trained(engine, plan)
+    with durable(path) as engine:
+        out_features = 10 if isinstance(plan.data, Digits) else 64
+        model = small(engine, out_features=out_features, dropout=0.1)
+        job = engine.train(model.id, plan)
+        until(lambda: engine.ledger.get(job.id).epoch >= 5)
+    seen = told(engine.ledger.get(job.id))
+    assert not engine.ledger.get(job.id).state.terminal
+    with durable(path) as engine:
+        at_start = engine.ledger.get(job.id)
+        assert (at_start.state, at_start.epoch >= 4) == (State.RUNNING, True)
+        ended = until_ended(engine, job)
+        assert same(ended, through)
+        assert told(ended)[: len(seen)] == seen
+        adapter = engine.registry.loaded(model.id).adapter
+        assert {name: tensor.tolist() for name, tensor in adapter.items()} == weights
+    with durable(path) as engine:
+        assert told(engine.ledger.get(job.id)) == told(ended)
+        assert engine.ledger.get(job.id).finished_at == ended.finished_at
+
+
+def test_a_job_that_had_not_begun_begins_after_the_restart_with_the_rows_that_came_with_it(path):
+    plan, rows = inline(epochs=3)
+    store = SqlStore(f"sqlite:///{path}")
+    engine = Engine(store=store)  # without workers
+    model = small(engine)
+    jobs = [engine.train(model.id, replace(plan, seed=2), rows) for _ in range(2)]
+    engine.close()
+    with durable(path) as engine:
+        assert [engine.ledger.get(job.id).state for job in jobs] == [State.QUEUED] * 2
+        assert engine.budget.used == 2 * sum(array.nbytes for array in rows.values())
+        ended = [until_ended(engine, job) for job in jobs]
+        assert [job.model_version for job in ended] == [1, 2]
+        until(lambda: not list(engine.store.rows("given", "id")))
+        versions = engine.registry.get(model.id).version
+    with Engine() as engine:
+        model = small(engine)
+        again = [until_ended(engine, engine.train(model.id, replace(plan, seed=2), rows)) for _ in range(2)]
+    assert versions == 2
+    assert all(same(one, other) for one, other in zip(ended, again, strict=True))
+
+
+def test_a_data_set_is_there_again_and_a_job_learns_from_what_it_was(path):
+    draw = np.random.default_rng(1)
+    parts = [{name: draw.standard_normal((20, 64)).astype(np.float32) for name in "xy"} for _ in range(3)]
+    plan = Plan(epochs=4, seed=2, data=Random())
+
+    def uploaded(engine: Engine) -> str:
+        dataset_id = engine.datasets.upload(parts[0]).id
+        engine.datasets.append(dataset_id, parts[1])
+        return dataset_id
+
+    engine = Engine(store=SqlStore(f"sqlite:///{path}"))
+    dataset_id, model = uploaded(engine), small(engine)
+    job = engine.train(model.id, replace(plan, data=engine.datasets.source(dataset_id)))
+    grown = engine.datasets.append(dataset_id, parts[2])
+    engine.close()
+    with durable(path) as engine:
+        there = engine.datasets.get(dataset_id)
+        assert (there.source, there.created_at, there.updated_at) == (grown.source, grown.created_at, grown.updated_at)
+        arrays = grown.arrays()
+        assert all(np.array_equal(array, arrays[name]) for name, array in there.arrays().items())
+        ended = until_ended(engine, job)
+        engine.datasets.append(dataset_id, parts[0])
+        assert engine.datasets.get(dataset_id).source.n_samples == 80
+        engine.delete_dataset(dataset_id)
+    with Engine() as engine:
+        model, dataset_id = small(engine), uploaded(engine)
+        plan = replace(plan, data=engine.datasets.source(dataset_id))
+        assert same(until_ended(engine, engine.train(model.id, plan)), ended)
+    with durable(path) as engine:
+        assert engine.datasets.all() == []
+
+
+def test_a_job_can_be_continued_after_a_restart(path):
+    plan = Plan(epochs=4, seed=2, batch_size=10, data=Random(n_samples=50, seed=1))
+    with Engine() as engine:
+        model = small(engine)
+        whole = until_ended(engine, engine.train(model.id, replace(plan, epochs=8)))
+    with durable(path) as engine:
+        model = small(engine)
+        first = until_ended(engine, engine.train(model.id, plan))
+    with durable(path) as engine:
+        second = until_ended(engine, engine.train(model.id, replace(plan, continue_from=first.id)))
+    assert [*first.losses, *second.losses] == list(whole.losses)
+
+
+def test_what_ended_stays_as_it_ended_and_what_was_deleted_stays_away(path):
+    with durable(path) as engine:
+        until_ready(engine)
+        model = small(engine, name="ñ", metadata={"a": "b"})
+        gone = small(engine)
+        diverged = engine.train(model.id, Plan(epochs=50, lr=1e6, optimizer="sgd", seed=1))
+        cancelled = engine.train(gone.id, replace(LONG, epochs=10_000))
+        until(lambda: engine.ledger.get(cancelled.id).epoch)
+        engine.cancel(cancelled.id)
+        done = until_ended(engine, diverged)
+        removed = until_ended(engine, engine.train(model.id, Plan(epochs=1)))
+        engine.ledger.remove(removed.id)
+        engine.delete(gone.id)
+        before = [told(job) for job in engine.ledger.all()]
+        cancelled = engine.ledger.get(cancelled.id)
+    with durable(path) as engine:
+        assert [told(job) for job in engine.ledger.all()] == before
+        assert (engine.ledger.get(done.id).reason, done.reason) == ("diverged", "diverged")
+        assert engine.ledger.get(cancelled.id).duration_seconds == cancelled.duration_seconds
+        (there,) = engine.registry.all()
+        assert (there.id, there.name, there.metadata, there.version) == (model.id, "ñ", {"a": "b"}, 1)
+        newest = small(engine)
+        assert newest.id > model.id
+
+
+def test_only_so_many_ended_jobs_are_kept_in_the_store_too(path):
+    with durable(path, keep_jobs=2) as engine:
+        model = small(engine)
+        jobs = [until_ended(engine, engine.train(model.id, Plan(epochs=1, data=Random(n_samples=5)))) for _ in range(4)]
+        kept = [job.id for job in jobs[2:]]
+        until(lambda: [row["id"] for row in engine.store.rows("jobs", "id")] == kept)
+    with durable(path, keep_jobs=1) as engine:
+        assert [job.id for job in engine.ledger.all()] == [jobs[3].id]
+        assert len(list(engine.store.rows("jobs", "id"))) == 1
