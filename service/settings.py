@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LORA_"
@@ -48,6 +48,9 @@ class Settings(BaseSettings):
 
     host: str = _setting("127.0.0.1", "address to listen on", min_length=1)
     port: int = _setting(8000, "port to listen on; 0 takes a free one", ge=0, le=65_535)
+    database_url: SecretStr | None = _setting(
+        None, "sqlite:///FILE or postgresql+psycopg://…, where all that is acknowledged is kept; none: in memory alone"
+    )
     device: Literal["auto", "cpu", "cuda"] = _setting("auto", "where tensors live; auto is cuda where there is one")
     workers: int = _setting(default_workers, "processes that train", unit="processes", ge=1, le=256)
     worker_threads: int = _setting(1, "torch threads of each training process", unit="threads", ge=1, le=1_024)
@@ -64,6 +67,10 @@ class Settings(BaseSettings):
     keep_jobs: int = _setting(10_000, "jobs remembered after their end; the oldest go first", unit="jobs", ge=1)
     json_body_mib: int = _setting(16, "body of a JSON request", unit="MiB", ge=1, le=1_024)
     binary_body_mib: int = _setting(64, "binary body, and outputs of a forward", unit="MiB", ge=1, le=4_096)
+    weights_cache_mib: int = _setting(1_024, "weights in memory, where the database has all", unit="MiB", ge=1)
+    checkpoint_seconds: float = _setting(
+        5.0, "after so long a job that trains is stored as it stands, where there is a database", unit="seconds", ge=0
+    )
     merged_cache_mib: int = _setting(64, "merged weights of the layers that run most", unit="MiB", ge=0)
     batch_max_rows: int = _setting(1_024, "rows of the forwards that share one pass", unit="rows", ge=1)
     batch_wait_ms: float = _setting(

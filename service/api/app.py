@@ -17,6 +17,8 @@ from service.api.metrics import Metrics
 from service.api.routes import ROUTERS
 from service.engine import Capacity, Engine
 from service.engine.capacity import MIB
+from service.errors import ServiceError
+from service.models.store import MemoryOnly, Store, StoreRefused
 from service.serving.window import Window
 from service.settings import Settings, SettingsError, usable_cores
 
@@ -53,12 +55,33 @@ def create_engine(settings: Settings) -> Engine:
         max_models=settings.max_models,
         queue_max=settings.queue_max,
         keep_jobs=settings.keep_jobs,
+        weights_bytes=settings.weights_cache_mib * MIB,
+        checkpoint_seconds=settings.checkpoint_seconds,
         merged_bytes=settings.merged_cache_mib * MIB,
         window=Window(max_rows=settings.batch_max_rows, wait_seconds=settings.batch_wait_ms / 1_000),
         workers=settings.workers,
         worker_threads=settings.worker_threads,
     )
-    return Engine(capacity, "cuda" if cuda and settings.device != "cpu" else "cpu")
+    try:
+        return Engine(capacity, "cuda" if cuda and settings.device != "cpu" else "cpu", create_store(settings))
+    except ServiceError as error:
+        raise SettingsError(f"what the database holds cannot be taken up: {error.detail}") from None
+
+
+def create_store(settings: Settings) -> Store:
+    """The database that the settings name, or none.
+
+    Raises:
+        SettingsError: where it cannot be used.
+    """
+    if settings.database_url is None:
+        return MemoryOnly()
+    from service.models.sql import SqlStore  # here, because whoever needs no database need not wait for its import
+
+    try:
+        return SqlStore(settings.database_url.get_secret_value())
+    except StoreRefused as error:
+        raise SettingsError(f"LORA_DATABASE_URL: {error}") from None
 
 
 def create_app(settings: Settings, engine: Engine) -> ASGIApp:

@@ -54,6 +54,11 @@ async def off_loop(cost: int, work: Callable[[], T]) -> T:
     return await in_thread(work)
 
 
+async def written(engine: Engine, cost: int, work: Callable[[], T]) -> T:
+    """The result of work that the store is told of, as `off_loop`; a disk is waited for in a thread."""
+    return await (in_thread(work) if engine.store.durable else off_loop(cost, work))
+
+
 async def in_thread(work: Callable[[], T]) -> T:
     """The work's result, from a thread: for what may have to wait."""
     return await asyncio.wrap_future(_threads.submit(work))

@@ -14,11 +14,13 @@ from service.codecs.by_type import CODECS
 from service.codecs.json import JSON
 from service.errors import (
     DuplicateKey,
+    InsufficientStorage,
     InternalError,
     LimitExceeded,
     MalformedJson,
     NonFinite,
     ServiceError,
+    StorageUnavailable,
     TooDeep,
     TooLarge,
     UnsupportedEncoding,
@@ -68,6 +70,8 @@ BINARY = [name for name in CODECS if name != JSON.media_type]
 # What can be wrong with any body, and with one in JSON.
 BODY = (TooLarge, UnsupportedMediaType, UnsupportedEncoding)
 JSON_BODY = (*BODY, MalformedJson, TooDeep, Validation, DuplicateKey, LimitExceeded, NonFinite)
+# What may be wrong with the disk when something is to be stored.
+STORED = (StorageUnavailable, InsufficientStorage)
 
 HEADERS = {
     "X-Request-Id": ("string", "the id of the request: the client's own where it sent a plain one"),

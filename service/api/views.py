@@ -13,7 +13,7 @@ from service.schemas import answers, training
 from service.training import plan
 
 
-def of_model(model: Model) -> answers.Model:
+def of_model(model: Model, *, durable: bool) -> answers.Model:
     """A model's settings with their effective values, its version and its counts."""
     spec = model.spec
     counts = spec.parameters
@@ -36,11 +36,11 @@ def of_model(model: Model) -> answers.Model:
         created_at=model.created_at,
         updated_at=model.updated_at,
         last_loss=model.last_loss,
-        durable=False,
+        durable=durable,
     )
 
 
-def of_dataset(dataset: Dataset) -> training.Dataset:
+def of_dataset(dataset: Dataset, *, durable: bool) -> training.Dataset:
     """What a data set holds."""
     source = dataset.source
     return training.Dataset(
@@ -55,7 +55,7 @@ def of_dataset(dataset: Dataset) -> training.Dataset:
         bytes=dataset.nbytes,
         created_at=dataset.created_at,
         updated_at=dataset.updated_at,
-        durable=False,
+        durable=durable,
     )
 
 

@@ -10,6 +10,7 @@ from service.settings import Settings, SettingsError, load
 
 READY = "lora-service is ready at "
 MEMORY_ONLY = "models and jobs live in memory only: they end with this process"
+DURABLE = "whatever is acknowledged is on the disk: models and jobs outlive this process"
 
 
 def serve(host: str | None, port: int | None) -> int:
@@ -42,7 +43,7 @@ def _run(settings: Settings) -> NoReturn:
     from service.api.server import Server, config
 
     engine = create_engine(settings)
-    for line in summary(settings, engine.device):
+    for line in summary(settings, engine.device, engine.store.name, durable=engine.store.durable):
         print(line, flush=True)
     app = create_app(settings, engine)
     server = Server(
@@ -56,7 +57,7 @@ def _run(settings: Settings) -> NoReturn:
     os._exit(0)
 
 
-def summary(settings: Settings, device: str) -> list[str]:
-    """The settings in force, one line each."""
-    values = {**settings.model_dump(), "device": f"{settings.device} ({device})"}
-    return [*(f"LORA_{name.upper()}={value}" for name, value in values.items()), MEMORY_ONLY]
+def summary(settings: Settings, device: str, store: str, *, durable: bool) -> list[str]:
+    """The settings in force, one line each, and what becomes of what is acknowledged."""
+    values = {**settings.model_dump(), "device": f"{settings.device} ({device})", "database_url": store}
+    return [*(f"LORA_{name.upper()}={value}" for name, value in values.items()), DURABLE if durable else MEMORY_ONLY]

@@ -21,7 +21,7 @@ from service.engine.run import Books, Held, Run
 from service.engine.settled import SEEDS, as_computed, dataset_ids, settled
 from service.engine.stack import Stack, Stacks
 from service.engine.states import States
-from service.engine.sweeps import Sweeps
+from service.engine.sweeps import Also, Sweeps
 from service.errors import (
     DatasetBusy,
     Draining,
@@ -246,7 +246,13 @@ class Engine:
         """
         return self.train_all([(model_id, plan)], rows)[0]
 
-    def train_all(self, members: Sequence[tuple[str, Plan]], rows: Arrays | None = None, group: str = "") -> list[Job]:
+    def train_all(
+        self,
+        members: Sequence[tuple[str, Plan]],
+        rows: Arrays | None = None,
+        group: str = "",
+        also: Also = lambda jobs: (),
+    ) -> list[Job]:
         """Queue a training run for each model, on rows that they share: all of them or none.
 
         Those of one `group` count as one entry of the queue.
@@ -279,6 +285,7 @@ class Engine:
                 self.store.write(
                     job_rows.given(held.id, given) if held.id is not None else (),
                     *(job_rows.changed(job, group, held.id) for job, _, _ in made),
+                    also([job for job, _, _ in made]),
                 )
             for job, spec, stored in made:
                 self.ledger.add(job)

@@ -2,9 +2,9 @@
 
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from math import inf
 from typing import Any, Protocol
@@ -16,8 +16,10 @@ from service.errors import JobNotFound, NotFound, SweepBusy, SweepNotFound
 from service.ids import Mint
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
+from service.models import sweep_rows
 from service.models.model import Model
 from service.models.registry import Registry
+from service.models.store import Change, Store
 from service.training.plan import Plan
 
 KEPT = 1_000  # sweeps remembered; the oldest go first
@@ -59,15 +61,22 @@ class Standing:
     loss: float | None
 
 
+# What is to be stored together with jobs that were accepted.
+Also = Callable[[Sequence[Job]], Iterable[Change]]
+
+
 class Trainer(Protocol):
     """What makes, trains and deletes the models."""
 
     ledger: Ledger
     registry: Registry
+    store: Store
 
     def create(self, **settings: Any) -> Model: ...
 
-    def train_all(self, members: Sequence[tuple[str, Plan]], rows: Arrays | None, group: str) -> list[Job]: ...
+    def train_all(
+        self, members: Sequence[tuple[str, Plan]], rows: Arrays | None, group: str, also: Also
+    ) -> list[Job]: ...
 
     def cancel(self, job_id: str) -> Job: ...
 
@@ -80,6 +89,8 @@ class Sweeps:
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self._sweeps: dict[str, Sweep] = {}
+        for sweep_id, members, at in sweep_rows.sweeps(trainer.store):
+            self._sweeps[sweep_id] = Sweep(sweep_id, tuple(Member(**member) for member in members), at)
         self._lock = threading.Lock()
         self._new_id = Mint("swp")
 
@@ -116,21 +127,26 @@ class Sweeps:
                     common["base_id"] = made[0].base_id
             plans = [t.plan if t.plan.seed is not None else replace(t.plan, seed=seed) for t in trials]
             pairs = list(zip((model.id for model in made), plans, strict=True))
-            jobs = self._trainer.train_all(pairs, rows, sweep_id)
+            at = instant().wall
+
+            def sweep_of(jobs: Sequence[Job]) -> Sweep:
+                both = zip(jobs, trials, strict=True)
+                return Sweep(sweep_id, tuple(Member(job.model_id, job.id, trial.settings) for job, trial in both), at)
+
+            def also(jobs: Sequence[Job]) -> Iterable[Change]:
+                return sweep_rows.added(sweep_id, [asdict(member) for member in sweep_of(jobs).members], at)
+
+            jobs = self._trainer.train_all(pairs, rows, sweep_id, also)
         except BaseException:
             for each in made:
                 with suppress(NotFound):  # deleted meanwhile, which may be why
                     self._trainer.delete(each.id, force=True)
             raise
-        members = (
-            Member(own_model.id, job.id, trial.settings)
-            for own_model, job, trial in zip(made, jobs, trials, strict=True)
-        )
-        sweep = Sweep(sweep_id, tuple(members), instant().wall)
+        sweep = sweep_of(jobs)
         with self._lock:
             self._sweeps[sweep_id] = sweep
             while len(self._sweeps) > KEPT:
-                del self._sweeps[next(iter(self._sweeps))]
+                self._forget(next(iter(self._sweeps)))
         return sweep
 
     def get(self, sweep_id: str) -> Sweep:
@@ -181,7 +197,11 @@ class Sweeps:
                 with suppress(NotFound):  # deleted meanwhile
                     self._trainer.delete(standing.member.model_id, force=True)
         with self._lock:
-            self._sweeps.pop(sweep_id, None)
+            self._forget(sweep_id)
+
+    def _forget(self, sweep_id: str) -> None:
+        self._trainer.store.write(sweep_rows.removed(sweep_id))
+        self._sweeps.pop(sweep_id, None)
 
     def _standing(self, member: Member) -> Standing:
         try:

@@ -51,13 +51,14 @@ class SqlStore:
                 self._writes: int = connection.execute(select(PROGRESS.c.writes)).scalar_one()
         except DBAPIError as error:
             self.close()
-            raise StoreRefused(f"the database {self._name} cannot be used: {_cause(error)}") from error
+            raise StoreRefused(f"the database {self.name} cannot be used: {_cause(error)}") from error
         except BaseException:
             self.close()
             raise
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """The URL without its password."""
         return self.url.render_as_string(hide_password=True)
 
     def write(self, *changes: Iterable[Change]) -> None:

@@ -35,6 +35,10 @@ class Store(Protocol):
 
     durable: bool
 
+    @property
+    def name(self) -> str:
+        """What to call it, without a password."""
+
     def write(self, *changes: Iterable[Change]) -> None:
         """Write all of the changes or none; when it returns they are on the disk.
 
@@ -53,6 +57,7 @@ class MemoryOnly:
     """Keeps nothing: what is not in memory is gone."""
 
     durable = False
+    name = "memory"
 
     def write(self, *changes: Iterable[Change]) -> None:
         pass  # nor are the changes put together, where a generator would do that

@@ -133,7 +133,7 @@ class Problem(BaseModel):
 class Limit(BaseModel):
     """One limit in force."""
 
-    value: int
+    value: int | float
     unit: str
     description: str
     setting: str | None = Field(description="the environment variable that moves it")

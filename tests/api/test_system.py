@@ -57,6 +57,11 @@ def test_limits_name_every_setting_with_its_unit(http: httpx.Client) -> None:
     }
 
 
+def test_a_limit_may_have_a_fraction() -> None:
+    with in_thread(batch_wait_ms=0.5) as service:
+        assert service.http.get("/limits").json()["limits"]["batch_wait_ms"]["value"] == 0.5
+
+
 def test_metrics_count_what_happens(http: httpx.Client) -> None:
     names = {"route": "/models/{model_id}/forward", "method": "POST", "status": "200"}
     before = metric(http, "lora_http_request_duration_seconds_count", **names), metric(http, "lora_forward_rows_total")

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.api import describe, views
 from service.api.accept import JsonRoute
 from service.api.bodies import media_type, must_be, read
-from service.api.deps import DatasetIdPath, EngineOf, SettingsOf, in_thread
+from service.api.deps import DatasetIdPath, EngineOf, SettingsOf, in_thread, written
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
 from service.codecs import safetensors
@@ -62,7 +62,7 @@ REFUSALS = (
     summary="Upload a data set",
     status_code=201,
     response_model=training.Dataset,
-    responses={201: {"headers": describe.headers("Location")}, **describe.problems(*REFUSALS)},
+    responses={201: {"headers": describe.headers("Location")}, **describe.problems(*describe.STORED, *REFUSALS)},
     openapi_extra=UPLOAD,
 )
 async def create_dataset(
@@ -78,7 +78,7 @@ async def create_dataset(
     """
     tensors = await uploaded(request, settings)
     dataset = await in_thread(lambda: engine.datasets.upload(tensors, keep_rows=keep_rows))
-    return reply(views.of_dataset(dataset), 201, {"Location": f"/datasets/{dataset.id}"})
+    return reply(views.of_dataset(dataset, durable=engine.store.durable), 201, {"Location": f"/datasets/{dataset.id}"})
 
 
 @router.post(
@@ -86,14 +86,18 @@ async def create_dataset(
     operation_id="append_rows",
     summary="Append rows to a data set",
     response_model=training.Dataset,
-    responses=describe.problems(NotFound, DatasetNotFound, *REFUSALS),
+    responses=describe.problems(*describe.STORED, NotFound, DatasetNotFound, *REFUSALS),
     openapi_extra=UPLOAD,
 )
 async def append_rows(dataset_id: DatasetIdPath, request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
     """Tensors of the same kind as the first ones. Jobs that were accepted before do not see them."""
     engine.datasets.get(dataset_id)
     tensors = await uploaded(request, settings)
-    return reply(views.of_dataset(await in_thread(lambda: engine.datasets.append(dataset_id, tensors))))
+    return reply(
+        views.of_dataset(
+            await in_thread(lambda: engine.datasets.append(dataset_id, tensors)), durable=engine.store.durable
+        )
+    )
 
 
 @router.get(
@@ -108,7 +112,7 @@ async def list_datasets(
 ) -> Response:
     """A page of data sets."""
     some, following = page(engine.datasets.all(), ["datasets"], limit, cursor)
-    items = [views.of_dataset(dataset) for dataset in some]
+    items = [views.of_dataset(dataset, durable=engine.store.durable) for dataset in some]
     return listed(request, training.DatasetPage(items=items, next_cursor=following))
 
 
@@ -121,7 +125,7 @@ async def list_datasets(
 )
 async def get_dataset(dataset_id: DatasetIdPath, engine: EngineOf) -> Response:
     """What it holds: shapes, rows, memory."""
-    return reply(views.of_dataset(engine.datasets.get(dataset_id)))
+    return reply(views.of_dataset(engine.datasets.get(dataset_id), durable=engine.store.durable))
 
 
 @router.delete(
@@ -129,11 +133,11 @@ async def get_dataset(dataset_id: DatasetIdPath, engine: EngineOf) -> Response:
     operation_id="delete_dataset",
     summary="Delete a data set",
     status_code=204,
-    responses=describe.problems(NotFound, DatasetNotFound, DatasetBusy),
+    responses=describe.problems(*describe.STORED, NotFound, DatasetNotFound, DatasetBusy),
 )
 async def delete_dataset(dataset_id: DatasetIdPath, engine: EngineOf) -> Response:
     """While a job that has not ended needs it, this is a 409."""
-    engine.delete_dataset(dataset_id)
+    await written(engine, 0, lambda: engine.delete_dataset(dataset_id))
     return Response(status_code=204)
 
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from service.api import describe, sse, views
 from service.api.accept import JsonRoute, accepted
-from service.api.deps import EngineOf, JobIdPath, SettingsOf, in_thread, off_loop
+from service.api.deps import EngineOf, JobIdPath, SettingsOf, in_thread, off_loop, written
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
 from service.api.streams import stream
@@ -79,7 +79,7 @@ async def get_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     operation_id="cancel_job",
     summary="Cancel a job",
     response_model=training.Job,
-    responses=describe.problems(NotFound, JobNotFound, NotAcceptable),
+    responses=describe.problems(*describe.STORED, NotFound, JobNotFound, NotAcceptable),
 )
 async def cancel_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     """The worker stops after the step it is at; the model keeps its version. A job that has ended stays as it is."""
@@ -91,11 +91,11 @@ async def cancel_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     operation_id="delete_job",
     summary="Forget a job that has ended",
     status_code=204,
-    responses=describe.problems(NotFound, JobNotFound, JobActive),
+    responses=describe.problems(*describe.STORED, NotFound, JobNotFound, JobActive),
 )
 async def delete_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     """The model it trained stays."""
-    engine.ledger.remove(job_id)
+    await written(engine, 0, lambda: engine.ledger.remove(job_id))
     return Response(status_code=204)
 
 

@@ -5,7 +5,7 @@ from starlette.responses import Response
 
 from service.api import describe
 from service.api.accept import JsonRoute
-from service.api.deps import SettingsOf
+from service.api.deps import EngineOf, SettingsOf
 from service.api.faults import MAX_FAULTS
 from service.api.paging import MAX_PAGE
 from service.api.replies import reply
@@ -62,9 +62,9 @@ FIXED = {
     response_model=answers.Limits,
     responses=describe.problems(NotAcceptable),
 )
-async def get_limits(settings: SettingsOf) -> Response:
+async def get_limits(settings: SettingsOf, engine: EngineOf) -> Response:
     """What a request may ask for, and which setting moves it."""
-    return reply(answers.Limits(durable=False, limits={**_settable(settings), **_fixed()}))
+    return reply(answers.Limits(durable=engine.store.durable, limits={**_settable(settings), **_fixed()}))
 
 
 def _settable(settings: Settings) -> dict[str, answers.Limit]:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.api import describe, views
 from service.api.accept import JsonRoute, accepted
 from service.api.bodies import read_json
-from service.api.deps import EngineOf, ModelIdPath, SettingsOf, in_thread, off_loop
+from service.api.deps import EngineOf, ModelIdPath, SettingsOf, in_thread, off_loop, written
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
 from service.codecs import safetensors
@@ -59,7 +59,9 @@ EXAMPLES = {
     response_model=answers.Model,
     responses={
         201: {"headers": describe.headers("Location")},
-        **describe.problems(*describe.JSON_BODY, NotAcceptable, BaseNotFound, ShapeMismatch, CapacityExhausted),
+        **describe.problems(
+            *describe.STORED, *describe.JSON_BODY, NotAcceptable, BaseNotFound, ShapeMismatch, CapacityExhausted
+        ),
     },
     openapi_extra=describe.body(CreateModelRequest, EXAMPLES),
 )
@@ -69,7 +71,7 @@ async def create_model(request: Request, engine: EngineOf, settings: SettingsOf)
     given = asked.model_dump(exclude_unset=True)
     must_have_sizes(asked)
     model = await in_thread(lambda: engine.create(**given))
-    return reply(views.of_model(model), 201, {"Location": f"/models/{model.id}"})
+    return reply(views.of_model(model, durable=engine.store.durable), 201, {"Location": f"/models/{model.id}"})
 
 
 @router.get(
@@ -89,7 +91,7 @@ async def list_models(
     """A page of models."""
     models = [model for model in engine.registry.all() if name in (None, model.name)]
     some, following = page(models, ["models", name], limit, cursor)
-    items = [views.of_model(model) for model in some]
+    items = [views.of_model(model, durable=engine.store.durable) for model in some]
     return listed(request, answers.ModelPage(items=items, next_cursor=following))
 
 
@@ -102,7 +104,7 @@ async def list_models(
 )
 async def get_model(model_id: ModelIdPath, engine: EngineOf) -> Response:
     """The model as it is now: its settings, version and parameter counts."""
-    return reply(views.of_model(engine.registry.get(model_id)))
+    return reply(views.of_model(engine.registry.get(model_id), durable=engine.store.durable))
 
 
 @router.patch(
@@ -110,13 +112,15 @@ async def get_model(model_id: ModelIdPath, engine: EngineOf) -> Response:
     operation_id="update_model",
     summary="Change a model's name or metadata",
     response_model=answers.Model,
-    responses=describe.problems(*describe.JSON_BODY, NotFound, ModelNotFound, NotAcceptable),
+    responses=describe.problems(*describe.STORED, *describe.JSON_BODY, NotFound, ModelNotFound, NotAcceptable),
     openapi_extra=describe.body(UpdateModelRequest, {"rename": {"name": "my adapter", "metadata": {"team": "a"}}}),
 )
 async def update_model(model_id: ModelIdPath, request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
     """Only the fields sent are changed; `metadata` is replaced as a whole."""
     asked = await read_json(request, UpdateModelRequest, settings.json_body_mib)
-    return reply(views.of_model(engine.update(model_id, **asked.model_dump(exclude_unset=True))))
+    notes = asked.model_dump(exclude_unset=True)
+    model = await written(engine, 0, lambda: engine.update(model_id, **notes))
+    return reply(views.of_model(model, durable=engine.store.durable))
 
 
 @router.delete(
@@ -124,7 +128,7 @@ async def update_model(model_id: ModelIdPath, request: Request, engine: EngineOf
     operation_id="delete_model",
     summary="Delete a model",
     status_code=204,
-    responses=describe.problems(NotFound, ModelNotFound, ModelBusy, Validation),
+    responses=describe.problems(*describe.STORED, NotFound, ModelNotFound, ModelBusy, Validation),
 )
 async def delete_model(
     model_id: ModelIdPath,

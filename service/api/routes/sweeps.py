@@ -54,6 +54,7 @@ EXAMPLES = {
     responses={
         202: {"headers": describe.headers("Location")},
         **describe.problems(
+            *describe.STORED,
             *describe.JSON_BODY,
             NotAcceptable,
             BaseNotFound,
@@ -116,7 +117,7 @@ async def get_sweep(sweep_id: SweepIdPath, engine: EngineOf) -> Response:
     operation_id="delete_sweep",
     summary="Delete a sweep and its losers",
     status_code=204,
-    responses=describe.problems(NotFound, SweepNotFound, SweepBusy, Validation),
+    responses=describe.problems(*describe.STORED, NotFound, SweepNotFound, SweepBusy, Validation),
 )
 async def delete_sweep(
     sweep_id: SweepIdPath,

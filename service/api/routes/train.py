@@ -11,7 +11,7 @@ from starlette.responses import Response
 from service.api import describe, sse, views
 from service.api.accept import JsonRoute
 from service.api.bodies import read_json
-from service.api.deps import EngineOf, ModelIdPath, SettingsOf, off_loop
+from service.api.deps import EngineOf, ModelIdPath, SettingsOf, written
 from service.api.replies import reply
 from service.errors import (
     CapacityExhausted,
@@ -64,6 +64,7 @@ EXAMPLES = {
         },
         202: {"headers": describe.headers("Location", "Preference-Applied", "Retry-After")},
         **describe.problems(
+            *describe.STORED,
             *describe.JSON_BODY,
             NotAcceptable,
             NotFound,
@@ -94,7 +95,7 @@ async def train_model(
     plan = asked.plan(engine.datasets.source, engine.plan_of)
     # Weights are looked at one by one.
     looked_at = plan.data.n_samples * is_weighted(plan.data)
-    job = await off_loop(looked_at, lambda: engine.train(model_id, plan, asked.rows()))
+    job = await written(engine, looked_at, lambda: engine.train(model_id, plan, asked.rows()))
     headers = {"Location": f"/jobs/{job.id}"}
     wait = wait_seconds(prefer or [])
     if wait is not None:

@@ -1,0 +1,27 @@
+"""Sweeps as changes to the store, and back."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from service.models.rows import dumps
+from service.models.store import Change, Drop, Put, Store
+
+
+def added(sweep_id: str, members: Sequence[Mapping[str, Any]], created_at: datetime) -> Iterator[Change]:
+    """A sweep with its members, each an object of JSON's own types."""
+    yield Put("sweeps", {"id": sweep_id, "facts": dumps({"members": members, "created_at": created_at})})
+
+
+def removed(sweep_id: str) -> Iterator[Change]:
+    """A sweep that is gone."""
+    yield Drop("sweeps", {"id": sweep_id})
+
+
+def sweeps(store: Store) -> Iterator[tuple[str, list[dict[str, Any]], datetime]]:
+    """All sweeps that the store has, oldest first: id, members, and when they were started."""
+    for row in store.rows("sweeps", "id", "facts"):
+        facts = orjson.loads(row["facts"])
+        yield row["id"], facts["members"], datetime.fromisoformat(facts["created_at"])

@@ -1,0 +1,131 @@
+"""Kill a durable server again and again at random moments, and see that nothing it acknowledged is lost.
+
+`python -m tests.story.kills 200 [SEED]` does so in full; the tests do it a few times.
+"""
+
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.progress import track
+
+from tests.running import as_process, until
+
+PLAN = {"epochs": 40, "batch_size": 8, "data": {"kind": "random", "n_samples": 400}}
+
+
+@dataclass
+class Known:
+    """What a client was told, and what it does not know because the answer never came."""
+
+    names: dict[str, str] = field(default_factory=dict)  # of models that were made
+    unsure: dict[str, set[str]] = field(default_factory=dict)  # names that may hold too
+    deleted: set[str] = field(default_factory=set)
+    perhaps_deleted: set[str] = field(default_factory=set)
+    jobs: dict[str, str] = field(default_factory=dict)  # the models of jobs that were accepted
+    losses: dict[str, list[float]] = field(default_factory=dict)  # that were seen
+
+
+def client(url: str, known: Known, draw: random.Random, over: threading.Event) -> None:
+    """Create, rename, train and delete at random until the server is gone."""
+    with httpx.Client(base_url=url, timeout=30) as http:
+        while not over.is_set():
+            try:
+                act(http, known, draw)
+            except httpx.TransportError:
+                return
+
+
+def act(http: httpx.Client, known: Known, draw: random.Random) -> None:
+    """One request, and what it taught."""
+    there = [model_id for model_id in known.names if model_id not in known.deleted | known.perhaps_deleted]
+    what = draw.choice(["create", "rename", "train", "train", "look", "delete"]) if there else "create"
+    model_id, name = draw.choice(there) if there else "", f"n{draw.random()}"
+    if what == "create":
+        body = {"in_features": 16, "out_features": 8, "name": name}
+        made = http.post("/models", json=body)
+        assert made.status_code == 201, made.text
+        known.names[made.json()["id"]] = name
+    elif what == "rename":
+        known.unsure.setdefault(model_id, set()).add(name)
+        assert http.patch(f"/models/{model_id}", json={"name": name}).status_code == 200
+        known.names[model_id] = name
+        known.unsure.pop(model_id)
+    elif what == "train":
+        accepted = http.post(f"/models/{model_id}/train", json=PLAN)
+        assert accepted.status_code == 202, accepted.text
+        known.jobs[accepted.json()["id"]] = model_id
+    elif what == "look" and known.jobs:
+        job_id = draw.choice(list(known.jobs))
+        seen = http.get(f"/jobs/{job_id}").json()["losses"]
+        known.losses[job_id] = max(seen, known.losses.get(job_id, []), key=len)
+    elif what == "delete" and len(there) > 5:
+        known.perhaps_deleted.add(model_id)
+        assert http.delete(f"/models/{model_id}?force=true").status_code == 204
+        known.deleted.add(model_id)
+
+
+def check(http: httpx.Client, known: Known) -> None:
+    """All that was acknowledged is there, every job has ended well, and every loss that was seen is its loss."""
+    jobs = {job_id: http.get(f"/jobs/{job_id}").json() for job_id in known.jobs}
+    published: dict[str, int] = {}
+    for job_id, job in jobs.items():
+        gone = job["model_id"] in known.deleted | known.perhaps_deleted
+        assert job["state"] == "succeeded" or (gone and job["state"] == "cancelled"), job
+        published[job["model_id"]] = published.get(job["model_id"], 0) + (job["state"] == "succeeded")
+        seen = known.losses.get(job_id, [])
+        assert all(abs(a - b) <= 1e-6 * abs(b) for a, b in zip(seen, job["losses"], strict=False)), job_id
+        assert len(job["losses"]) >= len(seen)
+    for model_id, name in known.names.items():
+        answer = http.get(f"/models/{model_id}")
+        if model_id in known.deleted:
+            assert answer.status_code == 404
+        elif answer.status_code != 404 or model_id not in known.perhaps_deleted:
+            model = answer.json()
+            assert model["name"] in {name, *known.unsure.get(model_id, ())}
+            assert model["version"] >= published.get(model_id, 0)
+            assert http.post(f"/models/{model_id}/forward", json={"inputs": [0.0] * 16}).status_code == 200
+
+
+def ended(http: httpx.Client) -> bool:
+    """Whether no job is left to be trained."""
+    return not any(http.get("/jobs", params={"state": state}).json()["items"] for state in ("queued", "running"))
+
+
+def run(times: int, seed: int, folder: Path, watched: Callable[[range], Any] = iter) -> Known:
+    """Start, use and kill a server so many times, then let it finish and check everything."""
+    known, draw = Known(), random.Random(seed)
+    settings = {"LORA_DATABASE_URL": f"sqlite:///{folder}/lora.db", "LORA_CHECKPOINT_SECONDS": "0.1"}
+    for _ in watched(range(times)):
+        with as_process(**settings) as (process, url):
+            over = threading.Event()
+            asks = threading.Thread(target=client, args=(url, known, random.Random(draw.random()), over))
+            asks.start()
+            time.sleep(draw.random())
+            process.kill()
+            over.set()
+            asks.join()
+            assert process.stdout is not None
+            assert "Traceback" not in process.stdout.read()
+    with as_process(**settings) as (process, url), httpx.Client(base_url=url, timeout=30) as http:
+        until(lambda: ended(http), 300)
+        check(http, known)
+        process.terminate()
+        assert process.wait(30) == 0
+    return known
+
+
+if __name__ == "__main__":
+    kills, chosen = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(2**32)
+    print(f"seed {chosen}")
+    with tempfile.TemporaryDirectory() as place, suppress(KeyboardInterrupt):
+        learned = run(kills, chosen, Path(place), track)
+        print(f"{kills} kills: {len(learned.names)} models and {len(learned.jobs)} jobs, and nothing lost")

@@ -1,0 +1,72 @@
+"""A durable service from the first start to the last: killed, ended, copied, and never empty by mistake."""
+
+import sqlite3
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.cli.serve import DURABLE, summary
+from service.settings import load
+from tests.cli.test_serve import lora
+from tests.running import DEADLINE_SECONDS, as_process, until
+from tests.story import kills
+
+
+@pytest.mark.timeout(600)
+def test_twenty_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    known = kills.run(20, 7, tmp_path)
+    assert len(known.names) > 20
+    assert len(known.jobs) > 20
+
+
+def test_a_signal_ends_a_durable_service_cleanly_and_its_job_goes_on(tmp_path: Path) -> None:
+    settings = {"LORA_DATABASE_URL": f"sqlite:///{tmp_path}/lora.db", "LORA_CHECKPOINT_SECONDS": "0.1"}
+    with as_process(**settings) as (process, url), httpx.Client(base_url=url, timeout=30) as http:
+        limits = http.get("/limits")
+        assert limits.json().get("durable") is True, limits.text
+        model = http.post("/models", json={"in_features": 64, "out_features": 64}).json()
+        assert model["durable"] is True
+        train = {"epochs": 2_000, "batch_size": 8, "data": {"kind": "random", "n_samples": 80}}
+        job = http.post(f"/models/{model['id']}/train", json=train).json()["id"]
+        until(lambda: http.get(f"/jobs/{job}").json()["epoch"] > 50)
+        seen = http.get(f"/jobs/{job}").json()["losses"]
+        process.terminate()
+        assert process.wait(DEADLINE_SECONDS) == 0
+        assert process.stdout is not None
+        assert "Traceback" not in process.stdout.read()
+    with as_process(**settings) as (process, url), httpx.Client(base_url=url, timeout=30) as http:
+        until(lambda: http.get(f"/jobs/{job}").json()["state"] == "succeeded")
+        assert http.get(f"/jobs/{job}").json()["losses"][: len(seen)] == seen
+        assert http.get(f"/models/{model['id']}").json()["version"] == 1
+
+
+def refused(database: str) -> str:
+    """What a server says that does not start."""
+    ended = lora("serve", "--port", "0", LORA_DATABASE_URL=database)
+    assert ended.returncode == 2, ended.stdout
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    return ended.stderr
+
+
+def test_a_start_that_cannot_have_its_database_is_refused_with_one_line(tmp_path: Path) -> None:
+    assert "No such file or directory" in refused(f"sqlite:///{tmp_path}/no/lora.db")
+    assert "is no URL of a database" in refused("lora.db")
+    (tmp_path / "folder").mkdir()
+    assert "unable to open database file" in refused(f"sqlite:///{tmp_path}/folder")
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(b"x" * 10_000)
+    assert "file is not a database" in refused(f"sqlite:///{damaged}")
+    path = tmp_path / "lora.db"
+    with as_process(LORA_DATABASE_URL=f"sqlite:///{path}"):
+        assert "another server uses" in refused(f"sqlite:///{path}")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffff'")
+    assert "written by a newer one" in refused(f"sqlite:///{path}")
+
+
+def test_a_durable_start_says_so(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/lora.db"
+    printed = summary(load(database_url=database), "cpu", database, durable=True)
+    assert printed[-1] == DURABLE
+    assert f"LORA_DATABASE_URL={database}" in printed
