@@ -10,7 +10,7 @@ WORKDIR /src
 # The dependencies come before the code, which changes more often.
 COPY constraints.txt pyproject.toml ./
 RUN pip install -q -c constraints.txt -U pip \
-    && python -c "import tomllib as t; print(*t.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+    && python -c "import tomllib as t; p = t.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['postgresql'], sep='\n')" \
         > requirements.txt \
     && pip install -q -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -r requirements.txt
 # Headers and tests stay behind. What is left is compiled here, since nothing can be written when it runs; torch has

@@ -72,6 +72,20 @@ class TooDeep(Unreadable):
     """
 
 
+class BadIdempotencyKey(Unreadable):
+    """The Idempotency-Key cannot be used.
+
+    It is any text of 1 to 255 ASCII characters that the client makes up, such as a UUID, anew for each request.
+    """
+
+
+class IdempotencyMismatch(ServiceError):
+    """The Idempotency-Key was used for another request.
+
+    A key belongs to one method, address and body. Take a new one for a new request.
+    """
+
+
 class BadCursor(Unreadable):
     """The cursor does not belong to this list.
 
@@ -207,6 +221,13 @@ class HeadersTooLarge(ServiceError):
     """The request's headers are larger than the service takes."""
 
 
+class Stale(ServiceError):
+    """The thing is not in the state that the request was made for.
+
+    Somebody has changed it since it was read. Read it again, and send the request with its new ETag in If-Match.
+    """
+
+
 class Conflict(ServiceError):
     """The state of things does not allow this now."""
 
@@ -223,6 +244,15 @@ class DatasetBusy(Conflict):
 
     Wait for the job, or cancel it, and delete the data set then.
     """
+
+
+class IdempotencyInFlight(Conflict):
+    """A request with this Idempotency-Key is under way.
+
+    Ask again when it has been answered: the answer will be the same.
+    """
+
+    retryable = True
 
 
 class StateGone(Conflict):

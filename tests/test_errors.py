@@ -11,6 +11,7 @@ from service.errors import (
     Conflict,
     Draining,
     Fault,
+    IdempotencyInFlight,
     MalformedJson,
     ModelNotFound,
     NotFound,
@@ -69,6 +70,7 @@ def test_only_what_passes_by_itself_is_worth_a_retry():
     assert {kind for kind in KINDS if kind.retryable} == {
         TemporaryReducedCapacity,
         StorageUnavailable,
+        IdempotencyInFlight,
         NotReady,
         Draining,
     }

@@ -1,5 +1,6 @@
 """Read what a request carries, within limits and by its Content-Type."""
 
+import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TypeVar
@@ -31,8 +32,14 @@ def bare(content_type: str) -> str:
 
 
 async def read(request: Request, max_mib: int) -> bytes | bytearray:
-    """The whole body; raises what `received` raises."""
-    return await received(dict(request.scope["headers"]), request.receive, max_mib * MIB)
+    """The whole body; raises what `received` raises.
+
+    Where an Idempotency-Key is given, `request.state.fingerprint` then tells this request from others.
+    """
+    body = await received(dict(request.scope["headers"]), request.receive, max_mib * MIB)
+    if "idempotency-key" in request.headers:
+        request.state.fingerprint = hashlib.sha256(request.url.query.encode() + b"\n" + body).hexdigest()
+    return body
 
 
 async def received(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int) -> bytes | bytearray:

@@ -13,7 +13,10 @@ from service.api.problems import MEDIA_TYPE, body_of, status_of
 from service.codecs.by_type import CODECS
 from service.codecs.json import JSON
 from service.errors import (
+    BadIdempotencyKey,
     DuplicateKey,
+    IdempotencyInFlight,
+    IdempotencyMismatch,
     InsufficientStorage,
     InternalError,
     LimitExceeded,
@@ -72,9 +75,12 @@ BODY = (TooLarge, UnsupportedMediaType, UnsupportedEncoding)
 JSON_BODY = (*BODY, MalformedJson, TooDeep, Validation, DuplicateKey, LimitExceeded, NonFinite)
 # What may be wrong with the disk when something is to be stored.
 STORED = (StorageUnavailable, InsufficientStorage)
+# What may be wrong with an Idempotency-Key.
+ONCE = (BadIdempotencyKey, IdempotencyMismatch, IdempotencyInFlight)
 
 HEADERS = {
     "X-Request-Id": ("string", "the id of the request: the client's own where it sent a plain one"),
+    "ETag": ("string", "names this state of the thing, for If-Match and If-None-Match (RFC 9110)"),
     "Location": ("string", "where the new thing is"),
     "Link": ("string", 'the next page, rel="next" (RFC 8288); absent on the last'),
     "Retry-After": ("integer", "seconds to wait before asking again"),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from service.lora.spec import FLOAT32_BYTES, MAX_FEATURES
 from service.models import dataset_rows
 from service.models.budget import Budget
 from service.models.dataset import Dataset
-from service.models.shelf import Shelf
+from service.models.shelf import Also, Shelf
 from service.models.store import Store
 from service.training.arrays import backend_of
 from service.training.cost import FLOAT64_BYTES
@@ -51,17 +52,20 @@ class Datasets(Shelf):
         self._max_moments_bytes = max_moments_bytes
         self._new_id = Mint("dat")
 
-    def upload(self, arrays: Arrays, *, keep_rows: bool = True) -> Dataset:
+    def upload(self, arrays: Arrays, *, keep_rows: bool = True, also: Also = lambda dataset: ()) -> Dataset:
         """A new data set of rows x, y and perhaps weight; without `keep_rows` only their moments are kept.
+
+        Args:
+            also: what is to be stored together with it.
 
         Raises:
             Validation, ShapeMismatch, NonFinite, LimitExceeded, CapacityExhausted
         """
         self.must_have_room()
         with self._read(arrays, keep_rows) as sent:
-            return self._added(sent, keep_rows)
+            return self._added(sent, keep_rows, also)
 
-    def _added(self, sent: Upload, keep_rows: bool) -> Dataset:
+    def _added(self, sent: Upload, keep_rows: bool, also: Also) -> Dataset:
         def make() -> Dataset:
             dataset_id, at = self._new_id(), instant().wall
             return Dataset(
@@ -73,10 +77,13 @@ class Datasets(Shelf):
                 updated_at=at,
             )
 
-        return self.add(make, sent.nbytes)
+        return self.add(make, sent.nbytes, also)
 
-    def append(self, dataset_id: str, arrays: Arrays) -> Dataset:
+    def append(self, dataset_id: str, arrays: Arrays, also: Also = lambda dataset: ()) -> Dataset:
         """The data set with more rows, which jobs from now on are trained on.
+
+        Args:
+            also: what is to be stored together with them.
 
         Raises:
             DatasetNotFound, Validation, ShapeMismatch, NonFinite, LimitExceeded, CapacityExhausted
@@ -91,7 +98,7 @@ class Datasets(Shelf):
                 dataset_id,
                 room,
                 lambda dataset: dataset.grown(sent.rows, sent.source, sent.moments, instant().wall),
-                lambda grown: dataset_rows.added(grown, sent.source, sent.rows, sent.moments),
+                lambda grown: chain(dataset_rows.added(grown, sent.source, sent.rows, sent.moments), also(grown)),
             )
 
     def source(self, dataset_id: str) -> Stored:

@@ -3,7 +3,7 @@
 import secrets
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -45,10 +45,13 @@ from service.models import job_rows
 from service.models.budget import Budget
 from service.models.model import Base, LoadedModel, Model
 from service.models.registry import Registry
-from service.models.store import MemoryOnly, Store
+from service.models.replies import Replies
+from service.models.store import Change, MemoryOnly, Store
 from service.training.cost import bytes_needed
 from service.training.plan import Plan
 from service.training.sources import Source
+
+Check = Callable[[Model], None]
 
 # Where the libraries under numpy and torch look for how many threads they may use.
 BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -69,6 +72,7 @@ class Engine:
         self.store: Store = store or MemoryOnly()
         self.registry = Registry(self.capacity.max_models, self.budget, self.store, self.capacity.weights_bytes, device)
         self.datasets = Datasets(self.capacity.max_datasets, self.capacity.moments_bytes, self.budget, self.store)
+        self.replies = Replies(self.store)
         self.sweeps = Sweeps(self)
         self.states = States(self.capacity.states_bytes)
         self.forwards = Forwards(self.registry, self.capacity, self.budget)
@@ -133,11 +137,13 @@ class Engine:
         base_seed: int | None = None,
         name: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        also: Callable[[LoadedModel], Iterable[Change]] = lambda model: (),
         **settings: Any,
     ) -> LoadedModel:
         """A new model on a fresh base, or on the one named; `settings` are those of `Spec`.
 
-        A fresh base begins from `seed` too, unless it has a seed of its own.
+        A fresh base begins from `seed` too, unless it has a seed of its own. What `also` tells of it is stored together
+        with it.
 
         Raises:
             Validation, LimitExceeded, BaseNotFound, CapacityExhausted
@@ -169,28 +175,40 @@ class Engine:
                     updated_at=at,
                     name=name,
                     metadata=dict(metadata or {}),
-                )
+                ),
+                also,
             )
 
-    def update(self, model_id: str, **notes: Any) -> Model:
+    def update(self, model_id: str, check: Check = lambda model: None, **notes: Any) -> Model:
         """The model under another `name` or with other `metadata`; None leaves it without.
+
+        Args:
+            check: raises where the model is not to be changed as it is now.
 
         Raises:
             ModelNotFound
         """
         if "metadata" in notes:
             notes["metadata"] = dict(notes["metadata"] or {})
-        return self.registry.swap(model_id, lambda model: model.noted(instant().wall, **notes))
 
-    def delete(self, model_id: str, *, force: bool = False) -> None:
+        def noted(model: Model) -> Model:
+            check(model)
+            return model.noted(instant().wall, **notes)
+
+        return self.registry.swap(model_id, noted)
+
+    def delete(self, model_id: str, *, force: bool = False, check: Check = lambda model: None) -> None:
         """Forget a model; its jobs stay readable.
+
+        Args:
+            check: raises where the model is not to be deleted as it is now.
 
         Raises:
             ModelNotFound
             ModelBusy: while a job is active, unless `force`, which cancels it.
         """
         with self._lock:
-            self.registry.get(model_id)
+            check(self.registry.get(model_id))
             active = self.ledger.active(model_id)
             if active and not force:
                 raise ModelBusy(
@@ -235,7 +253,13 @@ class Engine:
         """
         return self.forwards.run(self.registry.loaded(model_id), x)
 
-    def train(self, model_id: str, plan: Plan, rows: Arrays | None = None) -> Job:
+    def train(
+        self,
+        model_id: str,
+        plan: Plan,
+        rows: Arrays | None = None,
+        also: Callable[[Job], Iterable[Change]] = lambda job: (),
+    ) -> Job:
         """Queue a training run; `rows` are those of inline data: `data.x`, `data.y`, `data.weight`, `validation.x` ….
 
         Raises:
@@ -244,7 +268,7 @@ class Engine:
             TemporaryReducedCapacity: when the queue is full.
             Draining: when the service is shutting down.
         """
-        return self.train_all([(model_id, plan)], rows)[0]
+        return self.train_all([(model_id, plan)], rows, also=lambda jobs: also(jobs[0]))[0]
 
     def train_all(
         self,

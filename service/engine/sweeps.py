@@ -2,7 +2,7 @@
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -99,12 +99,14 @@ class Sweeps:
         model: Mapping[str, Any],
         trials: Sequence[Trial],
         rows: Arrays | None = None,
+        also: Callable[[Sweep], Iterable[Change]] = lambda sweep: (),
     ) -> Sweep:
         """Make a model for each of the settings and train all of them, or none.
 
         Args:
             model: what the models have in common, as `Engine.create` takes it; the base begins from its seed.
             trials: one for each member. All plans get one seed, hence the same rows.
+            also: what is to be stored together with it.
 
         Raises:
             as `Engine.create` and `Engine.train`
@@ -133,10 +135,12 @@ class Sweeps:
                 both = zip(jobs, trials, strict=True)
                 return Sweep(sweep_id, tuple(Member(job.model_id, job.id, trial.settings) for job, trial in both), at)
 
-            def also(jobs: Sequence[Job]) -> Iterable[Change]:
-                return sweep_rows.added(sweep_id, [asdict(member) for member in sweep_of(jobs).members], at)
+            def stored(jobs: Sequence[Job]) -> Iterator[Change]:
+                sweep = sweep_of(jobs)
+                yield from sweep_rows.added(sweep_id, [asdict(member) for member in sweep.members], at)
+                yield from also(sweep)
 
-            jobs = self._trainer.train_all(pairs, rows, sweep_id, also)
+            jobs = self._trainer.train_all(pairs, rows, sweep_id, stored)
         except BaseException:
             for each in made:
                 with suppress(NotFound):  # deleted meanwhile, which may be why

@@ -75,6 +75,7 @@ class Model:
     created_at: datetime
     updated_at: datetime
     version: int = 0
+    revision: int = 0  # rises with every change
     name: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     last_loss: float | None = None
@@ -86,7 +87,7 @@ class Model:
 
     def noted(self, at: datetime, **notes: Any) -> Self:
         """This model under another name or with other metadata."""
-        return replace(self, updated_at=at, **notes)
+        return replace(self, updated_at=at, revision=self.revision + 1, **notes)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -123,4 +124,5 @@ class LoadedModel(Model):
 
     def published(self, at: datetime, adapter: dict[str, Tensor], loss: float) -> "LoadedModel":
         """The next version, with newly trained weights."""
-        return replace(self, updated_at=at, adapter=adapter, last_loss=loss, version=self.version + 1)
+        changes: dict[str, Any] = {"version": self.version + 1, "revision": self.revision + 1, "last_loss": loss}
+        return replace(self, updated_at=at, adapter=adapter, **changes)

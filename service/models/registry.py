@@ -116,8 +116,11 @@ class Registry:
                 limit=self.max_models,
             )
 
-    def add(self, model: LoadedModel) -> LoadedModel:
+    def add(self, model: LoadedModel, also: Also = lambda model: ()) -> LoadedModel:
         """Take in a new model, and its base unless that is known; the model as it is kept.
+
+        Args:
+            also: what is to be stored in the same transaction.
 
         Raises:
             CapacityExhausted: when there are too many models, or no bytes left for this one.
@@ -129,7 +132,7 @@ class Registry:
             kept = model if known is None else replace(model, base=known)
             size = self._take(kept)
             try:
-                self._store.write(rows.added(kept, new_base=kept.base_id not in self._on_base))
+                self._store.write(rows.added(kept, new_base=kept.base_id not in self._on_base), also(kept))
             except BaseException:
                 self.budget.give(size)
                 raise
@@ -176,13 +179,13 @@ class Registry:
         """
         with self._lock:
             model = self.get(model_id)
-            others = self._on_base[model.base_id] - {model_id}
-            self._store.write(rows.removed(model, last_on_base=not others))
+            on_base = self._on_base[model.base_id]
+            self._store.write(rows.removed(model, last_on_base=len(on_base) == 1))
             if isinstance(model, LoadedModel):
                 self._let_go(model)
             del self._models[model_id]
-            self._on_base[model.base_id] = others
-            if not others:
+            on_base.discard(model_id)
+            if not on_base:
                 del self._on_base[model.base_id]
 
     def _read(self, model_id: str) -> LoadedModel:

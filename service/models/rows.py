@@ -69,7 +69,7 @@ def base(store: Store, base_id: str, device: torch.device | str) -> Base:
     return Base(base_id, tensors["weight"], tensors.get("bias"))
 
 
-FACTS = ("seed", "created_at", "updated_at", "version", "name", "metadata", "last_loss")
+FACTS = ("seed", "created_at", "updated_at", "version", "revision", "name", "metadata", "last_loss")
 
 
 def packed_tensors(tensors: Mapping[str, Tensor]) -> bytes:

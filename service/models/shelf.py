@@ -10,6 +10,8 @@ from service.models.budget import Budget
 from service.models.dataset import Dataset
 from service.models.store import Change, MemoryOnly, Store
 
+Also = Callable[[Dataset], Iterable[Change]]
+
 
 class Shelf:
     """Data sets by id, in order of creation; what they take is counted in the budget for as long as they are here."""
@@ -51,8 +53,11 @@ class Shelf:
                 limit=self.max_datasets,
             )
 
-    def add(self, make: Callable[[], Dataset], size: int) -> Dataset:
+    def add(self, make: Callable[[], Dataset], size: int, also: Also = lambda dataset: ()) -> Dataset:
         """Take in a new data set of so many bytes.
+
+        Args:
+            also: what is to be stored in the same transaction.
 
         Raises:
             CapacityExhausted: when there are too many, or no bytes left for this one.
@@ -62,7 +67,8 @@ class Shelf:
             self.must_have_room()
             with self.budget.kept(size):
                 dataset = make()
-                self._store.write(dataset_rows.added(dataset, dataset.source, dataset.columns, dataset.moments))
+                rows = dataset_rows.added(dataset, dataset.source, dataset.columns, dataset.moments)
+                self._store.write(rows, also(dataset))
             self._datasets[dataset.id] = dataset
             return dataset
 
@@ -71,7 +77,7 @@ class Shelf:
         dataset_id: str,
         room: Callable[[Dataset], int],
         change: Callable[[Dataset], Dataset],
-        stored: Callable[[Dataset], Iterable[Change]] = lambda grown: (),
+        stored: Also = lambda grown: (),
     ) -> Dataset:
         """Put the grown data set in the place of the old one, once there is room for it.
 

@@ -41,7 +41,7 @@ class SqlStore:
     def __init__(self, url: str) -> None:
         self.url = _url(url)
         self._lock = threading.Lock()
-        self._unknown = False
+        self._unusable = ""  # why nothing more can be written
         self._held = _only_server_on(self.url)
         try:
             self._engine = _engine(self.url)
@@ -69,10 +69,8 @@ class SqlStore:
         """
         statements = [self._statement(change) for change in chain.from_iterable(changes)]
         with self._lock:
-            if self._unknown:
-                raise StorageUnavailable(
-                    "what the database holds is not known since a write broke; restart the service"
-                )
+            if self._unusable:
+                raise StorageUnavailable(self._unusable)
             number = self._writes + 1
             try:
                 with self._engine.begin() as connection:
@@ -101,7 +99,9 @@ class SqlStore:
             raise _refusal(error) from error
 
     def close(self) -> None:
-        """Let go of the database, so that another server may have it."""
+        """Let go of the database, so that another server may have it, once a write under way is over."""
+        with self._lock:
+            self._unusable = self._unusable or "the service is shutting down"
         if hasattr(self, "_alone"):
             self._alone.close()
         if hasattr(self, "_engine"):
@@ -117,7 +117,7 @@ class SqlStore:
         insert = INSERT[self._engine.dialect.name](table).values(**change.columns)
         others = {name: insert.excluded[name] for name in change.columns if name not in key}
         upsert: Executable = (
-            insert.on_conflict_do_update(key, set_=others) if others else insert.on_conflict_do_nothing()
+            insert.on_conflict_do_update(index_elements=key, set_=others) if others else insert.on_conflict_do_nothing()
         )
         return upsert
 
@@ -127,7 +127,7 @@ class SqlStore:
             with self._engine.connect() as connection:
                 return bool(connection.execute(select(PROGRESS.c.writes)).scalar_one() == number)
         except DBAPIError as error:
-            self._unknown = True
+            self._unusable = "since a write broke it is not known what was stored; restart the service"
             raise _refusal(error) from error
 
 

@@ -16,6 +16,7 @@ from service.models.sql import SqlStore
 from service.training.plan import EarlyStopping, Plan
 from service.training.sources import Digits, Random
 from tests.engine.engines import inline, small, until_ended, until_ready
+from tests.postgres import postgres
 from tests.running import until
 
 
@@ -189,3 +190,17 @@ def test_only_so_many_ended_jobs_are_kept_in_the_store_too(path):
     with durable(path, keep_jobs=1) as engine:
         assert [job.id for job in engine.ledger.all()] == [jobs[3].id]
         assert len(list(engine.store.rows("jobs", "id"))) == 1
+
+
+def test_a_restart_on_postgresql_goes_on_as_one_on_sqlite(tmp_path):
+    with postgres(tmp_path) as url:
+        with Engine(Capacity(checkpoint_seconds=0.0), store=SqlStore(url)) as engine:
+            model = small(engine, dropout=0.1)
+            job = engine.train(model.id, LONG)
+            until(lambda: engine.ledger.get(job.id).epoch >= 5)
+        with Engine(store=SqlStore(url)) as engine:
+            ended = until_ended(engine, job)
+            assert engine.registry.get(model.id).version == 1
+    with Engine() as engine:
+        through, _ = trained(engine, LONG)
+    assert same(ended, through)

@@ -14,6 +14,7 @@ from service.errors import InsufficientStorage, StorageUnavailable
 from service.models.sql import SqlStore
 from service.models.store import Drop, MemoryOnly, Put, StoreRefused
 from service.models.tables import METADATA, REVISION
+from tests.postgres import postgres
 
 
 @pytest.fixture
@@ -180,6 +181,33 @@ def test_a_transaction_whose_end_was_not_told_is_looked_up(path, monkeypatch):
     assert broken
     assert kept(store) == [("swp_1", "{}")]
     store.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with postgres(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+def test_postgresql_keeps_what_sqlite_does(server):
+    store = SqlStore(server)
+    store.write([sweep(2), sweep(1), Put("bases", {"id": "b", "nbytes": 3, "tensors": b"\x00\xff"})])
+    with pytest.raises(StorageUnavailable):
+        store.write([sweep(3), Put("adapters", {"model_id": "no such model", "tensors": b""})])
+    store.write([sweep(2, "[]"), Drop("sweeps", {"id": "swp_1"})])
+    with pytest.raises(StoreRefused, match="another server uses this database"):
+        SqlStore(server)
+    store.close()
+    again = SqlStore(server)
+    assert kept(again) == [("swp_2", "[]")]
+    assert list(again.rows("bases", "nbytes", "tensors")) == [{"nbytes": 3, "tensors": b"\x00\xff"}]
+    again.close()
+
+
+def test_no_password_is_shown(server):
+    with pytest.raises(StoreRefused) as refused:
+        SqlStore("postgresql+psycopg://lora:secret@127.0.0.1:1/lora")
+    assert "secret" not in str(refused.value)
 
 
 def test_memory_alone_keeps_nothing():

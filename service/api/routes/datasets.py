@@ -10,6 +10,7 @@ from service.api import describe, views
 from service.api.accept import JsonRoute
 from service.api.bodies import media_type, must_be, read
 from service.api.deps import DatasetIdPath, EngineOf, SettingsOf, in_thread, written
+from service.api.once import IdempotencyKey, Once
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
 from service.codecs import safetensors
@@ -30,6 +31,7 @@ from service.errors import (
     UnsupportedMediaType,
     Validation,
 )
+from service.models.dataset import Dataset
 from service.schemas import training
 from service.settings import Settings
 
@@ -62,7 +64,10 @@ REFUSALS = (
     summary="Upload a data set",
     status_code=201,
     response_model=training.Dataset,
-    responses={201: {"headers": describe.headers("Location")}, **describe.problems(*describe.STORED, *REFUSALS)},
+    responses={
+        201: {"headers": describe.headers("Location")},
+        **describe.problems(*describe.ONCE, *describe.STORED, *REFUSALS),
+    },
     openapi_extra=UPLOAD,
 )
 async def create_dataset(
@@ -70,6 +75,7 @@ async def create_dataset(
     engine: EngineOf,
     settings: SettingsOf,
     keep_rows: Annotated[bool, Query(description="false: only the moments stay, whatever the number of rows")] = True,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Rows for `"data": {"kind": "dataset", "id": …}`. More of them can be appended.
 
@@ -77,8 +83,16 @@ async def create_dataset(
     set larger than memory can be trained on.
     """
     tensors = await uploaded(request, settings)
-    dataset = await in_thread(lambda: engine.datasets.upload(tensors, keep_rows=keep_rows))
-    return reply(views.of_dataset(dataset, durable=engine.store.durable), 201, {"Location": f"/datasets/{dataset.id}"})
+
+    def answer(dataset: Dataset) -> Response:
+        location = {"Location": f"/datasets/{dataset.id}"}
+        return reply(views.of_dataset(dataset, durable=engine.store.durable), 201, location)
+
+    with Once(request, idempotency_key, engine.replies, answer) as once:
+        if once.earlier is not None:
+            return once.again()
+        upload = engine.datasets.upload
+        return once.told(await in_thread(lambda: upload(tensors, keep_rows=keep_rows, also=once.also)))
 
 
 @router.post(
@@ -86,18 +100,27 @@ async def create_dataset(
     operation_id="append_rows",
     summary="Append rows to a data set",
     response_model=training.Dataset,
-    responses=describe.problems(*describe.STORED, NotFound, DatasetNotFound, *REFUSALS),
+    responses=describe.problems(*describe.ONCE, *describe.STORED, NotFound, DatasetNotFound, *REFUSALS),
     openapi_extra=UPLOAD,
 )
-async def append_rows(dataset_id: DatasetIdPath, request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
+async def append_rows(
+    dataset_id: DatasetIdPath,
+    request: Request,
+    engine: EngineOf,
+    settings: SettingsOf,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
     """Tensors of the same kind as the first ones. Jobs that were accepted before do not see them."""
     engine.datasets.get(dataset_id)
     tensors = await uploaded(request, settings)
-    return reply(
-        views.of_dataset(
-            await in_thread(lambda: engine.datasets.append(dataset_id, tensors)), durable=engine.store.durable
-        )
-    )
+
+    def answer(dataset: Dataset) -> Response:
+        return reply(views.of_dataset(dataset, durable=engine.store.durable))
+
+    with Once(request, idempotency_key, engine.replies, answer) as once:
+        if once.earlier is not None:
+            return once.again()
+        return once.told(await in_thread(lambda: engine.datasets.append(dataset_id, tensors, once.also)))
 
 
 @router.get(

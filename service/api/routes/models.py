@@ -6,10 +6,11 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api import describe, views
+from service.api import describe, etags, views
 from service.api.accept import JsonRoute, accepted
 from service.api.bodies import read_json
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf, in_thread, off_loop, written
+from service.api.once import IdempotencyKey, Once
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
 from service.codecs import safetensors
@@ -24,6 +25,7 @@ from service.errors import (
     NotAcceptable,
     NotFound,
     ShapeMismatch,
+    Stale,
     Validation,
 )
 from service.models.model import Model
@@ -58,20 +60,35 @@ EXAMPLES = {
     status_code=201,
     response_model=answers.Model,
     responses={
-        201: {"headers": describe.headers("Location")},
+        201: {"headers": describe.headers("Location", "ETag")},
         **describe.problems(
-            *describe.STORED, *describe.JSON_BODY, NotAcceptable, BaseNotFound, ShapeMismatch, CapacityExhausted
+            *describe.ONCE,
+            *describe.STORED,
+            *describe.JSON_BODY,
+            NotAcceptable,
+            BaseNotFound,
+            ShapeMismatch,
+            CapacityExhausted,
         ),
     },
     openapi_extra=describe.body(CreateModelRequest, EXAMPLES),
 )
-async def create_model(request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
+async def create_model(
+    request: Request, engine: EngineOf, settings: SettingsOf, idempotency_key: IdempotencyKey = None
+) -> Response:
     """A frozen linear layer with a trainable low-rank adapter: y = x Wᵀ + b + scaling·(x Aᵀ) Bᵀ."""
     asked = await read_json(request, CreateModelRequest, settings.json_body_mib)
     given = asked.model_dump(exclude_unset=True)
     must_have_sizes(asked)
-    model = await in_thread(lambda: engine.create(**given))
-    return reply(views.of_model(model, durable=engine.store.durable), 201, {"Location": f"/models/{model.id}"})
+
+    def answer(model: Model) -> Response:
+        headers = {"Location": f"/models/{model.id}", "ETag": etags.of_model(model)}
+        return reply(views.of_model(model, durable=engine.store.durable), 201, headers)
+
+    with Once(request, idempotency_key, engine.replies, answer) as once:
+        if once.earlier is not None:
+            return once.again()
+        return once.told(await in_thread(lambda: engine.create(**given, also=once.also)))
 
 
 @router.get(
@@ -100,11 +117,20 @@ async def list_models(
     operation_id="get_model",
     summary="One model",
     response_model=answers.Model,
-    responses=describe.problems(NotFound, ModelNotFound, NotAcceptable),
+    responses={
+        200: {"headers": describe.headers("ETag")},
+        304: {"description": "it is as the client knows it"},
+        **describe.problems(NotFound, ModelNotFound, NotAcceptable),
+    },
 )
-async def get_model(model_id: ModelIdPath, engine: EngineOf) -> Response:
-    """The model as it is now: its settings, version and parameter counts."""
-    return reply(views.of_model(engine.registry.get(model_id), durable=engine.store.durable))
+async def get_model(model_id: ModelIdPath, request: Request, engine: EngineOf) -> Response:
+    """The model as it is now: its settings, version and parameter counts. `If-None-Match` with its ETag gives 304."""
+    model = engine.registry.get(model_id)
+    return etags.unless_known(
+        request,
+        etags.of_model(model),
+        lambda tag: reply(views.of_model(model, durable=engine.store.durable), headers=tag),
+    )
 
 
 @router.patch(
@@ -112,15 +138,15 @@ async def get_model(model_id: ModelIdPath, engine: EngineOf) -> Response:
     operation_id="update_model",
     summary="Change a model's name or metadata",
     response_model=answers.Model,
-    responses=describe.problems(*describe.STORED, *describe.JSON_BODY, NotFound, ModelNotFound, NotAcceptable),
+    responses=describe.problems(*describe.STORED, *describe.JSON_BODY, NotFound, ModelNotFound, NotAcceptable, Stale),
     openapi_extra=describe.body(UpdateModelRequest, {"rename": {"name": "my adapter", "metadata": {"team": "a"}}}),
 )
 async def update_model(model_id: ModelIdPath, request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
-    """Only the fields sent are changed; `metadata` is replaced as a whole."""
+    """Only the fields sent are changed; `metadata` is replaced as a whole. `If-Match` with another ETag is 412."""
     asked = await read_json(request, UpdateModelRequest, settings.json_body_mib)
     notes = asked.model_dump(exclude_unset=True)
-    model = await written(engine, 0, lambda: engine.update(model_id, **notes))
-    return reply(views.of_model(model, durable=engine.store.durable))
+    model = await written(engine, 0, lambda: engine.update(model_id, etags.must_match(request), **notes))
+    return reply(views.of_model(model, durable=engine.store.durable), headers={"ETag": etags.of_model(model)})
 
 
 @router.delete(
@@ -128,15 +154,16 @@ async def update_model(model_id: ModelIdPath, request: Request, engine: EngineOf
     operation_id="delete_model",
     summary="Delete a model",
     status_code=204,
-    responses=describe.problems(*describe.STORED, NotFound, ModelNotFound, ModelBusy, Validation),
+    responses=describe.problems(*describe.STORED, NotFound, ModelNotFound, ModelBusy, Stale, Validation),
 )
 async def delete_model(
     model_id: ModelIdPath,
+    request: Request,
     engine: EngineOf,
     force: Annotated[bool, Query(description="cancel its jobs first")] = False,
 ) -> Response:
-    """Its jobs stay readable. While one is active this is a 409, unless `force` is set."""
-    await in_thread(lambda: engine.delete(model_id, force=force))
+    """Its jobs stay readable. While one is active this is a 409, unless `force` is set. `If-Match` guards it."""
+    await in_thread(lambda: engine.delete(model_id, force=force, check=etags.must_match(request)))
     return Response(status_code=204)
 
 
@@ -148,8 +175,9 @@ async def delete_model(
     responses={
         200: {
             **describe.binary("base.weight, base.bias, lora_A.weight, lora_B.weight, bias", *WEIGHTS_TYPES),
-            "headers": describe.headers("X-Model-Version"),
+            "headers": describe.headers("X-Model-Version", "ETag"),
         },
+        304: {"description": "the client has them"},
         **describe.problems(NotFound, ModelNotFound, NotAcceptable),
     },
 )
@@ -163,7 +191,10 @@ async def get_weights(model_id: ModelIdPath, request: Request, engine: EngineOf)
         return model, safetensors.dump(tensors)
 
     model, body = await off_loop(model.nbytes + model.spec.base_bytes, work)
-    return Response(body, media_type=media_type, headers={"X-Model-Version": str(model.version)})
+    version = {"X-Model-Version": str(model.version)}
+    return etags.unless_known(
+        request, etags.of_bytes(body), lambda tag: Response(body, media_type=media_type, headers={**version, **tag})
+    )
 
 
 def must_have_sizes(asked: CreateModelRequest, within: str = "") -> None:

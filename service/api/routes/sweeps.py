@@ -10,10 +10,11 @@ from service.api import describe, views
 from service.api.accept import JsonRoute
 from service.api.bodies import read_json
 from service.api.deps import EngineOf, SettingsOf, in_thread
+from service.api.once import REPLAYED, IdempotencyKey, Once
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
 from service.api.routes.models import must_have_sizes
-from service.engine.sweeps import Trial
+from service.engine.sweeps import Sweep, Trial
 from service.errors import (
     BadCursor,
     BaseNotFound,
@@ -54,6 +55,7 @@ EXAMPLES = {
     responses={
         202: {"headers": describe.headers("Location")},
         **describe.problems(
+            *describe.ONCE,
             *describe.STORED,
             *describe.JSON_BODY,
             NotAcceptable,
@@ -67,7 +69,9 @@ EXAMPLES = {
     },
     openapi_extra=describe.body(SweepRequest, EXAMPLES),
 )
-async def create_sweep(request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
+async def create_sweep(
+    request: Request, engine: EngineOf, settings: SettingsOf, idempotency_key: IdempotencyKey = None
+) -> Response:
     """Make a model for every combination, and train all of them on the same rows; those of one shape together.
 
     A sweep takes one place in the queue, has at most 256 members, and is all there or not at all.
@@ -78,10 +82,18 @@ async def create_sweep(request: Request, engine: EngineOf, settings: SettingsOf)
     try:
         trials = [Trial(*each) for each in asked.trials(engine.datasets.source)]
         rows = asked.train.rows()
-        sweep = await in_thread(lambda: engine.sweeps.start(common, trials, rows))
+
+        def answer(sweep: Sweep) -> Response:
+            return reply(views.of_sweep(engine, sweep), 202, {"Location": f"/sweeps/{sweep.id}"})
+
+        with Once(request, idempotency_key, engine.replies, answer) as once:
+            if once.earlier is not None:  # the key is bound to the sweep, which may have gone on since
+                answered = answer(engine.sweeps.get(once.earlier.made))
+                answered.headers[REPLAYED] = "true"
+                return answered
+            return once.told(await in_thread(lambda: engine.sweeps.start(common, trials, rows, once.also)))
     except Validation as error:
         raise error.moved(asked.place) from None
-    return reply(views.of_sweep(engine, sweep), 202, {"Location": f"/sweeps/{sweep.id}"})
 
 
 @router.get(

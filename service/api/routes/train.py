@@ -12,6 +12,7 @@ from service.api import describe, sse, views
 from service.api.accept import JsonRoute
 from service.api.bodies import read_json
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf, written
+from service.api.once import REPLAYED, IdempotencyKey, Once
 from service.api.replies import reply
 from service.errors import (
     CapacityExhausted,
@@ -25,6 +26,7 @@ from service.errors import (
     StateGone,
     TemporaryReducedCapacity,
 )
+from service.jobs.job import Job
 from service.schemas import training
 from service.schemas.requests import TrainRequest
 from service.training.sources import is_weighted
@@ -64,6 +66,7 @@ EXAMPLES = {
         },
         202: {"headers": describe.headers("Location", "Preference-Applied", "Retry-After")},
         **describe.problems(
+            *describe.ONCE,
             *describe.STORED,
             *describe.JSON_BODY,
             NotAcceptable,
@@ -86,6 +89,7 @@ async def train_model(
     engine: EngineOf,
     settings: SettingsOf,
     prefer: Annotated[list[str] | None, Header(description="wait=SECONDS, at most 60 (RFC 7240)")] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Accept a job that trains a private copy and publishes it as the model's next version when it succeeds.
 
@@ -95,7 +99,17 @@ async def train_model(
     plan = asked.plan(engine.datasets.source, engine.plan_of)
     # Weights are looked at one by one.
     looked_at = plan.data.n_samples * is_weighted(plan.data)
-    job = await written(engine, looked_at, lambda: engine.train(model_id, plan, asked.rows()))
+
+    def accepted(job: Job) -> Response:
+        return reply(views.of_job(job), 202, {"Location": f"/jobs/{job.id}"})
+
+    with Once(request, idempotency_key, engine.replies, accepted) as once:
+        if once.earlier is not None:  # the key is bound to the job, which may have gone on since
+            job = engine.ledger.get(once.earlier.made)
+            headers = {"Location": f"/jobs/{job.id}", REPLAYED: "true"}
+            return reply(views.of_job(job), 200 if job.state.terminal else 202, headers)
+        job = await written(engine, looked_at, lambda: engine.train(model_id, plan, asked.rows(), once.also))
+        once.told(job)
     headers = {"Location": f"/jobs/{job.id}"}
     wait = wait_seconds(prefer or [])
     if wait is not None:

@@ -1,0 +1,89 @@
+"""What was answered under an Idempotency-Key, so that whoever asks again gets that answer and changes nothing."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from service.errors import IdempotencyInFlight, IdempotencyMismatch
+from service.models.rows import dumps
+from service.models.store import Change, Drop, Put, Store
+
+KEPT_HOURS = 24
+MAX_KEPT = 10_000
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, and the `fingerprint` of the request that got it; `made` is the id of what that made."""
+
+    fingerprint: str
+    made: str
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+class Replies:
+    """Replies by key, the oldest first; they are forgotten after a day, or when there are too many."""
+
+    def __init__(self, store: Store, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._store = store
+        self._now = now
+        self._replies: dict[str, Reply] = dict(sorted(_read(store), key=lambda each: each[1].at))
+        self._under_way: set[str] = set()
+        self._lock = threading.Lock()
+
+    def begin(self, key: str, fingerprint: str) -> Reply | None:
+        """The earlier answer under a key; None where this is the first request, which then must come to its `end`.
+
+        Raises:
+            IdempotencyMismatch: when the key was used for another request.
+            IdempotencyInFlight: while the first request has not been answered.
+        """
+        with self._lock:
+            reply = self._replies.get(key)
+            if reply is not None and self._now() - reply.at > timedelta(hours=KEPT_HOURS):
+                reply = None
+            if reply is not None and reply.fingerprint != fingerprint:
+                raise IdempotencyMismatch("this Idempotency-Key was used for another request; take a new one for this")
+            if reply is None:
+                if key in self._under_way:
+                    raise IdempotencyInFlight("a request with this Idempotency-Key has not been answered yet")
+                self._under_way.add(key)
+            return reply
+
+    def end(self, key: str, reply: Reply | None) -> None:
+        """The request under a key is over; what it was answered is kept, unless it made nothing."""
+        with self._lock:
+            self._under_way.discard(key)
+            if reply is None:
+                return
+            self._replies.pop(key, None)
+            self._replies[key] = reply
+            old = self._now() - timedelta(hours=KEPT_HOURS)
+            gone = [name for name, each in self._replies.items() if each.at < old]
+            gone += list(self._replies)[len(gone) : max(len(gone), len(self._replies) - MAX_KEPT)]
+            for name in gone:
+                del self._replies[name]
+        if gone:
+            self._store.write(Drop("replies", {"key": name}) for name in gone)
+
+
+def kept(key: str, reply: Reply) -> Iterator[Change]:
+    """An answer, to be stored together with what it tells of."""
+    facts = {name: getattr(reply, name) for name in ("fingerprint", "made", "status", "headers")}
+    columns: dict[str, Any] = {"created_at": reply.at.isoformat(), "facts": dumps(facts), "body": reply.body}
+    yield Put("replies", {"key": key, **columns})
+
+
+def _read(store: Store) -> Iterator[tuple[str, Reply]]:
+    for row in store.rows("replies", "key", "created_at", "facts", "body"):
+        yield (
+            row["key"],
+            Reply(**orjson.loads(row["facts"]), body=row["body"], at=datetime.fromisoformat(row["created_at"])),
+        )
