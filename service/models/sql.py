@@ -92,8 +92,11 @@ class SqlStore:
         query = select(*(source.c[name] for name in columns)).order_by(*source.primary_key.columns)
         query = query.where(*(source.c[name] == value for name, value in where.items()))
         try:
-            with self._engine.connect() as connection:
-                for row in connection.execution_options(yield_per=1_000).execute(query).mappings():
+            with (
+                self._engine.connect() as connection,
+                connection.execution_options(yield_per=1_000).execute(query) as result,
+            ):
+                for row in result.mappings():
                     yield {**row}
         except DBAPIError as error:
             raise _refusal(error) from error
