@@ -35,12 +35,12 @@ def since(job: Job, after: int = 0, end: int | None = None) -> list[Event]:
     """The events numbered above `after`, up to `end` where one is given, in order.
 
     Each change of state stands where it happened between the epochs; `done` closes the list of a job that ended.
-    A number that the job can never have had belongs to none of its events, so the list starts over. One that it may have
-    had before a restart took it back to where it was stored is waited for: it will have it again.
+    A number that the job can never have had belongs to none of its events, so the list starts over. One that it may
+    have had before a restart took it back to where it was stored is waited for: it will have it again.
     """
     total = count(job)
     end = total if end is None else end
-    if not 0 <= after <= (total if job.state.terminal else job.epochs + END_EVENTS):
+    if not 0 <= after <= (total if job.state.terminal else max(total, job.epochs + END_EVENTS)):
         after = 0
     events: list[Event] = []
     done_epochs = 0

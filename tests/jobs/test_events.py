@@ -41,8 +41,8 @@ def test_a_piece_of_the_list_is_that_piece(steps):
 def test_a_number_that_no_event_can_have_starts_the_list_over_and_one_to_come_is_waited_for(steps):
     record = record_of(steps)
     whole = events.since(record)
-    most = len(whole) if record.state.terminal else record.epochs + events.END_EVENTS
-    for after in (-1, -(10**20), max(most, len(whole)) + 1, 10**20):
+    most = len(whole) if record.state.terminal else max(len(whole), record.epochs + events.END_EVENTS)
+    for after in (-1, -(10**20), most + 1, 10**20):
         assert events.since(record, after) == whole
     for after in range(len(whole) + 1, most + 1):
         assert events.since(record, after) == []
