@@ -29,6 +29,7 @@ lint: .venv/dev ## check style and types
 bench: .venv/bench ## measure the service
 	$(PYTHON) -m benchmarks.training
 	$(PYTHON) -m benchmarks.serving
+	$(PYTHON) -m benchmarks.durable
 
 .venv/runtime: pyproject.toml constraints.txt
 	@$(PYTHON3) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or later is needed: make PYTHON3=…")'
