@@ -62,9 +62,11 @@ def create_engine(settings: Settings) -> Engine:
         workers=settings.workers,
         worker_threads=settings.worker_threads,
     )
+    store = create_store(settings)
     try:
-        return Engine(capacity, "cuda" if cuda and settings.device != "cpu" else "cpu", create_store(settings))
+        return Engine(capacity, "cuda" if cuda and settings.device != "cpu" else "cpu", store)
     except ServiceError as error:
+        store.close()
         raise SettingsError(f"what the database holds cannot be taken up: {error.detail}") from None
 
 

@@ -151,10 +151,13 @@ class Run:
     def checkpoint(self, facts: dict[str, Any], arrays: Arrays) -> None:
         """Store where the run stands; where that fails, an earlier place or the start has to do."""
         state = from_parts(facts, {name.removeprefix("state."): array for name, array in arrays.items()})
-        with suppress(ServiceError):
-            job = self._ledger.get(self.job_id)
-            if not job.state.terminal:
-                self._books.store.write(self._row(job), job_rows.reached(self.job_id, state))
+
+        def stored(job: Job) -> Job:
+            self._books.store.write(self._row(job), job_rows.reached(self.job_id, state))
+            return job
+
+        with suppress(ServiceError):  # in the ledger's turn, so that no end of the job comes between
+            self._ledger.swap(self.job_id, stored)
 
     def succeeded(self, metrics: dict[str, Any], facts: dict[str, Any], arrays: Arrays) -> None:
         """Publish the weights as the model's next version, with which the job has succeeded, and keep its state."""

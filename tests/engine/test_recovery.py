@@ -181,6 +181,20 @@ def test_what_ended_stays_as_it_ended_and_what_was_deleted_stays_away(path):
         assert newest.id > model.id
 
 
+def test_a_checkpoint_that_comes_late_does_not_bring_an_ended_job_back(path):
+    engine = Engine(store=SqlStore(f"sqlite:///{path}"))  # without workers
+    job = engine.train(small(engine).id, LONG)
+    (run,) = engine.queue.take(0)
+    run.begin(1)
+    engine.cancel(job.id)
+    facts = {"path": "batch", "epoch": 1, "steps": 1, "over": False, "watched": {}}
+    run.checkpoint(facts, {"state.curves.losses": np.ones(1)})
+    engine.close()
+    with durable(path) as engine:
+        assert engine.ledger.get(job.id).state is State.CANCELLED
+        assert list(engine.store.rows("states", "job_id")) == []
+
+
 def test_only_so_many_ended_jobs_are_kept_in_the_store_too(path):
     with durable(path, keep_jobs=2) as engine:
         model = small(engine)
