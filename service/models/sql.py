@@ -68,6 +68,8 @@ class SqlStore:
             InsufficientStorage, StorageUnavailable: when nothing was written.
         """
         statements = [self._statement(change) for change in chain.from_iterable(changes)]
+        if not statements:  # a transaction of none would wait for the disk all the same
+            return
         with self._lock:
             if self._unusable:
                 raise StorageUnavailable(self._unusable)
