@@ -2,6 +2,7 @@
 
 import re
 import threading
+from collections.abc import Iterable
 
 from ulid import ULID
 
@@ -15,11 +16,16 @@ BASE_ID = "^base_[0-9a-f]{64}$"
 
 
 class Mint:
-    """Makes ids of one prefix, each greater than the one before, whatever the clock does."""
+    """Makes ids of one prefix, each greater than the one before, whatever the clock does.
 
-    def __init__(self, prefix: str) -> None:
+    Args:
+        known: ids that there are already; those it makes are greater.
+    """
+
+    def __init__(self, prefix: str, known: Iterable[str] = ()) -> None:
         self._prefix = prefix
-        self._last = 0
+        newest = max(known, default=None)
+        self._last = 0 if newest is None else int(ULID.from_str(newest.removeprefix(f"{prefix}_")))
         self._lock = threading.Lock()
 
     def __call__(self) -> str:

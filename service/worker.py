@@ -57,6 +57,7 @@ class Inbox:
         self._pipe = pipe
         self._tasks: SimpleQueue[Message] = SimpleQueue()
         self._cancelled: set[str] = set()
+        self.pausing = False  # whether the task is to stop where it can go on later
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -66,6 +67,8 @@ class Inbox:
                 header, tensors = unpack(self._pipe.recv_bytes())
                 if header["do"] == "cancel":
                     self._cancelled.add(header["job"])
+                elif header["do"] == "pause":
+                    self.pausing = True
                 else:
                     self._tasks.put((header, tensors))
                     del tensors  # else they stay here until the next message
@@ -86,13 +89,19 @@ class Inbox:
         return [self._cancelled.pop() for _ in range(len(self._cancelled))]
 
 
-def perform(task: Message, device: str, cancelled: Callable[[], Collection[str]], say: Say) -> None:
-    """Train as the task says, telling of finished epochs as they come, of how each job ended, and that all have."""
+def perform(
+    task: Message,
+    device: str,
+    cancelled: Callable[[], Collection[str]],
+    say: Say,
+    pausing: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train as the task says, telling of finished epochs as they come, of how each job ended, and that it is done."""
     header, arrays = task
     going = {told["job"]: None for told in header["jobs"]}  # whose end has not been told
     try:
         lessons = prepare(header["jobs"], {name: torch.from_numpy(array) for name, array in arrays.items()}, device)
-        follow(fit(lessons), going, cancelled, say, header.get("checkpoint_seconds"))
+        follow(fit(lessons), going, cancelled, say, header.get("checkpoint_seconds"), pausing)
     except Exception as error:
         if not out_of_memory(error):
             log.exception("a training broke")
@@ -146,11 +155,13 @@ def follow(
     cancelled: Callable[[], Collection[str]],
     say: Say,
     checkpoint_seconds: float | None = None,
+    pausing: Callable[[], bool] = lambda: False,
 ) -> None:
     """Drive runs to their ends, which leave `going` as they are told; losses are told as they come.
 
     A run that is cancelled is left after the step that it is at, and no more is said of it. Where there are
-    `checkpoint_seconds`, the runs' states are told after the first epoch that ends so long after the last telling.
+    `checkpoint_seconds`, the runs' states are told after the first epoch that ends so long after the last telling; when
+    they are `pausing`, after the next one, with which they are left.
     """
     jobs = list(going)
     checkpoint_due = inf if checkpoint_seconds is None else time.monotonic() + checkpoint_seconds
@@ -171,12 +182,15 @@ def follow(
                 if untold and untold[0].runs != told.runs:
                     tell_epochs()
                 untold.append(told)
-                if time.monotonic() >= checkpoint_due:
+                leaving = pausing()
+                if leaving or time.monotonic() >= checkpoint_due:
                     tell_epochs()
                     for run in told.runs:
                         if jobs[run] in going:
                             tell_state(jobs[run], "checkpoint", told.state(run), say)
                     checkpoint_due = time.monotonic() + (checkpoint_seconds or 0)
+                if leaving:
+                    return
             elif isinstance(told, Ended) and told.run not in left:
                 tell_epochs()
                 tell_end(jobs[told.run], told.outcome, say)
@@ -263,7 +277,7 @@ def main(device: str, threads: int, fd: int) -> None:
 
     say({"say": "ready"})
     while True:
-        perform(inbox.next(), device, inbox.cancelled, say)
+        perform(inbox.next(), device, inbox.cancelled, say, lambda: inbox.pausing)
 
 
 if __name__ == "__main__":

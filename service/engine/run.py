@@ -100,13 +100,20 @@ class Run:
     def release(self) -> int:
         """The bytes of rows that nobody needs any longer when this run has ended."""
         size = self._held.release()
-        if size and self._held.id is not None:
+        if size and self._held.id is not None and not self._goes_on:
             with suppress(ServiceError):  # a start drops them again
                 self._books.store.write(job_rows.needless([self._held.id]))
         return size
 
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the service is shutting down, so that what has not ended goes on from the store."""
+        return self._books.store.durable and self._books.leaving()
+
     def begin(self, together: int) -> tuple[dict[str, Any], Arrays] | None:
-        """Mark the job as running; its plan, layer and rows. None when it has ended meanwhile."""
+        """Mark the job as running; its plan, layer and rows. None when it has ended meanwhile, or is to wait."""
+        if self._goes_on:
+            return None
         try:
             job = self._ledger.swap(self.job_id, lambda job: _begun(job, together))
             model = self._registry.loaded(self.key)
@@ -174,14 +181,15 @@ class Run:
 
         While the service leaves, workers are ended, and what the store has goes on after the next start.
         """
-        if self._books.store.durable and self._books.leaving():
+        if self._goes_on:
             return
-        self._change(lambda job: self.ended(job.moved(JobState.FAILED, instant(), reason, detail=detail)))
 
-    def ended(self, job: Job) -> Job:
-        """A job that ended without a version of its own, once that is stored."""
-        self._books.store.write(self._row(job), job_rows.stateless([job.id]))
-        return job
+        def failed(job: Job) -> Job:
+            over = job.moved(JobState.FAILED, instant(), reason, detail=detail)
+            self._books.store.write(job_rows.ended(over))
+            return over
+
+        self._change(failed)
 
     def _change(self, change: Callable[[Job], Job]) -> None:
         """Put the changed job in the place of the old one; nothing is left to change once it was cancelled."""

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 from service.clock import instant
 from service.codecs.message import Arrays
 from service.engine.settled import SEEDS
+from service.engine.trainings import Also
 from service.errors import JobNotFound, NotFound, SweepBusy, SweepNotFound
 from service.ids import Mint
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
 from service.models import sweep_rows
-from service.models.model import Model
 from service.models.registry import Registry
 from service.models.store import Change, Store
 from service.training.plan import Plan
@@ -61,10 +61,6 @@ class Standing:
     loss: float | None
 
 
-# What is to be stored together with jobs that were accepted.
-Also = Callable[[Sequence[Job]], Iterable[Change]]
-
-
 class Trainer(Protocol):
     """What makes, trains and deletes the models."""
 
@@ -72,10 +68,13 @@ class Trainer(Protocol):
     registry: Registry
     store: Store
 
-    def create(self, **settings: Any) -> Model: ...
-
-    def train_all(
-        self, members: Sequence[tuple[str, Plan]], rows: Arrays | None, group: str, also: Also
+    def train_new(
+        self,
+        common: Mapping[str, Any],
+        members: Sequence[tuple[Mapping[str, Any], Plan]],
+        rows: Arrays | None,
+        group: str,
+        also: Also,
     ) -> list[Job]: ...
 
     def cancel(self, job_id: str) -> Job: ...
@@ -111,42 +110,24 @@ class Sweeps:
         Raises:
             as `Engine.create` and `Engine.train`
         """
-        sweep_id, seed = self._new_id(), secrets.randbelow(SEEDS)
-        common = dict(model)
-        base_seed = common.pop("seed", None)
-        base_seed = seed if base_seed is None else base_seed
-        made: list[Model] = []
-        try:
-            for trial in trials:
-                own = {"seed": base_seed, "base_seed": base_seed, **common, **trial.model}
-                made.append(self._trainer.create(**own))
-                if len(made) == 1:  # the others stand on the base that this one brought
-                    common = {
-                        name: value
-                        for name, value in common.items()
-                        if name not in ("in_features", "out_features", "bias")
-                    }
-                    common["base_id"] = made[0].base_id
-            plans = [t.plan if t.plan.seed is not None else replace(t.plan, seed=seed) for t in trials]
-            pairs = list(zip((model.id for model in made), plans, strict=True))
-            at = instant().wall
+        sweep_id, seed, at = self._new_id(), secrets.randbelow(SEEDS), instant().wall
+        base_seed = seed if model.get("seed") is None else model["seed"]
+        members = [
+            (trial.model, trial.plan if trial.plan.seed is not None else replace(trial.plan, seed=seed))
+            for trial in trials
+        ]
 
-            def sweep_of(jobs: Sequence[Job]) -> Sweep:
-                both = zip(jobs, trials, strict=True)
-                return Sweep(sweep_id, tuple(Member(job.model_id, job.id, trial.settings) for job, trial in both), at)
+        def sweep_of(jobs: Sequence[Job]) -> Sweep:
+            both = zip(jobs, trials, strict=True)
+            return Sweep(sweep_id, tuple(Member(job.model_id, job.id, trial.settings) for job, trial in both), at)
 
-            def stored(jobs: Sequence[Job]) -> Iterator[Change]:
-                sweep = sweep_of(jobs)
-                yield from sweep_rows.added(sweep_id, [asdict(member) for member in sweep.members], at)
-                yield from also(sweep)
+        def stored(jobs: Sequence[Job]) -> Iterator[Change]:
+            sweep = sweep_of(jobs)
+            yield from sweep_rows.added(sweep_id, [asdict(member) for member in sweep.members], at)
+            yield from also(sweep)
 
-            jobs = self._trainer.train_all(pairs, rows, sweep_id, stored)
-        except BaseException:
-            for each in made:
-                with suppress(NotFound):  # deleted meanwhile, which may be why
-                    self._trainer.delete(each.id, force=True)
-            raise
-        sweep = sweep_of(jobs)
+        common = {**model, "seed": base_seed, "base_seed": base_seed}
+        sweep = sweep_of(self._trainer.train_new(common, members, rows, sweep_id, stored))
         with self._lock:
             self._sweeps[sweep_id] = sweep
             while len(self._sweeps) > KEPT:

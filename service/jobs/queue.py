@@ -32,6 +32,7 @@ class Queue(Generic[E]):
         self._waiting: dict[str, E] = {}
         self._groups: Counter[str] = Counter()
         self._running: set[str] = set()  # keys
+        self._closed = False
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
@@ -61,6 +62,8 @@ class Queue(Generic[E]):
         """
         with self._changed:
             self._changed.wait_for(lambda: self._next() is not None, timeout)
+            if self._closed:
+                return []
             taken: list[E] = []
             passed = set(self._running)  # no entry overtakes another one of its key
             for entry in list(self._waiting.values()):
@@ -70,6 +73,15 @@ class Queue(Generic[E]):
                 passed.add(entry.key)
             self._running.update(entry.key for entry in taken)
             return taken
+
+    def close(self) -> None:
+        """Give out nothing more."""
+        self._closed = True
+
+    def until_idle(self, timeout: float) -> bool:
+        """Wait until all that was taken is done; False when it was not in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._running, timeout)
 
     def put_back(self, entries: Sequence[E]) -> None:
         """Make entries that were taken the next ones again."""

@@ -103,9 +103,16 @@ class Worker(Generic[T]):
         with self._lock:
             if job_id in self._job_ids:
                 self._untold.append(message)
-                self._tell_all()
+                self._send_untold()
 
-    def _tell_all(self) -> None:
+    def tell_any(self, message: bytes | memoryview) -> None:
+        """Send a short message about whatever this worker has, as `tell`."""
+        with self._lock:
+            if self._job_ids:
+                self._untold.append(message)
+                self._send_untold()
+
+    def _send_untold(self) -> None:
         """Send what waits to be told, once the request is out; whoever calls holds the lock."""
         if self._asked and self._pipe is not None:
             with suppress(OSError):  # the process has just died, which its thread is about to notice
@@ -181,7 +188,7 @@ class Worker(Generic[T]):
             del request  # as large as the layer and its data
             with self._lock:
                 self._asked = True
-                self._tell_all()
+                self._send_untold()
             while not task.heard(pipe.recv_bytes()):
                 pass
         except (EOFError, OSError):
@@ -222,6 +229,11 @@ class Workers(Generic[T]):
         """Send a message to the worker that has the job, if one has."""
         for worker in self._workers:
             worker.tell(job_id, message)
+
+    def tell_all(self, message: bytes | memoryview) -> None:
+        """Send a message to every worker that has a task."""
+        for worker in self._workers:
+            worker.tell_any(message)
 
     def __len__(self) -> int:
         return len(self._workers)

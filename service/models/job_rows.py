@@ -49,9 +49,18 @@ def changed(job: Job, group: str = "", given_id: str | None = None) -> Iterator[
     yield Put("jobs", columns)
 
 
-def given(given_id: str, arrays: Arrays) -> Iterator[Change]:
-    """Rows that came with a request."""
-    yield Put("given", {"id": given_id, "tensors": dump(arrays)})
+def accepted(jobs: Sequence[Job], group: str, given_id: str | None, given: Arrays) -> Iterator[Change]:
+    """New jobs, and the rows that came with them where there are some."""
+    if given_id is not None:
+        yield Put("given", {"id": given_id, "tensors": dump(given)})
+    for job in jobs:
+        yield from changed(job, group, given_id)
+
+
+def ended(job: Job) -> Iterator[Change]:
+    """A job that has ended without a version of its own: nothing goes on from it."""
+    yield from changed(job)
+    yield from stateless([job.id])
 
 
 def reached(job_id: str, state: State) -> Iterator[Change]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from service.errors import BaseNotFound, CapacityExhausted, ModelNotFound
+from service.ids import Mint
 from service.models import rows
 from service.models.budget import Budget
 from service.models.model import Base, LoadedModel, Model
@@ -36,6 +37,7 @@ class Registry:
         self.device = device
         self._store = store or MemoryOnly()
         self._models: dict[str, Model] = {model.id: model for model in rows.models(self._store)}
+        self.new_id = Mint("mdl", self._models)
         self._on_base: dict[str, set[str]] = {}  # models by base
         for model in self._models.values():
             self._on_base.setdefault(model.base_id, set()).add(model.id)
@@ -107,37 +109,40 @@ class Registry:
                 raise BaseNotFound(f"there is no base {base_id}; a base goes with its last model")
             return self._bases.get(base_id) or self.loaded(next(iter(self._on_base[base_id]))).base
 
-    def must_have_room(self) -> None:
-        """Raise CapacityExhausted when there are as many models as there may be."""
-        if len(self._models) >= self.max_models:
+    def must_have_room(self, count: int = 1) -> None:
+        """Raise CapacityExhausted when with so many more there would be more models than there may be."""
+        if len(self._models) + count > self.max_models:
             raise CapacityExhausted(
-                f"there are {len(self._models)} models, as many as there may be; delete some or raise LORA_MAX_MODELS",
+                f"there are {len(self._models)} models, and there may be {self.max_models}; "
+                "delete some or raise LORA_MAX_MODELS",
                 in_use=len(self._models),
                 limit=self.max_models,
             )
 
-    def add(self, model: LoadedModel, also: Also = lambda model: ()) -> LoadedModel:
-        """Take in a new model, and its base unless that is known; the model as it is kept.
+    def add(self, *models: LoadedModel, also: Iterable[Change] = ()) -> list[LoadedModel]:
+        """Take in new models, all or none, and their bases unless those are known; the models as they are kept.
 
         Args:
             also: what is to be stored in the same transaction.
 
         Raises:
-            CapacityExhausted: when there are too many models, or no bytes left for this one.
-            InsufficientStorage, StorageUnavailable: when it could not be stored.
+            CapacityExhausted: when there are too many models, or no bytes left for these.
+            InsufficientStorage, StorageUnavailable: when they could not be stored.
         """
         with self._lock:
-            self.must_have_room()
-            known = self._bases.get(model.base_id)
-            kept = model if known is None else replace(model, base=known)
-            size = self._take(kept)
+            self.must_have_room(len(models))
+            bases = {model.base_id: self._bases.get(model.base_id, model.base) for model in models}
+            kept = [replace(model, base=bases[model.base_id]) for model in models]
+            new_bases = [base for base in bases.values() if base.id not in self._on_base]
+            size = self._take(*kept)
             try:
-                self._store.write(rows.added(kept, new_base=kept.base_id not in self._on_base), also(kept))
+                self._store.write(rows.bases(new_bases), *map(rows.added, kept), also)
             except BaseException:
                 self.budget.give(size)
                 raise
-            self._on_base.setdefault(kept.base_id, set()).add(kept.id)
-            self._hold(kept, size)
+            for model in kept:
+                self._on_base.setdefault(model.base_id, set()).add(model.id)
+            self._hold(size, *kept)
             return kept
 
     def swap(self, model_id: str, change: Callable[[Model], Model]) -> Model:
@@ -195,13 +200,14 @@ class Registry:
                 return model
             base = self._bases.get(model.base_id) or rows.base(self._store, model.base_id, self.device)
             read = LoadedModel.of(model, base, rows.adapter(self._store, model_id, self.device))
-            self._hold(read, self._take(read))
+            self._hold(self._take(read), read)
             return read
 
-    def _take(self, model: LoadedModel) -> int:
-        """The bytes that a model and its base take more than is held, once the budget has them and the cache room."""
+    def _take(self, *models: LoadedModel) -> int:
+        """The bytes that models and their bases take more than is held, once the budget has them and the cache room."""
         while True:
-            size = model.nbytes + (0 if model.base_id in self._bases else model.base.nbytes)
+            new_bases = {model.base_id: model.base for model in models if model.base_id not in self._bases}
+            size = sum(model.nbytes for model in models) + sum(base.nbytes for base in new_bases.values())
             if self._store.durable and self._used + size > self.cache_bytes and self._unload_one():
                 continue
             try:
@@ -212,12 +218,13 @@ class Registry:
             else:
                 return size
 
-    def _hold(self, model: LoadedModel, size: int) -> None:
+    def _hold(self, size: int, *models: LoadedModel) -> None:
         self._used += size
-        self._bases[model.base_id] = model.base
-        self._held[model.base_id] = self._held.get(model.base_id, 0) + 1
-        self._order[model.id] = None
-        self._models[model.id] = model
+        for model in models:
+            self._bases[model.base_id] = model.base
+            self._held[model.base_id] = self._held.get(model.base_id, 0) + 1
+            self._order[model.id] = None
+            self._models[model.id] = model
 
     def _unload_one(self) -> bool:
         """Leave the weights of a model to the store, the one that has not been used for longest; False without one."""

@@ -1,6 +1,6 @@
 """What the service remembers, as changes to the store, and back."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -19,12 +19,16 @@ from service.models.store import Change, Drop, Put, Row, Store
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def added(model: LoadedModel, *, new_base: bool) -> Iterator[Change]:
-    """A new model, with its base where that is new."""
-    if new_base:
-        tensors = {"weight": model.base.weight, "bias": model.base.bias}
+def bases(new: Iterable[Base]) -> Iterator[Change]:
+    """Bases that nothing stood on before."""
+    for base in new:
+        tensors = {"weight": base.weight, "bias": base.bias}
         packed = packed_tensors({name: tensor for name, tensor in tensors.items() if tensor is not None})
-        yield Put("bases", {"id": model.base.id, "nbytes": model.base.nbytes, "tensors": packed})
+        yield Put("bases", {"id": base.id, "nbytes": base.nbytes, "tensors": packed})
+
+
+def added(model: LoadedModel) -> Iterator[Change]:
+    """A new model, whose base is there."""
     yield from changed(model)
     yield from weights(model)
 

@@ -218,3 +218,31 @@ def test_a_restart_on_postgresql_goes_on_as_one_on_sqlite(tmp_path):
     with Engine() as engine:
         through, _ = trained(engine, LONG)
     assert same(ended, through)
+
+
+@pytest.mark.parametrize("batch_size", [4, None])
+def test_a_job_stops_at_the_next_epoch_when_the_service_leaves_and_goes_on_from_there(path, batch_size):
+    plan, rows = inline(n=400, epochs=3_000, batch_size=batch_size)
+    plan = replace(plan, seed=2)
+    with durable(path, checkpoint_seconds=3_600.0) as engine:
+        job = engine.train(small(engine).id, plan, rows)
+        until(lambda: engine.ledger.get(job.id).epoch >= 5)
+    left = engine.ledger.get(job.id)
+    assert (left.state, left.epoch < plan.epochs) == (State.RUNNING, True)
+    with durable(path, workers=0) as engine:
+        there = engine.ledger.get(job.id)
+        assert (there.epoch, list(there.losses)) == (left.epoch, list(left.losses))
+        assert engine.budget.used >= sum(array.nbytes for array in rows.values())
+
+
+def test_a_job_that_is_about_to_begin_waits_when_the_service_leaves(path):
+    engine = Engine(store=SqlStore(f"sqlite:///{path}"))  # without workers
+    job = engine.train(small(engine).id, LONG)
+    (run,) = engine.queue.take(0)
+    engine.drain()
+    assert run.begin(1) is None
+    engine.trainings.let_go([run])
+    assert engine.queue.take(0) == []
+    engine.close()
+    with durable(path) as engine:
+        assert until_ended(engine, job).state is State.SUCCEEDED

@@ -117,7 +117,7 @@ class Refusing(MemoryOnly):
 
 def test_what_could_not_be_stored_has_not_happened():
     held = Registry(100, Budget(2**30))
-    kept = held.add(model("mdl_0"))
+    (kept,) = held.add(model("mdl_0"))
     used, held._store = held.budget.used, Refusing()
     for change in (
         lambda: held.add(model("mdl_1", base(fill=2.0))),

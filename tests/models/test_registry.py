@@ -29,7 +29,7 @@ def test_models_are_kept_in_order_and_what_they_take_is_counted(operations):
     bases = [base(fill=float(n)) for n in range(4)]
     for number, (what, which) in enumerate(operations):
         if what == "add":
-            kept[f"mdl_{number}"] = held.add(model(f"mdl_{number}", bases[which]))
+            (kept[f"mdl_{number}"],) = held.add(model(f"mdl_{number}", bases[which]))
         elif kept:
             model_id = list(kept)[which % len(kept)]
             if what == "remove":
@@ -54,7 +54,7 @@ def knows(held: Registry, base_id: str) -> bool:
 
 def test_equal_bases_are_kept_once():
     held = registry()
-    one, two = held.add(model("mdl_1", base())), held.add(model("mdl_2", base()))
+    one, two = held.add(model("mdl_1", base()), model("mdl_2", base()))
     assert one.base is two.base is held.base(one.base.id)
     assert held.bases == 1
 
@@ -103,7 +103,7 @@ def test_a_model_without_room_leaves_nothing_behind():
 
 def test_a_change_that_fails_changes_nothing():
     held = registry()
-    old = held.add(model("mdl_1"))
+    (old,) = held.add(model("mdl_1"))
     with pytest.raises(ZeroDivisionError):
         held.swap("mdl_1", lambda of: 1 / 0)
     assert held.get("mdl_1") is old
@@ -129,7 +129,7 @@ def test_threads_that_add_and_remove_leave_nothing_behind():
     def work(worker):
         start.wait()
         for number in range(60):
-            of = held.add(model(f"mdl_{worker}_{number}", base(fill=float(number % 2))))
+            (of,) = held.add(model(f"mdl_{worker}_{number}", base(fill=float(number % 2))))
             assert held.get(of.id) is of
             assert held.base(of.base.id) is of.base
             held.remove(of.id)

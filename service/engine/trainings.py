@@ -1,0 +1,171 @@
+"""Jobs from the moment they are accepted until no worker holds them any longer."""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
+
+from service.clock import instant
+from service.codecs.message import Arrays
+from service.engine.capacity import Capacity
+from service.engine.datasets import Datasets
+from service.engine.recovery import recovered
+from service.engine.run import Books, Held, Run
+from service.engine.settled import as_computed, dataset_ids, settled
+from service.engine.states import States
+from service.errors import DatasetBusy, Draining, JobNotFound, ServiceError, StateGone
+from service.ids import Mint
+from service.jobs.job import Job
+from service.jobs.ledger import Ledger
+from service.jobs.queue import Queue
+from service.jobs.state import State
+from service.lora.spec import refuse
+from service.models import job_rows
+from service.models.budget import Budget
+from service.models.model import LoadedModel, Model
+from service.models.registry import Registry
+from service.models.store import Change, Store
+from service.training.plan import Plan
+
+# What is to be stored together with jobs that are accepted.
+Also = Callable[[Sequence[Job]], Iterable[Change]]
+
+INTERRUPTED = "the service was shut down before the job had ended"
+
+
+class Trainings:
+    """The jobs, the queue in which they wait, and the states in which they ended.
+
+    What the store has goes on from where it was. `lock` is held while jobs are accepted; who holds it, and has looked
+    for what a deletion would harm, can delete.
+    """
+
+    def __init__(
+        self, capacity: Capacity, registry: Registry, datasets: Datasets, budget: Budget, store: Store
+    ) -> None:
+        self.lock = threading.Lock()
+        self.draining = False
+        self.ledger = Ledger(capacity.keep_jobs, lambda ids: store.write(job_rows.forgotten(ids)))
+        self.states = States(capacity.states_bytes)
+        self.queue: Queue[Run] = Queue(capacity.queue_max)
+        self.books = Books(registry, self.ledger, self.states, store, lambda: self.draining)
+        self._capacity, self._registry, self._datasets = capacity, registry, datasets
+        self._budget, self._store = budget, store
+        for run in recovered(self.books, budget):
+            self.queue.put(run)
+        self._new_id = Mint("job", (job.id for job in self.ledger.all()))
+
+    def accept(
+        self,
+        members: Sequence[tuple[Model, Plan]],
+        rows: Arrays | None = None,
+        group: str = "",
+        also: Also = lambda jobs: (),
+        new: Sequence[LoadedModel] = (),
+    ) -> list[Job]:
+        """Queue a run for each model, on rows that they share: all of them or none.
+
+        Args:
+            group: those of one count as one entry of the queue.
+            new: the models, where the registry is to take them in with their jobs; they have no ids yet.
+
+        Raises:
+            as `Engine.train`
+        """
+        given = as_computed(rows)
+        ready = [(model, *settled(plan, model.spec, given, self._datasets, self._capacity)) for model, plan in members]
+        with self.lock:
+            if self.draining:
+                raise Draining("the service is shutting down and takes no more training")
+            named = [replace(model, id=self._registry.new_id()) for model in new]
+            models: Sequence[Model] = named or [self._registry.get(model.id) for model, _, _ in ready]
+            for model, plan, _ in ready:
+                if plan.continue_from is not None:
+                    self._must_go_on(model.id, plan, plan.continue_from)
+                for dataset_id in dataset_ids(plan):
+                    self._datasets.get(dataset_id)
+            self.queue.must_have_room()
+            at = instant().wall
+            made = [
+                (Job.queued(self._new_id(), model.id, plan.epochs or 1, plan, at), model.spec, stored)
+                for model, (_, plan, stored) in zip(models, ready, strict=True)
+            ]
+            jobs = [job for job, _, _ in made]
+            held = Held(given, len(made), jobs[0].id)
+            told = chain(job_rows.accepted(jobs, group, held.id, given), also(jobs))
+            with self._budget.kept(held.nbytes):
+                self._registry.add(*named, also=told)
+            for job, spec, stored in made:
+                self.ledger.add(job)
+                self.queue.put(Run(job.id, job.model_id, job.plan, spec, held, stored, self.books, group))
+            return jobs
+
+    def end(self, job_id: str, state: State, reason: str | None = None, detail: str | None = None) -> Job:
+        """The job in a terminal state, unless it had ended before.
+
+        Raises:
+            JobNotFound
+        """
+
+        def ended(job: Job) -> Job:
+            over = job.moved(state, instant(), reason, detail=detail)
+            self._store.write(job_rows.ended(over))
+            return over
+
+        job = self.ledger.swap(job_id, ended)
+        waiting = self.queue.drop(job_id)
+        if waiting is not None:
+            self._budget.give(waiting.release())
+        return job
+
+    def let_go(self, runs: Sequence[Run]) -> None:
+        """No worker holds these runs any longer."""
+        self.queue.done(runs)
+        for run in runs:
+            self._budget.give(run.release())
+
+    def drain(self) -> None:
+        """Accept nothing more, and let whoever follows a job know."""
+        self.draining = True
+        self.ledger.ring()
+
+    def interrupt(self) -> None:
+        """Fail all jobs that have not ended; nothing has them any longer."""
+        with self.lock:  # whoever was let in before is in the ledger now
+            jobs = self.ledger.all()
+        for job in jobs:
+            if not job.state.terminal:
+                with suppress(JobNotFound):  # it ended meanwhile, and was forgotten
+                    self.end(job.id, State.FAILED, "interrupted", INTERRUPTED)
+
+    def forget_states(self, model_id: str) -> None:
+        """Keep no state of the jobs of a model that is gone: nothing can go on from them."""
+        gone = [job.id for job in self.ledger.all() if job.model_id == model_id]
+        for job_id in gone:
+            self.states.drop(job_id)
+        with suppress(ServiceError):  # a start drops them again
+            self._store.write(job_rows.stateless(gone))
+
+    def must_not_use(self, dataset_id: str) -> None:
+        """Raise DatasetBusy while a job that has not ended is to be trained on a data set."""
+        for job in self.ledger.all():
+            if not job.state.terminal and dataset_id in dataset_ids(job.plan):
+                raise DatasetBusy(f"job {job.id} is {job.state} on data set {dataset_id}; cancel it first")
+
+    def _must_go_on(self, model_id: str, plan: Plan, job_id: str) -> None:
+        """Raise unless the job has left the model as it is now, and nothing else is about to change it."""
+        job, model = self.ledger.get(job_id), self._registry.get(model_id)
+        if plan.optimizer != job.plan.optimizer:
+            refuse(
+                "optimizer", f"the job to continue from has the optimizer {job.plan.optimizer}, not {plan.optimizer}"
+            )
+        if job.model_id != model_id or job.model_version != model.version or self.ledger.active(model_id):
+            left = "no version" if job.model_version is None else f"version {job.model_version}"
+            waits = ", and has jobs that have not ended" if self.ledger.active(model_id) else ""
+            raise StateGone(
+                f"job {job_id} ({job.state}) left {left} of model {job.model_id}; model {model_id} is at version "
+                f"{model.version}{waits}. Only the job that made a model what it is can be gone on from; "
+                "leave continue_from out to start the optimizer afresh"
+            )
+        self.states.get(job_id)
