@@ -1,8 +1,7 @@
 """Put the app together: engine, routes, errors, documentation, door."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import torch
 from fastapi import FastAPI
@@ -91,7 +90,7 @@ def create_app(settings: Settings, engine: Engine) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with engine, suppress(asyncio.CancelledError):  # cancelled by a second signal, which waits for nothing
+        with engine:
             yield
 
     app = FastAPIOffline(

@@ -75,11 +75,15 @@ class Once(Generic[T]):
             self._reply = self._reply_to(made)
         return answer
 
-    def again(self) -> Response:
-        """The earlier answer, byte for byte."""
+    def again(self, now: Callable[[str], T] | None = None) -> Response:
+        """The earlier answer, byte for byte; where `now` finds what was made by its id, an answer on that as it is."""
         reply = self.earlier
         assert reply is not None, "asked only where there is one"
-        return Response(reply.body, reply.status, {**reply.headers, REPLAYED: "true"})
+        if now is None:
+            return Response(reply.body, reply.status, {**reply.headers, REPLAYED: "true"})
+        answer = self._answer(now(reply.made))
+        answer.headers[REPLAYED] = "true"
+        return answer
 
     def _reply_to(self, made: T) -> Reply:
         if self._reply is None:

@@ -16,7 +16,15 @@ from torch import Tensor
 from service.clock import instant
 from service.codecs.message import Arrays
 from service.engine.states import States
-from service.errors import InsufficientStorage, JobNotFound, NotFound, ServiceError, StateGone, StorageUnavailable
+from service.errors import (
+    InsufficientStorage,
+    JobNotFound,
+    NotFound,
+    ServiceError,
+    StateGone,
+    StorageUnavailable,
+    TemporaryReducedCapacity,
+)
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
 from service.jobs.state import State as JobState
@@ -119,6 +127,9 @@ class Run:
             model = self._registry.loaded(self.key)
         except NotFound:
             return None
+        except TemporaryReducedCapacity as full:
+            self.failed("no-memory", full.detail)
+            return None
         if job.state is not JobState.RUNNING:
             return None
         tensors = {"weight": model.base.weight, **model.adapter}
@@ -197,7 +208,7 @@ class Run:
             while True:
                 try:
                     self._ledger.swap(self.job_id, change)
-                except (StorageUnavailable, InsufficientStorage) as error:
+                except (StorageUnavailable, InsufficientStorage, TemporaryReducedCapacity) as error:
                     if self._books.leaving():  # the job goes on after the next start, from where it was last stored
                         return
                     log.warning("job %s ended, and that cannot be stored: %s", self.job_id, error.detail)

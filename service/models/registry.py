@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from service.errors import BaseNotFound, CapacityExhausted, ModelNotFound
+from service.errors import BaseNotFound, CapacityExhausted, ModelNotFound, TemporaryReducedCapacity
 from service.ids import Mint
 from service.models import rows
 from service.models.budget import Budget
@@ -93,7 +93,7 @@ class Registry:
 
         Raises:
             ModelNotFound
-            CapacityExhausted: when there is no memory for the weights.
+            TemporaryReducedCapacity: when there is no memory for the weights.
             StorageUnavailable: when they cannot be read.
         """
         return self.at_hand(model_id) or self._read(model_id)
@@ -200,7 +200,10 @@ class Registry:
                 return model
             base = self._bases.get(model.base_id) or rows.base(self._store, model.base_id, self.device)
             read = LoadedModel.of(model, base, rows.adapter(self._store, model_id, self.device))
-            self._hold(self._take(read), read)
+            try:
+                self._hold(self._take(read), read)
+            except CapacityExhausted as full:  # of what is not asked for here, so that it may be gone soon
+                raise TemporaryReducedCapacity(full.detail, reason="no-memory", **full.facts) from None
             return read
 
     def _take(self, *models: LoadedModel) -> int:

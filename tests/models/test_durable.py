@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import CapacityExhausted, StorageUnavailable
+from service.errors import StorageUnavailable, TemporaryReducedCapacity
 from service.models.budget import Budget
 from service.models.model import LoadedModel
 from service.models.registry import Registry
@@ -58,7 +58,7 @@ def test_a_restart_finds_all_that_was_there_and_memory_keeps_within_its_bytes(fo
             model_id = ids[which % len(ids)] if ids else ""
             for registry in (held, plain):
                 if what == "add":
-                    registry.add(model(f"mdl_{number:02}", bases[which]))
+                    registry.add(model(f"mdl_{number:026}", bases[which]))
                 elif model_id and what == "remove":
                     registry.remove(model_id)
                 elif model_id and what == "note":
@@ -103,8 +103,9 @@ def test_a_small_budget_makes_room_too_and_says_when_it_cannot(folder):
     assert held.at_hand("mdl_0") is None
     held.remove("mdl_1")
     budget.take(1)
-    with pytest.raises(CapacityExhausted):
+    with pytest.raises(TemporaryReducedCapacity) as refused:
         held.loaded("mdl_0")
+    assert refused.value.facts["reason"] == "no-memory"
     store.close()
 
 

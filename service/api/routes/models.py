@@ -26,6 +26,7 @@ from service.errors import (
     NotFound,
     ShapeMismatch,
     Stale,
+    TemporaryReducedCapacity,
     Validation,
 )
 from service.models.model import Model
@@ -69,6 +70,7 @@ EXAMPLES = {
             BaseNotFound,
             ShapeMismatch,
             CapacityExhausted,
+            TemporaryReducedCapacity,
         ),
     },
     openapi_extra=describe.body(CreateModelRequest, EXAMPLES),
@@ -178,7 +180,7 @@ async def delete_model(
             "headers": describe.headers("X-Model-Version", "ETag"),
         },
         304: {"description": "the client has them"},
-        **describe.problems(NotFound, ModelNotFound, NotAcceptable),
+        **describe.problems(NotFound, ModelNotFound, NotAcceptable, TemporaryReducedCapacity),
     },
 )
 async def get_weights(model_id: ModelIdPath, request: Request, engine: EngineOf) -> Response:

@@ -10,7 +10,7 @@ from service.api import describe, views
 from service.api.accept import JsonRoute
 from service.api.bodies import read_json
 from service.api.deps import EngineOf, SettingsOf, in_thread
-from service.api.once import REPLAYED, IdempotencyKey, Once
+from service.api.once import IdempotencyKey, Once
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
 from service.api.routes.models import must_have_sizes
@@ -88,9 +88,7 @@ async def create_sweep(
 
         with Once(request, idempotency_key, engine.replies, answer) as once:
             if once.earlier is not None:  # the key is bound to the sweep, which may have gone on since
-                answered = answer(engine.sweeps.get(once.earlier.made))
-                answered.headers[REPLAYED] = "true"
-                return answered
+                return once.again(engine.sweeps.get)
             return once.told(await in_thread(lambda: engine.sweeps.start(common, trials, rows, once.also)))
     except Validation as error:
         raise error.moved(asked.place) from None

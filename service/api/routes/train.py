@@ -12,7 +12,7 @@ from service.api import describe, sse, views
 from service.api.accept import JsonRoute
 from service.api.bodies import read_json
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf, written
-from service.api.once import REPLAYED, IdempotencyKey, Once
+from service.api.once import IdempotencyKey, Once
 from service.api.replies import reply
 from service.errors import (
     CapacityExhausted,
@@ -96,30 +96,27 @@ async def train_model(
     With `Prefer: wait=SECONDS` (at most 60) the answer comes when the job has ended, or the time is up.
     """
     asked = await read_json(request, TrainRequest, settings.json_body_mib, optional=True)
-    plan = asked.plan(engine.datasets.source, engine.plan_of)
-    # Weights are looked at one by one.
-    looked_at = plan.data.n_samples * is_weighted(plan.data)
 
-    def accepted(job: Job) -> Response:
-        return reply(views.of_job(job), 202, {"Location": f"/jobs/{job.id}"})
+    def answer(job: Job) -> Response:
+        soon = {} if job.state.terminal else {"Retry-After": "1"}
+        return reply(views.of_job(job), 200 if job.state.terminal else 202, {"Location": f"/jobs/{job.id}", **soon})
 
-    with Once(request, idempotency_key, engine.replies, accepted) as once:
+    with Once(request, idempotency_key, engine.replies, answer) as once:
         if once.earlier is not None:  # the key is bound to the job, which may have gone on since
-            job = engine.ledger.get(once.earlier.made)
-            headers = {"Location": f"/jobs/{job.id}", REPLAYED: "true"}
-            return reply(views.of_job(job), 200 if job.state.terminal else 202, headers)
+            return once.again(engine.ledger.get)
+        plan = asked.plan(engine.datasets.source, engine.plan_of)
+        looked_at = plan.data.n_samples * is_weighted(plan.data)  # weights are looked at one by one
         job = await written(engine, looked_at, lambda: engine.train(model_id, plan, asked.rows(), once.also))
         once.told(job)
-    headers = {"Location": f"/jobs/{job.id}"}
     wait = wait_seconds(prefer or [])
-    if wait is not None:
-        headers["Preference-Applied"] = f"wait={wait}"
-        with suppress(JobNotFound):  # ended, and forgotten already for newer ones
-            await sse.until_ended(engine, job.id, wait)
-            job = engine.ledger.get(job.id)
-    if job.state.terminal:
-        return reply(views.of_job(job), 200, headers)
-    return reply(views.of_job(job), 202, {**headers, "Retry-After": "1"})
+    if wait is None:
+        return answer(job)
+    with suppress(JobNotFound):  # ended, and forgotten already for newer ones
+        await sse.until_ended(engine, job.id, wait)
+        job = engine.ledger.get(job.id)
+    answered = answer(job)
+    answered.headers["Preference-Applied"] = f"wait={wait}"
+    return answered
 
 
 def wait_seconds(prefer: list[str]) -> int | None:
