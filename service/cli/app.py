@@ -1,5 +1,6 @@
 """The commands and their options. What a command needs is imported when it runs, so that `--help` is quick."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,3 +49,19 @@ def demo(
     from service.cli.demo import demo as run
 
     raise typer.Exit(run(keep=keep))
+
+
+@app.command()
+def backup(file: Annotated[Path, typer.Argument(help="A new file.")]) -> None:
+    """Write all that the database holds to a file, while the service runs or not (LORA_DATABASE_URL)."""
+    from service.cli.backup import backup as run
+
+    raise typer.Exit(run(file))
+
+
+@app.command()
+def restore(file: Annotated[Path, typer.Argument(help="What `lora backup` wrote.")]) -> None:
+    """Fill an empty database from a backup; it may be one of another kind (LORA_DATABASE_URL)."""
+    from service.cli.backup import restore as run
+
+    raise typer.Exit(run(file))

@@ -73,9 +73,8 @@ def test_writes_are_synced_to_the_disk(path):
     store.close()
 
 
-def test_a_locked_database_takes_no_write_and_then_does(path, monkeypatch):
-    monkeypatch.setattr("service.models.sql.SQLITE_PRAGMAS", ("journal_mode=WAL", "busy_timeout=50"))
-    store = opened(path)
+def test_a_locked_database_takes_no_write_and_then_does(path):
+    store = SqlStore(f"sqlite:///{path}", busy_seconds=0.05)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StorageUnavailable, match="locked") as refused:

@@ -1,13 +1,16 @@
 """A durable service from the first start to the last: killed, ended, copied, and never empty by mistake."""
 
 import sqlite3
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
 from service.cli.serve import DURABLE, summary
+from service.engine.engine import PAUSE_SECONDS
 from service.settings import load
+from tests.api.test_server import listens
 from tests.cli.test_serve import lora
 from tests.running import DEADLINE_SECONDS, as_process, until
 from tests.story import kills
@@ -70,3 +73,41 @@ def test_a_durable_start_says_so(tmp_path: Path) -> None:
     printed = summary(load(database_url=database), "cpu", database, durable=True)
     assert printed[-1] == DURABLE
     assert f"LORA_DATABASE_URL={database}" in printed
+
+
+def test_a_backup_of_a_running_service_starts_another_one_in_which_the_job_goes_on(tmp_path: Path) -> None:
+    first, second = (f"sqlite:///{tmp_path}/{name}.db" for name in ("first", "second"))
+    with as_process(LORA_DATABASE_URL=first) as (_, url), httpx.Client(base_url=url, timeout=30) as http:
+        model = http.post("/models", json={"in_features": 64, "out_features": 64}).json()["id"]
+        train = {"epochs": 400, "batch_size": 8, "seed": 1, "data": {"kind": "random", "n_samples": 400, "seed": 1}}
+        job = http.post(f"/models/{model}/train", json=train).json()["id"]
+        until(lambda: http.get(f"/jobs/{job}").json()["epoch"] > 5)
+        saved = lora("backup", str(tmp_path / "saved"), LORA_DATABASE_URL=first)
+        assert (saved.returncode, saved.stdout) == (0, f"{tmp_path}/saved holds all of {first}\n"), saved.stderr
+        until(lambda: http.get(f"/jobs/{job}").json()["state"] == "succeeded")
+        losses = http.get(f"/jobs/{job}").json()["losses"]
+    restored = lora("restore", str(tmp_path / "saved"), LORA_DATABASE_URL=second)
+    assert (restored.returncode, restored.stdout) == (0, f"{second} holds all of {tmp_path}/saved\n"), restored.stderr
+    with as_process(LORA_DATABASE_URL=second) as (_, url), httpx.Client(base_url=url, timeout=30) as http:
+        until(lambda: http.get(f"/jobs/{job}").json()["state"] == "succeeded")
+        assert http.get(f"/jobs/{job}").json()["losses"] == losses
+    again = lora("backup", str(tmp_path / "saved"), LORA_DATABASE_URL=first)
+    assert (again.returncode, again.stderr) == (2, f"lora: {tmp_path}/saved is there already; name a new file\n")
+    assert "names no database" in lora("backup", str(tmp_path / "none")).stderr
+
+
+def test_a_second_signal_does_not_wait_for_a_long_epoch_and_harms_nothing(tmp_path: Path) -> None:
+    settings = {"LORA_DATABASE_URL": f"sqlite:///{tmp_path}/lora.db"}
+    with as_process(**settings) as (process, url), httpx.Client(base_url=url, timeout=30) as http:
+        model = http.post("/models", json={"in_features": 64, "out_features": 64}).json()["id"]
+        train = {"epochs": 1, "batch_size": 1, "data": {"kind": "random", "n_samples": 200_000}}
+        job = http.post(f"/models/{model}/train", json=train).json()["id"]
+        until(lambda: http.get(f"/jobs/{job}").json()["state"] == "running")
+        process.terminate()
+        until(lambda: not listens(url))
+        process.terminate()
+        at = time.monotonic()
+        assert process.wait(DEADLINE_SECONDS) == 0
+        assert time.monotonic() - at < PAUSE_SECONDS - 1
+    with as_process(**settings) as (process, url):
+        assert httpx.get(f"{url}/jobs/{job}").json()["state"] in ("queued", "running")
