@@ -5,10 +5,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LORA_"
+# What a database takes in one value: SQLite has 10⁹ bytes, PostgreSQL 2³⁰ for the text of two digits a byte.
+STORED_MIB = {"sqlite": 900, "postgresql": 500}
 KUBERNETES = (
     "in a pod: Kubernetes injects names like LORA_PORT and LORA_SERVICE_HOST for a Service called lora; "
     "set enableServiceLinks: false, or call the Service something else"
@@ -34,6 +36,12 @@ def default_workers() -> int:
     return max(1, min(4, usable_cores() - 1))
 
 
+def _database(known: dict[str, Any]) -> str:
+    """Which database the settings that are known so far name; none is the empty text."""
+    url: SecretStr | None = known.get("database_url")
+    return "" if url is None else url.get_secret_value().partition(":")[0].partition("+")[0]
+
+
 def _setting(default: Any, description: str, unit: str | None = None, **bounds: Any) -> Any:
     extra: Any = {"unit": unit} if unit else None
     if callable(default):
@@ -56,12 +64,14 @@ class Settings(BaseSettings):
     worker_threads: int = _setting(1, "torch threads of each training process", unit="threads", ge=1, le=1_024)
     grace_seconds: int = _setting(20, "time for requests under way at shutdown", unit="seconds", ge=1, le=3_600)
     memory_mib: int = _setting(4_096, "all tensors held: models, bases, rows of jobs", unit="MiB", ge=1)
-    layer_mib: int = _setting(1_024, "tensors of one model and its base", unit="MiB", ge=1)
+    layer_mib: int = _setting(
+        lambda known: STORED_MIB.get(_database(known), 1_024), "tensors of one model and its base", unit="MiB", ge=1
+    )
     train_mib: int = _setting(1_024, "data and working memory of one job", unit="MiB", ge=1)
     moments_mib: int = _setting(256, "second moments of one data set", unit="MiB", ge=1)
     together_max: int = _setting(256, "jobs trained in one stacked step", unit="jobs", ge=1, le=65_536)
     states_mib: int = _setting(64, "states of ended jobs that others may continue from", unit="MiB", ge=1)
-    max_models: int = _setting(10_000, "models", unit="models", ge=1)
+    max_models: int = _setting(lambda known: 1_000_000 if _database(known) else 10_000, "models", unit="models", ge=1)
     max_datasets: int = _setting(1_000, "data sets", unit="data sets", ge=1)
     queue_max: int = _setting(1_024, "jobs that wait for a worker", unit="jobs", ge=1)
     keep_jobs: int = _setting(10_000, "jobs remembered after their end; the oldest go first", unit="jobs", ge=1)
@@ -78,6 +88,14 @@ class Settings(BaseSettings):
     )
     forward_wait_ms: int = _setting(5_000, "time within which a forward must have begun", unit="ms", ge=1)
     sse_streams: int = _setting(256, "event streams open at a time", unit="streams", ge=1)
+
+    @field_validator("layer_mib")
+    @classmethod
+    def _can_be_stored(cls, layer_mib: int, given: ValidationInfo) -> int:
+        most = STORED_MIB.get(_database(given.data), layer_mib)
+        if layer_mib > most:
+            raise ValueError(f"the database takes at most {most}")
+        return layer_mib
 
 
 def load(**given: Any) -> Settings:

@@ -156,3 +156,16 @@ def test_cores_are_those_the_process_is_bound_to():
     program = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); from service import settings as s; "
     said = subprocess.check_output([sys.executable, "-c", program + "print(s.usable_cores(), s.load().workers)"])
     assert said.split() == [b"1", b"1"]
+
+
+@pytest.mark.parametrize(
+    ("url", "layer_mib", "max_models"),
+    [(None, 1_024, 10_000), ("sqlite:///x.db", 900, 1_000_000), ("postgresql+psycopg://x@y/z", 500, 1_000_000)],
+)
+def test_a_database_bounds_a_layer_and_holds_more_models(url, layer_mib, max_models):
+    settings = load(database_url=url)
+    assert (settings.layer_mib, settings.max_models) == (layer_mib, max_models)
+    assert load(database_url=url, layer_mib=layer_mib, max_models=7).max_models == 7
+    if url is not None:
+        with pytest.raises(SettingsError, match=f"LORA_LAYER_MIB is '{layer_mib + 1}'.*at most {layer_mib}"):
+            load(database_url=url, layer_mib=layer_mib + 1)

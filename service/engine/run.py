@@ -174,8 +174,12 @@ class Run:
             self._books.store.write(self._row(job), job_rows.reached(self.job_id, state))
             return job
 
-        with suppress(ServiceError):  # in the ledger's turn, so that no end of the job comes between
+        try:  # in the ledger's turn, so that no end of the job comes between
             self._ledger.swap(self.job_id, stored)
+        except JobNotFound:  # cancelled, and forgotten
+            pass
+        except ServiceError as error:
+            log.warning("where job %s stands cannot be stored: %s", self.job_id, error.detail)
 
     def succeeded(self, metrics: dict[str, Any], facts: dict[str, Any], arrays: Arrays) -> None:
         """Publish the weights as the model's next version, with which the job has succeeded, and keep its state."""
@@ -226,11 +230,15 @@ class Run:
         model = self._registry.publish(
             self.key,
             lambda model: model.published(at.wall, adapter, loss),
-            lambda model: chain(self._row(succeeded(model.version)), job_rows.reached(job.id, state)),
+            lambda model: chain(self._row(succeeded(model.version)), self._left(state)),
         )
         with suppress(ServiceError):  # a start drops them again
             self._books.store.write(job_rows.stateless(self._states.keep(self.job_id, state)))
         return succeeded(model.version)
+
+    def _left(self, state: State) -> Iterator[Change]:
+        """The state in which the job ended, unless it is too large to be kept."""
+        return job_rows.reached(self.job_id, state) if self._states.takes(state) else job_rows.stateless([self.job_id])
 
     def _row(self, job: Job) -> Iterator[Change]:
         return job_rows.changed(job, self.group, self._held.id)

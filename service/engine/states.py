@@ -15,8 +15,14 @@ class States:
         self._states: dict[str, State] = {}
         self._lock = threading.Lock()
 
+    def takes(self, state: State) -> bool:
+        """Whether there is room for a state when all others have gone."""
+        return state.nbytes <= self.max_bytes
+
     def keep(self, job_id: str, state: State) -> list[str]:
         """Keep the state of a job, unless it alone is too large; the jobs whose states are kept no longer."""
+        if not self.takes(state):
+            return [job_id]
         with self._lock:
             self._states[job_id] = state
             self.used += state.nbytes

@@ -25,8 +25,8 @@ def test_the_oldest_states_go_first():
     for gone in ("job_0", "job_1", "job_9"):
         with pytest.raises(StateGone, match="LORA_STATES_MIB"):
             states.get(gone)
-    states.keep("large", state(50))
-    assert states.used == 0
+    assert states.keep("large", state(50)) == ["large"]
+    assert states.used == 80
 
 
 def test_a_job_whose_start_was_dropped_while_it_waited_fails_and_says_so():
