@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import BadIdempotencyKey
-from service.models import replies
 from service.models.replies import Replies, Reply
 from service.models.store import Change
 
@@ -66,7 +65,7 @@ class Once(Generic[T]):
     def also(self, made: T) -> Iterator[Change]:
         """What is to be stored with what was made."""
         if self._key is not None:
-            yield from replies.kept(self._key, self._reply_to(made))
+            yield from self._known.kept(self._key, self._reply_to(made))
 
     def told(self, made: T) -> Response:
         """The answer, which every repeat gets too."""

@@ -4,7 +4,6 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +19,7 @@ from service.engine.settled import as_computed, settled
 from service.engine.stack import Stack, Stacks
 from service.engine.sweeps import Sweeps
 from service.engine.trainings import Also, Trainings
-from service.errors import JobNotFound, ModelBusy, TemporaryReducedCapacity
+from service.errors import ModelBusy, TemporaryReducedCapacity
 from service.jobs.job import Job
 from service.jobs.state import State
 from service.jobs.workers import Workers
@@ -175,12 +174,16 @@ class Engine:
                     f"job {active[0].id} is {active[0].state} on model {model_id}; "
                     "cancel it first, or delete the model with ?force=true"
                 )
-            for job in active:
-                with suppress(JobNotFound):  # it ended meanwhile, and was forgotten
-                    self.cancel(job.id)
-            self.registry.remove(model_id)
-            self.forwards.forget(model_id)
-            self.trainings.forget_states(model_id)
+            self._delete([model_id])
+
+    def delete_all(self, model_ids: Sequence[str], job_ids: Sequence[str], also: Iterable[Change] = ()) -> None:
+        """Forget those of the models that there are, and cancel their jobs and these: all or nothing.
+
+        Args:
+            also: what is to be stored together with that.
+        """
+        with self.trainings.lock:
+            self._delete([model_id for model_id in model_ids if model_id in self.registry], job_ids, also)
 
     def weights(self, model_id: str) -> tuple[LoadedModel, Arrays]:
         """The model, and all its tensors under the names of PEFT.
@@ -296,7 +299,7 @@ class Engine:
         over = self.ledger.get(job_id).state.terminal
         job = self.trainings.end(job_id, State.CANCELLED)
         if not over:
-            self.workers.tell(job_id, pack({"do": "cancel", "job": job_id}))
+            self._stop(job_id)
         return job
 
     def plan_of(self, job_id: str) -> Plan:
@@ -307,3 +310,12 @@ class Engine:
         """
         plan: Plan = self.ledger.get(job_id).plan
         return plan
+
+    def _delete(self, model_ids: Sequence[str], job_ids: Sequence[str] = (), also: Iterable[Change] = ()) -> None:
+        for job in self.trainings.forget(model_ids, job_ids, also):
+            self._stop(job.id)
+        for model_id in model_ids:
+            self.forwards.forget(model_id)
+
+    def _stop(self, job_id: str) -> None:
+        self.workers.tell(job_id, pack({"do": "cancel", "job": job_id}))

@@ -13,7 +13,7 @@ from service.clock import instant
 from service.codecs.message import Arrays
 from service.engine.settled import SEEDS
 from service.engine.trainings import Also
-from service.errors import JobNotFound, NotFound, SweepBusy, SweepNotFound
+from service.errors import JobNotFound, ServiceError, SweepBusy, SweepNotFound
 from service.ids import Mint
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
@@ -77,9 +77,7 @@ class Trainer(Protocol):
         also: Also,
     ) -> list[Job]: ...
 
-    def cancel(self, job_id: str) -> Job: ...
-
-    def delete(self, model_id: str, *, force: bool = False) -> None: ...
+    def delete_all(self, model_ids: Sequence[str], job_ids: Sequence[str], also: Iterable[Change] = ()) -> None: ...
 
 
 class Sweeps:
@@ -130,8 +128,9 @@ class Sweeps:
         sweep = sweep_of(self._trainer.train_new(common, members, rows, sweep_id, stored))
         with self._lock:
             self._sweeps[sweep_id] = sweep
-            while len(self._sweeps) > KEPT:
-                self._forget(next(iter(self._sweeps)))
+            with suppress(ServiceError):  # the next one makes them go
+                while len(self._sweeps) > KEPT:
+                    self._forget(next(iter(self._sweeps)))
         return sweep
 
     def get(self, sweep_id: str) -> Sweep:
@@ -173,16 +172,13 @@ class Sweeps:
                 f"{len(active)} of {len(sweep.members)} members of sweep {sweep_id} have not ended; "
                 "wait for them, or use ?force=true, which cancels them"
             )
-        for standing in active:
-            with suppress(NotFound):  # forgotten meanwhile
-                self._trainer.cancel(standing.member.job_id)
         there = [standing for standing in standings if standing.member.model_id in self._trainer.registry]
-        for standing in there[keep:]:
-            if standing.job is not None:  # nobody knows any longer how good a forgotten one was, so it stays
-                with suppress(NotFound):  # deleted meanwhile
-                    self._trainer.delete(standing.member.model_id, force=True)
+        # Nobody knows any longer how good a forgotten one was, so it stays.
+        losers = [standing.member.model_id for standing in there[keep:] if standing.job is not None]
+        going = [standing.member.job_id for standing in active]
         with self._lock:
-            self._forget(sweep_id)
+            self._trainer.delete_all(losers, going, sweep_rows.removed(sweep_id))
+            self._sweeps.pop(sweep_id, None)
 
     def _forget(self, sweep_id: str) -> None:
         self._trainer.store.write(sweep_rows.removed(sweep_id))

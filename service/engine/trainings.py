@@ -14,7 +14,7 @@ from service.engine.recovery import recovered
 from service.engine.run import Books, Held, Run
 from service.engine.settled import as_computed, dataset_ids, settled
 from service.engine.states import States
-from service.errors import DatasetBusy, Draining, JobNotFound, ServiceError, StateGone
+from service.errors import DatasetBusy, Draining, JobNotFound, StateGone
 from service.ids import Mint
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
@@ -114,9 +114,7 @@ class Trainings:
             return over
 
         job = self.ledger.swap(job_id, ended)
-        waiting = self.queue.drop(job_id)
-        if waiting is not None:
-            self._budget.give(waiting.release())
+        self._leave_queue(job_id)
         return job
 
     def let_go(self, runs: Sequence[Run]) -> None:
@@ -139,19 +137,39 @@ class Trainings:
                 with suppress(JobNotFound):  # it ended meanwhile, and was forgotten
                     self.end(job.id, State.FAILED, "interrupted", INTERRUPTED)
 
-    def forget_states(self, model_id: str) -> None:
-        """Keep no state of the jobs of a model that is gone: nothing can go on from them."""
-        gone = [job.id for job in self.ledger.all() if job.model_id == model_id]
-        for job_id in gone:
+    def forget(self, model_ids: Sequence[str], job_ids: Sequence[str], also: Iterable[Change] = ()) -> Sequence[Job]:
+        """Forget models, and cancel their jobs and these, in one transaction; the jobs that are cancelled by that.
+
+        Whoever calls holds the lock. What their jobs left is not kept either: nothing can go on from there.
+
+        Args:
+            also: what is to be stored together with that.
+        """
+        orphans = [job.id for job in self.ledger.all() if job.model_id in model_ids]
+
+        def cancelled(active: Sequence[Job]) -> Sequence[Job]:
+            over = [job.moved(State.CANCELLED, instant()) for job in active]
+            ended = chain.from_iterable(job_rows.ended(job) for job in over)
+            self._registry.remove(*model_ids, also=chain(ended, job_rows.stateless(orphans), also))
+            return over
+
+        over = self.ledger.swap_all({*orphans, *job_ids}, cancelled)
+        for job in over:
+            self._leave_queue(job.id)
+        for job_id in orphans:
             self.states.drop(job_id)
-        with suppress(ServiceError):  # a start drops them again
-            self._store.write(job_rows.stateless(gone))
+        return over
 
     def must_not_use(self, dataset_id: str) -> None:
         """Raise DatasetBusy while a job that has not ended is to be trained on a data set."""
         for job in self.ledger.all():
             if not job.state.terminal and dataset_id in dataset_ids(job.plan):
                 raise DatasetBusy(f"job {job.id} is {job.state} on data set {dataset_id}; cancel it first")
+
+    def _leave_queue(self, job_id: str) -> None:
+        waiting = self.queue.drop(job_id)
+        if waiting is not None:
+            self._budget.give(waiting.release())
 
     def _must_go_on(self, model_id: str, plan: Plan, job_id: str) -> None:
         """Raise unless the job has left the model as it is now, and nothing else is about to change it."""

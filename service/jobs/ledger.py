@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
@@ -81,10 +81,18 @@ class Ledger:
             if job.state.terminal:
                 return job
             before = events.count(job)
-            changed = self._jobs[job_id] = change(job)
-            if changed.state.terminal:
-                self._has_ended(job_id)
-            self._tell(changed, before)
+            changed = change(job)
+            self._put(changed, before)
+            return changed
+
+    def swap_all(self, job_ids: Collection[str], change: Callable[[Sequence[Job]], Sequence[Job]]) -> Sequence[Job]:
+        """Put changed jobs in the place of those of these that have not ended, all or none; the changed ones."""
+        with self._lock:
+            there = [job for job in self._jobs.values() if job.id in job_ids and not job.state.terminal]
+            before = [events.count(job) for job in there]
+            changed = change(there)
+            for job, count in zip(changed, before, strict=True):
+                self._put(job, count)
             return changed
 
     def remove(self, job_id: str) -> None:
@@ -137,6 +145,12 @@ class Ledger:
             job = jobs[job_id]
             if job is not None:
                 yield place, job, events.since(job, number - 1, number)[0]
+
+    def _put(self, job: Job, before: int) -> None:
+        self._jobs[job.id] = job
+        if job.state.terminal:
+            self._has_ended(job.id)
+        self._tell(job, before)
 
     def _has_ended(self, job_id: str) -> None:
         self._ended.append(job_id)

@@ -16,7 +16,7 @@ from service.models.tables import REVISION
 
 BACKENDS = ("sqlite", "postgresql")
 BUSY_SECONDS = 5
-SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1_000}")
 # What one server holds for as long as it runs, so that a second one on the same database does not start.
 ADVISORY_LOCK = 0x6C6F7261
 
@@ -39,7 +39,7 @@ def url_of(text: str) -> URL:
 
 
 @contextmanager
-def opened(url: URL, busy_seconds: float = BUSY_SECONDS) -> Iterator[Engine]:
+def opened(url: URL) -> Iterator[Engine]:
     """The engine on a database that is at the newest revision, and that no other server has meanwhile.
 
     Raises:
@@ -48,7 +48,7 @@ def opened(url: URL, busy_seconds: float = BUSY_SECONDS) -> Iterator[Engine]:
     with ExitStack() as stack:
         if url.get_backend_name() == "sqlite":
             stack.enter_context(_locked(Path(f"{url.database}.lock"), url))
-        engine = engine_on(url, busy_seconds)
+        engine = engine_on(url)
         stack.callback(engine.dispose)
         try:
             if engine.dialect.name == "postgresql":
@@ -64,11 +64,8 @@ def shown(url: URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
-def engine_on(url: URL, busy_seconds: float = BUSY_SECONDS) -> Engine:
+def engine_on(url: URL) -> Engine:
     """The engine that connects to a database, which need not be there yet.
-
-    Args:
-        busy_seconds: how long a write to SQLite waits while another program writes.
 
     Raises:
         StoreRefused: without the driver.
@@ -83,7 +80,7 @@ def engine_on(url: URL, busy_seconds: float = BUSY_SECONDS) -> Engine:
 
         @event.listens_for(engine, "connect")
         def prepare(connection: Any, record: Any) -> None:
-            for pragma in (*SQLITE_PRAGMAS, f"busy_timeout={round(1_000 * busy_seconds)}"):
+            for pragma in SQLITE_PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
 
     return engine

@@ -175,23 +175,27 @@ class Registry:
             self._models[model_id] = changed
             return changed
 
-    def remove(self, model_id: str) -> None:
-        """Forget a model, and its base when no other model stands on it.
+    def remove(self, *model_ids: str, also: Iterable[Change] = ()) -> None:
+        """Forget models, and the bases on which no other model stands: all or none.
+
+        Args:
+            also: what is to be stored in the same transaction.
 
         Raises:
             ModelNotFound
             InsufficientStorage, StorageUnavailable: when that could not be stored.
         """
         with self._lock:
-            model = self.get(model_id)
-            on_base = self._on_base[model.base_id]
-            self._store.write(rows.removed(model, last_on_base=len(on_base) == 1))
-            if isinstance(model, LoadedModel):
-                self._let_go(model)
-            del self._models[model_id]
-            on_base.discard(model_id)
-            if not on_base:
-                del self._on_base[model.base_id]
+            models = [self.get(model_id) for model_id in model_ids]
+            bases = {model.base_id for model in models if self._on_base[model.base_id] <= {*model_ids}}
+            self._store.write(rows.removed(models, bases), also)
+            for model in models:
+                if isinstance(model, LoadedModel):
+                    self._let_go(model)
+                del self._models[model.id]
+                self._on_base[model.base_id].discard(model.id)
+            for base_id in bases:
+                del self._on_base[base_id]
 
     def _read(self, model_id: str) -> LoadedModel:
         with self._lock:

@@ -35,7 +35,7 @@ class Replies:
         self._store = store
         self._now = now
         self._replies: dict[str, Reply] = dict(sorted(_read(store), key=lambda each: each[1].at))
-        self._under_way: set[str] = set()
+        self._under_way: dict[str, list[str]] = {}  # keys, and which others go with their answers
         self._lock = threading.Lock()
 
     def begin(self, key: str, fingerprint: str) -> Reply | None:
@@ -54,31 +54,38 @@ class Replies:
             if reply is None:
                 if key in self._under_way:
                     raise IdempotencyInFlight("a request with this Idempotency-Key has not been answered yet")
-                self._under_way.add(key)
+                self._under_way[key] = []
             return reply
+
+    def kept(self, key: str, reply: Reply) -> Iterator[Change]:
+        """An answer, to be stored together with what it tells of; it takes the place of those that are too old."""
+        facts = {name: getattr(reply, name) for name in ("fingerprint", "made", "status", "headers")}
+        columns: dict[str, Any] = {"created_at": reply.at.isoformat(), "facts": dumps(facts), "body": reply.body}
+        yield Put("replies", {"key": key, **columns})
+        with self._lock:
+            self._under_way[key] = going = self._too_old()
+        for name in going:
+            yield Drop("replies", {"key": name})
 
     def end(self, key: str, reply: Reply | None) -> None:
         """The request under a key is over; what it was answered is kept, unless it made nothing."""
         with self._lock:
-            self._under_way.discard(key)
+            gone = self._under_way.pop(key, [])
             if reply is None:
                 return
-            self._replies.pop(key, None)
+            for name in (key, *gone):
+                self._replies.pop(name, None)
             self._replies[key] = reply
-            old = self._now() - timedelta(hours=KEPT_HOURS)
-            gone = [name for name, each in self._replies.items() if each.at < old]
-            gone += list(self._replies)[len(gone) : max(len(gone), len(self._replies) - MAX_KEPT)]
-            for name in gone:
-                del self._replies[name]
-        if gone:
-            self._store.write(Drop("replies", {"key": name}) for name in gone)
 
-
-def kept(key: str, reply: Reply) -> Iterator[Change]:
-    """An answer, to be stored together with what it tells of."""
-    facts = {name: getattr(reply, name) for name in ("fingerprint", "made", "status", "headers")}
-    columns: dict[str, Any] = {"created_at": reply.at.isoformat(), "facts": dumps(facts), "body": reply.body}
-    yield Put("replies", {"key": key, **columns})
+    def _too_old(self) -> list[str]:
+        """The keys of replies that there is no need to keep, and that no request under way is about to answer anew."""
+        old = self._now() - timedelta(hours=KEPT_HOURS)
+        surplus = len(self._replies) + len(self._under_way) - MAX_KEPT
+        return [
+            key
+            for place, (key, reply) in enumerate(self._replies.items())
+            if (reply.at < old or place < surplus) and key not in self._under_way
+        ]
 
 
 def _read(store: Store) -> Iterator[tuple[str, Reply]]:

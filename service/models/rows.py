@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.codecs.safetensors import dump, read
+from service.errors import StorageUnavailable
 from service.lora.spec import Spec
 from service.models.model import Base, LoadedModel, Model
 from service.models.store import Change, Drop, Put, Row, Store
@@ -47,11 +48,12 @@ def weights(model: LoadedModel) -> Iterator[Change]:
     yield Put("adapters", {"model_id": model.id, "tensors": packed_tensors(model.adapter)})
 
 
-def removed(model: Model, *, last_on_base: bool) -> Iterator[Change]:
-    """A model that is gone, and its base where no other stands on that."""
-    yield Drop("models", {"id": model.id})
-    if last_on_base:
-        yield Drop("bases", {"id": model.base_id})
+def removed(models: Iterable[Model], base_ids: Iterable[str]) -> Iterator[Change]:
+    """Models that are gone, and bases on which no other stands."""
+    for model in models:
+        yield Drop("models", {"id": model.id})
+    for base_id in base_ids:
+        yield Drop("bases", {"id": base_id})
 
 
 def models(store: Store) -> Iterator[Model]:
@@ -92,5 +94,6 @@ def dumps(facts: Any) -> str:
 
 
 def _only(rows: Iterator[Row]) -> Row:
-    (row,) = rows
-    return row
+    for row in rows:
+        return row
+    raise StorageUnavailable("the database has these weights no longer; restart the service")

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import Executable
 
 from service.errors import InsufficientStorage, StorageUnavailable
-from service.models.database import BUSY_SECONDS, cause_of, opened, shown, url_of
+from service.models.database import cause_of, opened, shown, url_of
 from service.models.store import Change, Drop, Row, StoreRefused
 from service.models.tables import METADATA, PROGRESS
 
@@ -26,21 +26,18 @@ class SqlStore:
     A transaction whose end is unknown is looked up: it took place if the number that it wrote is there. Where not even
     that can be known, nothing more is written until a restart has read what there is.
 
-    Args:
-        busy_seconds: how long a write to SQLite waits while another program writes.
-
     Raises:
         StoreRefused: for a database that cannot be used, in one sentence.
     """
 
     durable = True
 
-    def __init__(self, url: str, busy_seconds: float = BUSY_SECONDS) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url_of(url)
         self._lock = threading.Lock()
         self._unusable = ""  # why nothing more can be written
         with ExitStack() as stack:
-            self._engine = stack.enter_context(opened(self.url, busy_seconds))
+            self._engine = stack.enter_context(opened(self.url))
             self._writes = _writes(self._engine)
             self._open = stack.pop_all()
 

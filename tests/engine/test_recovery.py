@@ -189,6 +189,7 @@ def test_a_checkpoint_that_comes_late_does_not_bring_an_ended_job_back(path):
     engine.cancel(job.id)
     facts = {"path": "batch", "epoch": 1, "steps": 1, "over": False, "watched": {}}
     run.checkpoint(facts, {"state.curves.losses": np.ones(1)})
+    engine.queue.done([run])
     engine.close()
     with durable(path) as engine:
         assert engine.ledger.get(job.id).state is State.CANCELLED

@@ -14,6 +14,7 @@ from service.errors import InsufficientStorage, StorageUnavailable
 from service.models.sql import SqlStore
 from service.models.store import Drop, MemoryOnly, Put, StoreRefused
 from service.models.tables import METADATA, REVISION
+from tests.models.faults import broken_commit, full_disk, locked, read_only
 from tests.postgres import postgres
 
 
@@ -74,27 +75,27 @@ def test_writes_are_synced_to_the_disk(path):
 
 
 def test_a_locked_database_takes_no_write_and_then_does(path):
-    store = SqlStore(f"sqlite:///{path}", busy_seconds=0.05)
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StorageUnavailable, match="locked") as refused:
+    store = opened(path)
+    with locked(store), pytest.raises(StorageUnavailable, match="locked") as refused:
         store.write([sweep(1)])
     assert refused.value.retryable
-    other.execute("ROLLBACK")
-    other.close()
     store.write([sweep(1)])
     assert kept(store) == [("swp_1", "{}")]
     store.close()
 
 
+def test_a_database_that_may_only_be_read_takes_no_write_and_then_does(path):
+    store = opened(path)
+    with read_only(store), pytest.raises(StorageUnavailable, match="readonly"):
+        store.write([sweep(1)])
+    store.write([sweep(2)])
+    assert kept(store) == [("swp_2", "{}")]
+    store.close()
+
+
 def test_a_full_disk_is_said_and_leaves_the_old_state(path):
     store = opened(path)
-    with store._engine.connect() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
-    # The limit is the connection's own, and the pool has only this one.
-    with store._engine.connect() as connection:
-        connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 2}")
-    with pytest.raises(InsufficientStorage, match="disk is full"):
+    with full_disk(store), pytest.raises(InsufficientStorage, match="disk is full"):
         store.write([Put("bases", {"id": "b", "nbytes": 1, "tensors": bytes(10**6)})])
     assert list(store.rows("bases", "id")) == []
     store.write([sweep(1)])
@@ -163,23 +164,31 @@ def test_a_database_that_is_up_to_date_is_opened_without_the_library_of_migratio
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
-def test_a_transaction_whose_end_was_not_told_is_looked_up(path, monkeypatch):
+@pytest.mark.parametrize("took", [True, False])
+def test_a_transaction_whose_end_was_not_told_is_looked_up(path, took):
     store = opened(path)
-    broken = []
-
-    def breaks_after(self, connection):
-        commit(self, connection)
-        if not broken:
-            broken.append(True)
-            raise sqlite3.OperationalError("disk I/O error")
-
-    dialect = type(store._engine.dialect)
-    commit = dialect.do_commit
-    monkeypatch.setattr(dialect, "do_commit", breaks_after)
-    store.write([sweep(1)])
-    assert broken
-    assert kept(store) == [("swp_1", "{}")]
+    with broken_commit(store, took=took):
+        if took:
+            store.write([sweep(1)])
+        else:
+            with pytest.raises(StorageUnavailable, match="disk I/O error"):
+                store.write([sweep(1)])
+    assert kept(store) == [("swp_1", "{}")] * took
     store.close()
+
+
+@pytest.mark.parametrize("took", [True, False])
+def test_after_a_transaction_of_which_nothing_is_known_nothing_is_written_until_a_restart(path, took):
+    store = opened(path)
+    with broken_commit(store, took=took, known=False), pytest.raises(StorageUnavailable):
+        store.write([sweep(1)])
+    with pytest.raises(StorageUnavailable, match="restart the service"):
+        store.write([sweep(2)])
+    store.close()
+    again = opened(path)
+    again.write([sweep(3)])
+    assert [name for name, _ in kept(again)] == ["swp_1"] * took + ["swp_3"]
+    again.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,329 @@
+"""A durable server and plain dicts that agree on everything, whatever is asked and however often it is killed."""
+
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from itertools import count
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from safetensors.numpy import load, save
+
+from tests.running import DEADLINE_SECONDS, as_process, until
+
+FEATURES = 6  # of the models that the data sets fit
+SHAPES = [
+    {"in_features": FEATURES, "out_features": 4, "rank": 2},
+    {"in_features": FEATURES, "out_features": 4, "rank": 3, "init": "normal", "use_rslora": True},
+    {"in_features": FEATURES, "out_features": 4, "rank": 2, "train_bias": True, "dropout": 0.1},
+    {"in_features": 16, "out_features": 3, "rank": 1, "bias": False, "alpha": 4},
+]
+SHORT = [
+    {"epochs": 2, "data": {"kind": "random", "n_samples": 8}},
+    {"epochs": 5, "batch_size": 4, "optimizer": "adamw", "data": {"kind": "random", "n_samples": 20}},
+]
+LONG = {"epochs": 3_000, "batch_size": 4, "data": {"kind": "random", "n_samples": 20}}
+MAX_STARTS = 3
+ENDED = ("succeeded", "failed", "cancelled")
+CHANGING = {"name", "version", "updated_at", "last_loss"}  # of a model
+SAFETENSORS = {"Content-Type": "application/x-safetensors"}
+
+Json = dict[str, Any]
+
+
+def inputs(features: int) -> np.ndarray:
+    """What every model of so many features is run on."""
+    return np.linspace(-1, 1, 2 * features, dtype=np.float32).reshape(2, features)
+
+
+def computed(of: Mapping[str, np.ndarray], scaling: float, x: np.ndarray) -> np.ndarray:
+    """What a model gives, by its weights."""
+    bias = of.get("bias", of.get("base.bias", np.float32(0)))
+    return x @ of["base.weight"].T + bias + scaling * (x @ of["lora_A.weight"].T) @ of["lora_B.weight"].T
+
+
+def rows(n: int) -> bytes:
+    """An upload of so many rows."""
+    draw = np.random.default_rng(n)
+    return save(
+        {name: draw.standard_normal((n, size)).astype(np.float32) for name, size in (("x", FEATURES), ("y", 4))}
+    )
+
+
+def near(one: Any, other: Any, tolerance: float = 1e-6) -> bool:
+    return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance))
+
+
+VERBS = {  # what may happen, and what it needs
+    "create": ["shape"],
+    "rename": ["model"],
+    "train": ["model", "plan"],
+    "wait": ["job"],
+    "cancel": ["job"],
+    "forward": ["model"],
+    "delete": ["model"],
+    "delete_by_force": ["model"],
+    "upload": ["n"],
+    "append": ["dataset", "n"],
+    "train_on": ["model", "dataset", "epochs"],
+    "delete_data": ["dataset"],
+    "create_with_key": ["shape"],
+    "train_with_key": ["model", "plan"],
+    "ask_again": ["answer"],
+    "kill": ["moment"],
+    "close": ["moment"],
+}
+
+
+class DurableServer(RuleBasedStateMachine):
+    """One request after another: what was not answered was not asked, so the dicts know exactly what there must be."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.over = ExitStack()
+        folder = self.over.enter_context(TemporaryDirectory())
+        self.environment = {"LORA_DATABASE_URL": f"sqlite:///{folder}/lora.db", "LORA_CHECKPOINT_SECONDS": "0.05"}
+        self.known: dict[str, Json] = {}  # models, as they were told last
+        self.outputs: dict[tuple[str, int], Any] = {}  # by model and version
+        self.seen: dict[str, Json] = {}  # jobs, as far as they were seen
+        self.may_be_cancelled: set[str] = set()
+        self.sizes: dict[str, int] = {}  # rows of the data sets
+        self.learns_from: dict[str, str] = {}  # data sets of jobs
+        self.answers: list[tuple[str, Json, httpx.Response]] = []  # to requests with a key
+        self.numbers = count()
+        self.starts = 0
+        self.start()
+
+    def start(self) -> None:
+        self.starts += 1
+        self.process, url = self.over.enter_context(as_process(**self.environment))
+        self.http = self.over.enter_context(httpx.Client(base_url=url, timeout=DEADLINE_SECONDS))
+
+    def ask(self, method: str, path: str, status: int = 200, **request: Any) -> httpx.Response:
+        answer = self.http.request(method, path, **request)
+        assert answer.status_code == status, answer.text
+        return answer
+
+    def listed(self, path: str) -> list[Json]:
+        page = self.ask("GET", path, params={"limit": 200}).json()
+        assert page["next_cursor"] is None
+        return page["items"]
+
+    def active(self, model: str) -> list[str]:
+        """The jobs of a model that have not ended, as far as anybody knows."""
+        return [job["id"] for job in self.seen.values() if job["model_id"] == model and job["state"] not in ENDED]
+
+    @property
+    def works(self) -> bool:
+        return any(job["state"] not in ENDED for job in self.seen.values())
+
+    def succeeded(self, model: str) -> int:
+        return sum(job["model_id"] == model and job["state"] == "succeeded" for job in self.seen.values())
+
+    def key(self) -> dict[str, str]:
+        return {"Idempotency-Key": f"key {next(self.numbers)}"}
+
+    @rule(draw=st.data())
+    def something_happens(self, draw: st.DataObject) -> None:
+        """One of all that may happen now: rules of their own would be left out at random, whole examples long."""
+
+        things = {
+            "shape": SHAPES,
+            "plan": [*SHORT, LONG, LONG],
+            "epochs": [2, LONG["epochs"]],
+            "n": [1, 5, 20],
+            "model": [*self.known],
+            "job": [*self.seen],
+            "dataset": [*self.sizes],
+            "answer": self.answers,
+            "moment": ["now"] * (self.works and self.starts < MAX_STARTS),
+        }
+        verb = draw.draw(
+            st.sampled_from([verb for verb, needs in VERBS.items() if all(things[need] for need in needs)])
+        )
+        getattr(self, verb)(**{need: draw.draw(st.sampled_from(things[need])) for need in VERBS[verb]})
+
+    def create(self, shape: Json) -> None:
+        model = self.ask("POST", "/models", 201, json={**shape, "name": f"model {next(self.numbers)}"}).json()
+        self.known[model["id"]] = model
+
+    def rename(self, model: str) -> None:
+        name = f"ñame {next(self.numbers)}"
+        assert self.ask("PATCH", f"/models/{model}", json={"name": name}).json()["name"] == name
+        self.known[model]["name"] = name
+
+    def train(self, model: str, plan: Json) -> None:
+        job = self.ask("POST", f"/models/{model}/train", 202, json=plan).json()
+        self.seen[job["id"]] = job
+
+    def wait(self, job: str) -> None:
+        until(lambda: self.ask("GET", f"/jobs/{job}").json()["state"] in ENDED)
+
+    def cancel(self, job: str) -> None:
+        told = self.ask("POST", f"/jobs/{job}/cancel").json()
+        assert told["state"] == "cancelled" or told["state"] in ("succeeded", self.seen[job]["state"])
+        self.may_be_cancelled.add(job)
+
+    def forward(self, model: str) -> None:
+        self.must_give_what_its_weights_do(model)
+
+    def delete(self, model: str) -> None:
+        self.look_at_jobs()
+        active = self.active(model)
+        answer = self.http.delete(f"/models/{model}")
+        if not active or answer.status_code != 409:
+            assert answer.status_code == 204, answer.text  # they may just have ended
+            self.must_have_gone(model)
+
+    def delete_by_force(self, model: str) -> None:
+        self.may_be_cancelled.update(self.active(model))
+        self.ask("DELETE", f"/models/{model}?force=true", 204)
+        self.must_have_gone(model)
+
+    def must_have_gone(self, model: str) -> None:
+        del self.known[model]
+        self.look_at_jobs()
+        assert not self.active(model)
+
+    def upload(self, n: int) -> None:
+        dataset = self.ask("POST", "/datasets", 201, content=rows(n), headers=SAFETENSORS).json()["id"]
+        self.sizes[dataset] = n
+
+    def append(self, dataset: str, n: int) -> None:
+        self.ask("POST", f"/datasets/{dataset}/rows", content=rows(n), headers=SAFETENSORS)
+        self.sizes[dataset] += n
+
+    def train_on(self, model: str, dataset: str, epochs: int) -> None:
+        plan = {"epochs": epochs, "batch_size": 4, "data": {"kind": "dataset", "id": dataset}}
+        fits = self.known[model]["in_features"] == FEATURES
+        job = self.ask("POST", f"/models/{model}/train", 202 if fits else 422, json=plan).json()
+        if fits:
+            assert job["plan"]["data"]["n_samples"] == self.sizes[dataset]
+            self.seen[job["id"]] = job
+            self.learns_from[job["id"]] = dataset
+
+    def delete_data(self, dataset: str) -> None:
+        self.look_at_jobs()
+        busy = any(of == dataset and self.seen[job]["state"] not in ENDED for job, of in self.learns_from.items())
+        answer = self.http.delete(f"/datasets/{dataset}")
+        if not busy or answer.status_code != 409:
+            assert answer.status_code == 204, answer.text
+            del self.sizes[dataset]
+
+    def create_with_key(self, shape: Json) -> None:
+        request = {"json": shape, "headers": self.key()}
+        made = self.ask("POST", "/models", 201, **request)
+        self.known[made.json()["id"]] = made.json()
+        self.answers.append(("/models", request, made))
+
+    def train_with_key(self, model: str, plan: Json) -> None:
+        request = {"json": plan, "headers": self.key()}
+        made = self.ask("POST", f"/models/{model}/train", 202, **request)
+        self.seen[made.json()["id"]] = made.json()
+        self.answers.append((f"/models/{model}/train", request, made))
+
+    def ask_again(self, answer: tuple[str, Json, httpx.Response]) -> None:
+        path, request, first = answer
+        again = self.http.post(path, **request)
+        assert again.headers["Idempotency-Replayed"] == "true", again.text
+        assert again.json()["id"] == first.json()["id"]
+        assert path != "/models" or again.content == first.content
+
+    def kill(self, moment: str = "") -> None:
+        self.process.kill()
+        self.process.wait()
+        self.start()
+
+    def close(self, moment: str) -> None:
+        self.process.terminate()
+        assert self.process.wait(DEADLINE_SECONDS) == 0
+        self.start()
+
+    # What must hold
+
+    @invariant()
+    def the_server_has_what_the_dicts_have(self) -> None:
+        self.look_at_jobs()
+        least = {model: self.succeeded(model) for model in self.known}
+        models = {model["id"]: model for model in self.listed("/models")}
+        self.look_at_jobs()
+        assert [*models] == [*self.known]
+        for name, model in models.items():
+            assert least[name] <= model["version"] <= self.succeeded(name)
+            was = self.known[name]
+            assert {key: of for key, of in model.items() if key not in CHANGING} == {
+                key: of for key, of in was.items() if key not in CHANGING
+            }
+            assert model["name"] == was["name"]
+            assert model["version"] >= was["version"]
+            was.update(model)
+        assert {of["id"]: of["n_samples"] for of in self.listed("/datasets")} == self.sizes
+
+    def look_at_jobs(self) -> None:
+        jobs = {job["id"]: job for job in self.listed("/jobs")}
+        assert [*jobs] == [*self.seen]
+        for name, job in jobs.items():
+            self.must_go_on_from(self.seen[name], job)
+            self.seen[name] = job if len(job["losses"]) >= len(self.seen[name]["losses"]) else {**self.seen[name]}
+
+    def must_go_on_from(self, was: Json, job: Json) -> None:
+        """No job goes back, but to where it was last stored; and one that has ended changes no more."""
+        both = min(len(was["losses"]), len(job["losses"]))
+        assert near(was["losses"][:both], job["losses"][:both])
+        if was["state"] in ENDED:
+            assert job == was
+        elif job["state"] == "succeeded":
+            assert len(job["losses"]) == job["epochs"] >= len(was["losses"])
+        else:
+            assert job["state"] in ("queued", "running") or job["id"] in self.may_be_cancelled
+
+    def must_give_what_its_weights_do(self, model: str) -> None:
+        told = self.known[model]
+        x = inputs(told["in_features"])
+        given = self.ask("POST", f"/models/{model}/forward", json={"inputs": x.tolist()}).json()
+        version = given["model_version"], given["model_id"]
+        if (model, version[0]) not in self.outputs:
+            weights = self.ask("GET", f"/models/{model}/weights")
+            if int(weights.headers["X-Model-Version"]) != version[0]:  # published meanwhile
+                return
+            self.outputs[model, version[0]] = computed(load(weights.content), told["scaling"], x)
+        assert near(given["outputs"], self.outputs[model, version[0]], 1e-5)
+
+    def teardown(self) -> None:
+        with self.over:
+            if sys.exc_info()[0] is None:
+                self.all_ends_well()
+
+    def all_ends_well(self) -> None:
+        """After the last restart every job succeeds that nobody has cancelled, and everything is there."""
+        if self.starts == 1:
+            self.kill()
+        until(lambda: all(job["state"] in ENDED for job in self.listed("/jobs")))
+        self.the_server_has_what_the_dicts_have()
+        for job in self.seen.values():
+            assert job["state"] == "succeeded" or job["id"] in self.may_be_cancelled, job
+        for model, told in self.known.items():
+            assert told["version"] == self.succeeded(model)
+            self.must_give_what_its_weights_do(model)
+            assert (model, told["version"]) in self.outputs
+
+
+@pytest.mark.timeout(600)
+def test_whatever_is_asked_a_durable_server_has_what_it_acknowledged() -> None:
+    run_state_machine_as_test(
+        DurableServer,
+        settings=settings(
+            max_examples=4,
+            stateful_step_count=60,
+            deadline=None,
+            derandomize=True,
+            phases=[Phase.generate],  # to shrink would take hours
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
