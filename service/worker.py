@@ -1,4 +1,7 @@
-"""One training process: takes a task from its pipe, trains, and says how it goes. `python -m service.worker`."""
+"""One training process: takes a task from its pipe, trains, and says how it goes.
+
+`python -m service.worker` is the nursery of such processes.
+"""
 
 import logging
 import os
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.codecs.message import pack, unpack
+from service.jobs.forks import serve
 from service.lora.layer import LoRALinear
 from service.training import datasets
 from service.training.arrays import backend_of
@@ -263,10 +267,10 @@ def give_way() -> None:
             Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
-def main(device: str, threads: int, fd: int) -> None:
+def main(fd: int, device: str, threads: str) -> None:
     """Work for the server at the other end of a pipe until that end closes."""
     give_way()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(int(threads))
     pipe = Connection(fd)
     inbox = Inbox(pipe)
     warm_up()
@@ -281,4 +285,4 @@ def main(device: str, threads: int, fd: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    serve(int(sys.argv[1]), main)

@@ -98,6 +98,11 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    return [pid for child in children(pid) for pid in (child, *descendants(child))]
+
+
 def gone(pid: int) -> bool:
     """Whether a process is no more, or only waits for somebody to take note of its end."""
     try:

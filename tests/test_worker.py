@@ -4,11 +4,8 @@ import contextlib
 import logging
 import os
 import resource
-import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Iterator
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-import service
 from service.codecs.message import pack, unpack
+from service.jobs.nursery import Child, of_workers
 from service.training.arrays import backend_of
 from service.training.datasets import split_of
 from service.training.fit import Diverged, Ended, Epochs, Steps
@@ -288,19 +285,16 @@ def epoch(number: int) -> Epochs:
 
 
 @contextlib.contextmanager
-def process() -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
+def process() -> Iterator[tuple[Child, Connection]]:
     """A worker process and the server's end of its pipe; the process has said that it is ready."""
-    ours, theirs = Pipe()
-    fd = theirs.fileno()
-    command = [sys.executable, "-m", "service.worker", "cpu", "1", str(fd)]
-    with subprocess.Popen(command, pass_fds=[fd], cwd=Path(service.__file__).parent.parent) as worker:
-        theirs.close()
+    with of_workers(1) as nursery:
+        worker = nursery.fork("cpu", "1")
         try:
-            assert said(ours) == {"say": "ready"}
-            yield worker, ours
+            assert said(worker.pipe) == {"say": "ready"}
+            yield worker, worker.pipe
         finally:
-            ours.close()
-            worker.kill()
+            worker.close()
+            worker.wait(DEADLINE_SECONDS)
 
 
 def said(pipe: Connection) -> dict[str, Any]:

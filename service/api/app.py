@@ -17,6 +17,7 @@ from service.api.routes import ROUTERS
 from service.engine import Capacity, Engine
 from service.engine.capacity import MIB
 from service.errors import ServiceError
+from service.jobs.nursery import Nursery
 from service.models.store import MemoryOnly, Store, StoreRefused
 from service.serving.window import Window
 from service.settings import Settings, SettingsError, usable_cores
@@ -32,8 +33,8 @@ TAGS = [
 ]
 
 
-def create_engine(settings: Settings) -> Engine:
-    """The engine that the settings describe, not started yet.
+def create_engine(settings: Settings, nursery: Nursery | None = None) -> Engine:
+    """The engine that the settings describe, not started yet; its workers come from a nursery of its own if need be.
 
     Raises:
         SettingsError: for a device that is not there.
@@ -63,7 +64,7 @@ def create_engine(settings: Settings) -> Engine:
     )
     store = create_store(settings)
     try:
-        return Engine(capacity, "cuda" if cuda and settings.device != "cpu" else "cpu", store)
+        return Engine(capacity, "cuda" if cuda and settings.device != "cpu" else "cpu", store, nursery)
     except ServiceError as error:
         store.close()
         raise SettingsError(f"what the database holds cannot be taken up: {error.detail}") from None

@@ -2,10 +2,13 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from service.jobs.nursery import Nursery, of_workers
 from service.settings import Settings, SettingsError, load
 
 READY = "lora-service is ready at "
@@ -19,10 +22,14 @@ def serve(host: str | None, port: int | None) -> int:
     try:
         settings = load(host=host, port=port)
         must_be_free(settings.host, settings.port)
-        _run(settings)
+        with of_workers(settings.worker_threads) as nursery:  # which imports torch while this process does
+            _run(settings, nursery)
     except SettingsError as error:
         print(f"lora: {error}", file=sys.stderr)
         return 2
+    # What a thread still computes is of no use to anyone any longer, and Python would wait for it.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def must_be_free(host: str, port: int) -> None:
@@ -37,12 +44,13 @@ def must_be_free(host: str, port: int) -> None:
         raise SettingsError(f"{where}, and nothing can listen there: {error.strerror}") from None
 
 
-def _run(settings: Settings) -> NoReturn:
+def _run(settings: Settings, nursery: Nursery) -> None:
     # Here and not above: torch takes a second to import, and a wrong setting should not.
-    from service.api.app import create_app, create_engine
-    from service.api.server import Server, config
+    with _importing(nursery):
+        from service.api.app import create_app, create_engine
+        from service.api.server import Server, config
 
-    engine = create_engine(settings)
+    engine = create_engine(settings, nursery)
     for line in summary(settings, engine.device, engine.store.name, durable=engine.store.durable):
         print(line, flush=True)
     app = create_app(settings, engine)
@@ -52,9 +60,20 @@ def _run(settings: Settings) -> NoReturn:
         leaving=engine.drain,
     )
     server.run()
-    # What a thread still computes is of no use to anyone any longer, and Python would wait for it.
-    sys.stdout.flush()
-    os._exit(0)
+
+
+@contextmanager
+def _importing(nursery: Nursery) -> Iterator[None]:
+    """Let Ctrl-C end the process meanwhile: torch may swallow the exception that it otherwise is, and go on."""
+
+    def leave(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        nursery.stop()
+        os._exit(128 + signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, leave)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def summary(settings: Settings, device: str, store: str, *, durable: bool) -> list[str]:

@@ -1,7 +1,6 @@
 """The engine: owns what is remembered, the queue and the workers. One method for each verb of the product."""
 
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from service.engine.sweeps import Sweeps
 from service.engine.trainings import Also, Trainings
 from service.errors import ModelBusy, TemporaryReducedCapacity
 from service.jobs.job import Job
+from service.jobs.nursery import Nursery, of_workers
 from service.jobs.state import State
 from service.jobs.workers import Workers
 from service.lora.spec import refuse
@@ -35,9 +35,6 @@ from service.training.sources import Source
 
 Check = Callable[[Model], None]
 
-# Where the libraries under numpy and torch look for how many threads they may use.
-BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-
 PAUSE_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
@@ -47,10 +44,16 @@ class Engine:
     """LoRA models that are created, trained and run. Works without HTTP and without an event loop.
 
     `start` brings up the worker processes that train, and `close` ends them; used in a `with` it does both. All
-    that is not training works without them.
+    that is not training works without them. A nursery that is handed in is left to whoever made it.
     """
 
-    def __init__(self, capacity: Capacity | None = None, device: str = "cpu", store: Store | None = None) -> None:
+    def __init__(
+        self,
+        capacity: Capacity | None = None,
+        device: str = "cpu",
+        store: Store | None = None,
+        nursery: Nursery | None = None,
+    ) -> None:
         self.capacity = capacity or Capacity()
         self.device = device
         self.budget = Budget(self.capacity.memory_bytes)
@@ -62,8 +65,6 @@ class Engine:
         self.sweeps = Sweeps(self)
         self.replies = Replies(self.store)
         self.forwards = Forwards(self.registry, self.capacity, self.budget)
-        # -P: a worker takes its modules from where the service is installed, not from the folder it is started in.
-        command = [sys.executable, "-P", "-m", "service.worker", device, str(self.capacity.worker_threads)]
         stacks = Stacks(
             self.queue,
             self.trainings.let_go,
@@ -72,8 +73,9 @@ class Engine:
             self.capacity.train_bytes,
             self.capacity.checkpoint_seconds if self.store.durable else None,
         )
-        threads = dict.fromkeys(BLAS_THREADS, str(self.capacity.worker_threads))
-        self.workers: Workers[Stack] = Workers(command, self.capacity.workers, stacks, threads)
+        threads = self.capacity.worker_threads
+        self._nursery, self._own_nursery = nursery or of_workers(threads), nursery is None
+        self.workers: Workers[Stack] = Workers(self._nursery, self.capacity.workers, stacks, [device, str(threads)])
         self._maker = Maker(self.registry, self.budget, self.capacity, device)
         self._profiling = threading.Lock()  # a profile may keep a core busy for long
 
@@ -112,6 +114,8 @@ class Engine:
         elif not self.queue.until_idle(PAUSE_SECONDS):
             log.warning("a job did not come to the end of an epoch; it goes on from where it was last stored")
         self.workers.stop()
+        if self._own_nursery:
+            self._nursery.stop()
         self.forwards.close()
         self.store.close()
 

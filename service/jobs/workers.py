@@ -1,14 +1,13 @@
 """Worker processes: started once, watched, and replaced when they die."""
 
 import logging
-import os
-import subprocess
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Generic, Protocol, TypeVar
+
+from service.jobs.nursery import Child, Nursery
 
 log = logging.getLogger(__name__)
 
@@ -56,21 +55,21 @@ class Source(Protocol[T]):
 class Worker(Generic[T]):
     """One process behind a pipe, and the thread that feeds it; a dead process is replaced by a new one.
 
-    The process gets its end of the pipe as a file descriptor, the last argument of its command. Messages are
-    bytes, never pickles. It says something (anything) when it is ready, and ends when the pipe closes.
+    Messages are bytes, never pickles. The process says something (anything) when it is ready, and ends when the pipe
+    closes.
     """
 
-    def __init__(self, command: Sequence[str], source: Source[T], environment: Mapping[str, str]) -> None:
-        self._command = command
-        self._environment = {**os.environ, **environment}
+    def __init__(self, nursery: Nursery, source: Source[T], arguments: Sequence[str]) -> None:
+        self._nursery = nursery
         self._source = source
+        self._arguments = arguments
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # around the next three; a request, which may take long, is sent without it
         self._job_ids: Collection[str] = ()
         self._asked = False  # the process has the task's request
         self._untold: list[bytes | memoryview] = []
         self._pipe: Connection | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self.ready = self.was_ready = False
         self.starts = self.failed_starts = 0
         self._thread = threading.Thread(target=self._live, name="lora-worker", daemon=True)
@@ -82,21 +81,21 @@ class Worker(Generic[T]):
     def part(self) -> None:
         """Ask the process to end, without waiting for it."""
         self._stopping.set()
-        if self._process is not None:
-            self._process.terminate()
+        if self._child is not None:
+            self._child.terminate()
 
     def stop(self) -> None:
         """End the process, kindly first."""
         self.part()
         if self._thread.ident is not None:
             self._thread.join(STOP_SECONDS)
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+            self._child.wait(STOP_SECONDS)
 
     @property
     def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
+        return None if self._child is None else self._child.pid
 
     def tell(self, job_id: str, message: bytes | memoryview) -> None:
         """Send a short message about a job, if this worker has it: at once, or right behind the task's request."""
@@ -137,30 +136,23 @@ class Worker(Generic[T]):
     @contextmanager
     def _spawned(self) -> Iterator[Connection]:
         """Our end of the pipe to a new process, which is gone at the end."""
-        ours, theirs = Pipe()
-        with ours, theirs:
-            fd = theirs.fileno()
-            # In a session of its own Ctrl-C in the terminal does not reach it: its server ends it.
-            self._process = subprocess.Popen(
-                [*self._command, str(fd)],
-                pass_fds=[fd],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                env=self._environment,
-            )
-            if self._stopping.is_set():  # by a `stop` that came too early to see this process
-                self._process.terminate()
-            self.starts += 1
-            theirs.close()
-            self._pipe = ours
-            try:
-                yield ours
-            finally:
-                self._pipe = None
-                self._exit_code()
+        self._child = self._nursery.fork(*self._arguments)
+        if self._stopping.is_set():  # by a `stop` that came too early to see this process
+            self._child.terminate()
+        self.starts += 1
+        self._pipe = self._child.pipe
+        try:
+            yield self._pipe
+        finally:
+            self._pipe = None
+            self._exit_code()
+            self._child.close()
 
     def _serve(self, pipe: Connection) -> None:
         """Feed the process for as long as it lives; EOFError or OSError when it does not."""
+        while not pipe.poll(IDLE_CHECK_SECONDS):  # the nursery may still have much to import
+            if self._stopping.is_set():
+                return
         pipe.recv_bytes()
         self.ready = self.was_ready = True
         self.failed_starts = 0
@@ -202,18 +194,18 @@ class Worker(Generic[T]):
                 self._job_ids, self._asked, self._untold = (), False, []
 
     def _exit_code(self) -> int:
-        assert self._process is not None
-        self._process.kill()  # a process without its pipe is of no use, should it still live
-        return self._process.wait()
+        assert self._child is not None
+        self._child.kill()  # a process without its pipe is of no use, should it still live
+        exit_code = self._child.wait()
+        assert exit_code is not None
+        return exit_code
 
 
 class Workers(Generic[T]):
-    """A fixed number of workers on one source of tasks; `environment` is added to that of their processes."""
+    """A fixed number of workers on one source of tasks; the nursery's function gets the `arguments`."""
 
-    def __init__(
-        self, command: Sequence[str], count: int, source: Source[T], environment: Mapping[str, str] | None = None
-    ) -> None:
-        self._workers = [Worker(command, source, environment or {}) for _ in range(count)]
+    def __init__(self, nursery: Nursery, count: int, source: Source[T], arguments: Sequence[str] = ()) -> None:
+        self._workers = [Worker(nursery, source, arguments) for _ in range(count)]
 
     def start(self) -> None:
         for worker in self._workers:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from service.api.server import MAX_HEAD_BYTES
-from tests.running import DEADLINE_SECONDS, Service, as_process, children, gone, in_thread, until
+from tests.running import DEADLINE_SECONDS, Service, as_process, descendants, gone, in_thread, until
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = b"POST /models HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -195,26 +195,26 @@ def test_a_stream_ends_with_its_client_though_another_request_came_behind_it() -
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_server_with_status_0_and_its_workers_with_it(sent: signal.Signals) -> None:
-    with as_process() as (process, url):
-        until(lambda: children(process.pid))
-        workers = children(process.pid)
+    with as_process(LORA_WORKERS="2") as (process, url):
         until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+        family = descendants(process.pid)
+        assert len(family) == 3  # the nursery, and its workers
         process.send_signal(sent)
         assert process.wait(DEADLINE_SECONDS) == 0
-        until(lambda: all(gone(worker) for worker in workers))
+        until(lambda: all(gone(pid) for pid in family))
 
 
 def test_a_kill_of_the_server_alone_leaves_no_worker_behind() -> None:
     with as_process(LORA_WORKERS="2") as (process, url):
-        until(lambda: len(children(process.pid)) == 2)
-        workers = children(process.pid)
+        until(lambda: len(descendants(process.pid)) == 3)
+        family = descendants(process.pid)  # the nursery, and its workers
         with httpx.Client(base_url=url) as http:
             model = http.post("/models", json={"in_features": 64, "out_features": 10}).json()
             job = http.post(f"/models/{model['id']}/train", json={"epochs": 10_000, "batch_size": 1}).json()
             until(lambda: http.get(f"/jobs/{job['id']}").json()["state"] == "running")
         process.send_signal(signal.SIGKILL)
         process.wait(DEADLINE_SECONDS)
-        until(lambda: all(gone(worker) for worker in workers))
+        until(lambda: all(gone(pid) for pid in family))
 
 
 def test_a_second_signal_ends_the_server_at_once_and_without_a_trace() -> None:

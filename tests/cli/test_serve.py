@@ -12,7 +12,7 @@ import pytest
 from service import __version__
 from service.cli.serve import MEMORY_ONLY
 from service.settings import Settings
-from tests.running import DEADLINE_SECONDS, as_process, children, gone, until
+from tests.running import DEADLINE_SECONDS, as_process, descendants, gone, until
 
 
 def lora(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -93,11 +93,6 @@ def test_ctrl_c_in_the_terminal_leaves_no_trace_and_no_process(program: str) -> 
     assert started.returncode in (0, 130)
     assert "Traceback" not in said
     until(lambda: all(gone(pid) for pid in family))
-
-
-def descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and those that they have."""
-    return [pid for child in children(pid) for pid in (child, *descendants(child))]
 
 
 def test_an_option_that_does_not_exist_is_a_usage_error() -> None:

@@ -14,13 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from service.jobs.nursery import Nursery
 from service.jobs.queue import Queue
 from service.jobs.workers import STOP_SECONDS, Workers
-from tests.jobs import echo
-from tests.running import DEADLINE_SECONDS, until
-
-ECHO = [sys.executable, "-S", echo.__file__]
-NEVER_READY = [sys.executable, "-S", "-c", "import os, sys; os.read(int(sys.argv[-1]), 1)"]
+from tests.jobs.nurseries import ECHO, nursery
+from tests.running import DEADLINE_SECONDS, gone, until
 
 
 class Order:
@@ -77,15 +75,20 @@ class Orders(Queue[Order]):
 
 
 @contextmanager
-def running(
-    count: int = 1, command: list[str] = ECHO, environment: dict[str, str] | None = None
-) -> Iterator[tuple[Workers, Orders]]:
+def running(count: int = 1, of: Nursery | None = None) -> Iterator[tuple[Workers, Orders]]:
     """Workers that are up, and the queue they are fed from."""
+    with of or nursery() as place, started(place, count) as (workers, orders):
+        until(lambda: workers.ready == count)
+        yield workers, orders
+
+
+@contextmanager
+def started(place: Nursery, count: int, *arguments: str) -> Iterator[tuple[Workers, Orders]]:
+    """Workers that may not be up yet, and the queue they are fed from."""
     orders = Orders(100)
-    workers = Workers(command, count, orders, environment)
+    workers = Workers(place, count, orders, arguments)
     workers.start()
     try:
-        until(lambda: workers.ready == count)
         yield workers, orders
     finally:
         workers.stop()
@@ -168,11 +171,8 @@ def test_a_worker_is_replaced_as_often_as_it_dies():
 
 def test_starts_that_fail_are_counted_and_told_until_one_does_not(tmp_path: Path):
     permit = tmp_path / "may start"
-    orders = Orders(10)
-    workers = Workers([*ECHO, str(permit)], 2, orders)
-    assert not workers.failing
-    workers.start()
-    try:
+    with nursery() as place, started(place, 2, "needs", str(permit)) as (workers, orders):
+        assert not workers.failing
         until(lambda: workers.failing)
         assert workers.ready == 0
         permit.touch()
@@ -180,33 +180,24 @@ def test_starts_that_fail_are_counted_and_told_until_one_does_not(tmp_path: Path
         assert not workers.failing
         assert workers.restarts >= 6
         assert orders.run(Order("job_1", "say done")).said == [b"done"]
-    finally:
-        workers.stop()
 
 
 def test_one_worker_that_is_up_is_enough_not_to_be_failing(tmp_path: Path):
     # The first to come takes the permit away, so that every other start fails.
-    script = tmp_path / "once.py"
-    script.write_text(
-        f"import os, runpy, sys\nos.rmdir({str(tmp_path / 'permit')!r})\n"
-        f"runpy.run_path({echo.__file__!r}, run_name='__main__')\n"
-    )
-    (tmp_path / "permit").mkdir()
-    workers = Workers([sys.executable, "-S", "-W", "ignore", str(script)], 2, Orders(10))
-    workers.start()
-    try:
+    (tmp_path / "permit").touch()
+    with nursery() as place, started(place, 2, "takes", str(tmp_path / "permit")) as (workers, _):
         until(lambda: workers.restarts >= 3 and workers.ready == 1)
         assert not workers.failing
-    finally:
-        workers.stop()
 
 
 def test_a_start_that_the_system_refuses_is_tried_again(tmp_path: Path):
     python = tmp_path / "python"
     python.symlink_to(sys.executable)
-    with running(command=[str(python), "-S", echo.__file__]) as (workers, _):
+    place = nursery([str(python), *ECHO[1:]])
+    with running(of=place) as (workers, _):
         python.unlink()
-        os.kill(workers.pids[0], signal.SIGKILL)
+        for pid in (place.pid, workers.pids[0]):
+            os.kill(pid, signal.SIGKILL)
         until(lambda: workers.failing)
         python.symlink_to(sys.executable)
         until(lambda: workers.ready == 1)
@@ -225,28 +216,73 @@ def test_stopping_ends_every_process_and_is_not_taken_for_a_death():
 
 
 def test_workers_may_be_stopped_before_they_are_ready_or_started():
-    never = Workers(ECHO, 2, Orders(1))
-    never.stop()
-    assert never.pids == []
-    young = Workers(NEVER_READY, 2, Orders(1))
-    young.start()
-    until(lambda: len(young.pids) == 2)
-    pids = young.pids
-    young.stop()
-    assert not any(alive(pid) for pid in pids)
+    with nursery() as place:
+        never = Workers(place, 2, Orders(1))
+        never.stop()
+        assert never.pids == []
+        with started(place, 2, "never") as (young, _):
+            until(lambda: len(young.pids) == 2)
+            pids = young.pids
+            young.stop()
+            assert not any(alive(pid) for pid in pids)
 
 
 def test_stopping_at_once_after_the_start_takes_no_time_and_leaves_no_process():
     stopped, seconds = [], []
-    for _ in range(20):
-        workers = Workers(NEVER_READY, 1, Orders(1))
-        workers.start()
-        started = time.monotonic()
+    with nursery() as place:
+        for _ in range(20):
+            with started(place, 1, "never") as (workers, _):
+                began = time.monotonic()
+                workers.stop()
+                seconds.append(time.monotonic() - began)
+                stopped.append(workers)
+        assert statistics.median(seconds) < STOP_SECONDS / 2
+        assert not any(alive(pid) for workers in stopped for pid in workers.pids)
+
+
+def test_stopping_does_not_wait_for_a_nursery_that_is_not_up_yet():
+    with nursery([sys.executable, "-S", "-c", "import time; time.sleep(1_000)"]) as place:
+        with started(place, 2) as (workers, _):
+            until(lambda: sum(worker.starts for worker in workers._workers) == 2)
+            began = time.monotonic()
+            workers.stop()
+            assert time.monotonic() - began < STOP_SECONDS / 2
+            assert (workers.pids, workers.ready) == ([], 0)
+        pid = place.pid
+    assert not alive(pid)
+
+
+def test_workers_go_on_without_their_nursery_and_get_another_when_they_die():
+    place = nursery()
+    with running(2, of=place) as (workers, orders):
+        first, pids = place.pid, workers.pids
+        busy = Order("job_1", "say 1")
+        orders.put(busy)
+        until(lambda: busy.said)
+        os.kill(first, signal.SIGKILL)
+        workers.tell("job_1", b"say 2\nsay done")
+        assert busy.over.wait(DEADLINE_SECONDS)
+        orders.done([busy])
+        assert (busy.said, workers.pids, workers.restarts) == ([b"1", b"2", b"done"], pids, 0)
+        assert orders.run(Order("job_2", "exit 3")).exit_codes == [-signal.SIGKILL]  # nobody is left to know better
+        until(lambda: workers.restarts == 1 and workers.ready == 2)
+        assert place.pid != first
+        for number in range(2):
+            orders.run(Order(f"job_{number}", "exit 4"))
+        until(lambda: workers.ready == 2)
+
+
+def test_stopping_ends_workers_that_have_lost_their_nursery():
+    place = nursery()
+    with running(2, of=place) as (workers, orders):
+        busy = Order("job_1", "deaf", "say 1")
+        orders.put(busy)
+        until(lambda: busy.said)
+        os.kill(place.pid, signal.SIGKILL)
+        pids = workers.pids
         workers.stop()
-        seconds.append(time.monotonic() - started)
-        stopped.append(workers)
-    assert statistics.median(seconds) < STOP_SECONDS / 2
-    assert not any(alive(pid) for workers in stopped for pid in workers.pids)
+        until(lambda: all(gone(pid) for pid in pids))
+        until(lambda: busy.exit_codes == [-signal.SIGKILL])
 
 
 def test_ctrl_c_in_the_terminal_reaches_no_worker():
@@ -332,7 +368,7 @@ def test_a_message_about_any_job_of_a_task_reaches_its_process():
 def test_a_process_has_what_was_added_to_the_environment(monkeypatch):
     monkeypatch.setenv("LORA_TEST_ONE", "ours")
     monkeypatch.setenv("LORA_TEST_TWO", "ours")
-    with running(environment={"LORA_TEST_TWO": "added"}) as (workers, _):
+    with running(of=nursery(LORA_TEST_TWO="added")) as (workers, _):
         (pid,) = workers.pids
         found = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         assert {b"LORA_TEST_ONE=ours", b"LORA_TEST_TWO=added"} <= set(found)
