@@ -8,6 +8,7 @@ import os
 import random
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,18 +31,18 @@ from service.models.sql import SqlStore
 TURNS = 5
 TRAININGS = 40
 PAGES = 300
+CORES = os.sched_getaffinity(0)
 SPEC = Spec(in_features=64, out_features=10)
 
 Row = tuple[str, str]
 
 
 @contextmanager
-def server(database: str | None = None) -> Iterator[str]:
-    """The URL of a server on the first core, which is killed at the end."""
+def server(database: str | None = None, *, pinned: bool = True) -> Iterator[str]:
+    """The URL of a server, on the first core or on all of them, which is killed at the end."""
     environment = {**os.environ, **({"LORA_DATABASE_URL": database} if database else {})}
-    process = subprocess.Popen(
-        serve(), stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=lambda: pin(first=True)
-    )
+    place = (lambda: pin(first=True)) if pinned else (lambda: os.sched_setaffinity(0, CORES))
+    process = subprocess.Popen(serve(), stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=place)
     try:
         assert process.stdout is not None
         yield next(line for line in process.stdout if line.startswith(READY)).removeprefix(READY).strip()
@@ -68,7 +69,7 @@ def with_many_models(folder: Path, models: int) -> Iterator[Row]:
     with server(database):
         pass  # killed, with what it had not put away
     began = time.perf_counter()
-    with server(database) as url, httpx.Client(base_url=url, timeout=60) as http:
+    with server(database, pinned=False) as url, httpx.Client(base_url=url, timeout=60) as http:
         http.get("/models")
         answers = time.perf_counter() - began
         while http.get("/readyz").is_error:
@@ -86,6 +87,16 @@ def with_many_models(folder: Path, models: int) -> Iterator[Row]:
             cursor = page["next_cursor"] if random.random() < 0.98 else None
         p99 = 1_000 * sorted(pages)[int(0.99 * PAGES)]
         yield f"a page of 50 of {models:,} models, p99", f"{p99:.1f} ms"
+
+
+def alone() -> Iterator[Row]:
+    """What a start spends most of its time on."""
+    times = []
+    for _ in range(TURNS):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import torch"], check=True)
+        times.append(time.perf_counter() - began)
+    yield "`import torch` by itself", f"{statistics.median(times):.2f} s"
 
 
 def beside_memory(folder: Path) -> Iterator[Row]:
@@ -120,7 +131,12 @@ def main() -> None:
     print("| a database of SQLite | |\n|---|---|")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        for row in (*with_many_models(folder, 1_000), *with_many_models(folder, 10_000), *beside_memory(folder)):
+        for row in (
+            *alone(),
+            *with_many_models(folder, 1_000),
+            *with_many_models(folder, 10_000),
+            *beside_memory(folder),
+        ):
             print(f"| {row[0]} | {row[1]} |", flush=True)
 
 
