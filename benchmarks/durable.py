@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import httpx
@@ -131,12 +132,8 @@ def main() -> None:
     print("| a database of SQLite | |\n|---|---|")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        for row in (
-            *alone(),
-            *with_many_models(folder, 1_000),
-            *with_many_models(folder, 10_000),
-            *beside_memory(folder),
-        ):
+        many = (with_many_models(folder, count) for count in (1_000, 10_000))
+        for row in chain(alone(), *many, beside_memory(folder)):
             print(f"| {row[0]} | {row[1]} |", flush=True)
 
 
