@@ -1,5 +1,6 @@
 """The real service on a real socket: in a thread of the tests, or as the process a user starts."""
 
+import atexit
 import os
 import queue
 import subprocess
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,19 @@ from service.api.app import create_app, create_engine
 from service.api.server import Server, config
 from service.cli.serve import READY
 from service.engine import Engine
+from service.jobs.nursery import Nursery, of_workers
 from service.settings import load
 
 DEADLINE_SECONDS = 60
 CLIENT_SECONDS = 90  # more than the 60 for which a train call may wait
+
+
+@cache
+def nursery() -> Nursery:
+    """Where workers come from, for all tests: each of its own would import torch."""
+    made = of_workers(1)
+    atexit.register(made.stop)
+    return made
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,7 @@ class Service:
 def in_thread(**settings: Any) -> Iterator[Service]:
     """The service in a thread of this process; settings differ from the defaults as given."""
     chosen = load(**{"port": 0, "workers": 1, "device": "cpu", **settings})
-    engine = create_engine(chosen)
+    engine = create_engine(chosen, nursery())
     urls: queue.Queue[str] = queue.Queue()
     server = Server(config(create_app(chosen, engine), chosen.host, chosen.port, 5), urls.put, engine.drain)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -13,7 +13,7 @@ from service.training.fit import Ended, Epochs, fit
 from service.training.lesson import Fitted, Lesson
 from service.training.plan import Plan
 from service.training.sources import Inline, Random
-from tests.running import until
+from tests.running import nursery, until
 
 SHORT = Plan(epochs=3, data=Random(n_samples=20))
 ENDLESS = Plan(epochs=10_000, batch_size=20, data=Random(n_samples=5_000))  # minutes, on a model as `small` makes it
@@ -22,7 +22,7 @@ ENDLESS = Plan(epochs=10_000, batch_size=20, data=Random(n_samples=5_000))  # mi
 @contextmanager
 def running(**capacity: Any) -> Iterator[Engine]:
     """An engine whose workers are up."""
-    with Engine(Capacity(**capacity)) as engine:
+    with Engine(Capacity(**capacity), nursery=nursery()) as engine:
         until_ready(engine)
         yield engine
 

@@ -17,13 +17,14 @@ from service.training.plan import EarlyStopping, Plan
 from service.training.sources import Digits, Random
 from tests.engine.engines import inline, small, until_ended, until_ready
 from tests.postgres import postgres
-from tests.running import until
+from tests.running import nursery, until
 
 
 @contextmanager
 def durable(path: Path, **capacity: object) -> Iterator[Engine]:
     """An engine on a file of SQLite whose jobs are stored after every epoch."""
-    with Engine(Capacity(**{"checkpoint_seconds": 0.0, **capacity}), store=SqlStore(f"sqlite:///{path}")) as engine:
+    chosen, store = Capacity(**{"checkpoint_seconds": 0.0, **capacity}), SqlStore(f"sqlite:///{path}")
+    with Engine(chosen, store=store, nursery=nursery()) as engine:
         yield engine
 
 
@@ -68,7 +69,7 @@ def trained(engine: Engine, plan: Plan) -> tuple[Job, dict[str, list]]:
 @pytest.mark.parametrize("name", PLANS)
 def test_a_job_that_a_restart_interrupts_ends_as_one_that_ran_through(path, name):
     plan = PLANS[name]
-    with Engine() as engine:
+    with Engine(nursery=nursery()) as engine:
         through, weights = trained(engine, plan)
     with durable(path) as engine:
         out_features = 10 if isinstance(plan.data, Digits) else 64
@@ -104,7 +105,7 @@ def test_a_job_that_had_not_begun_begins_after_the_restart_with_the_rows_that_ca
         assert [job.model_version for job in ended] == [1, 2]
         until(lambda: not list(engine.store.rows("given", "id")))
         versions = engine.registry.get(model.id).version
-    with Engine() as engine:
+    with Engine(nursery=nursery()) as engine:
         model = small(engine)
         again = [until_ended(engine, engine.train(model.id, replace(plan, seed=2), rows)) for _ in range(2)]
     assert versions == 2
@@ -135,7 +136,7 @@ def test_a_data_set_is_there_again_and_a_job_learns_from_what_it_was(path):
         engine.datasets.append(dataset_id, parts[0])
         assert engine.datasets.get(dataset_id).source.n_samples == 80
         engine.delete_dataset(dataset_id)
-    with Engine() as engine:
+    with Engine(nursery=nursery()) as engine:
         model, dataset_id = small(engine), uploaded(engine)
         plan = replace(plan, data=engine.datasets.source(dataset_id))
         assert same(until_ended(engine, engine.train(model.id, plan)), ended)
@@ -145,7 +146,7 @@ def test_a_data_set_is_there_again_and_a_job_learns_from_what_it_was(path):
 
 def test_a_job_can_be_continued_after_a_restart(path):
     plan = Plan(epochs=4, seed=2, batch_size=10, data=Random(n_samples=50, seed=1))
-    with Engine() as engine:
+    with Engine(nursery=nursery()) as engine:
         model = small(engine)
         whole = until_ended(engine, engine.train(model.id, replace(plan, epochs=8)))
     with durable(path) as engine:
@@ -209,14 +210,14 @@ def test_only_so_many_ended_jobs_are_kept_in_the_store_too(path):
 
 def test_a_restart_on_postgresql_goes_on_as_one_on_sqlite(tmp_path):
     with postgres(tmp_path) as url:
-        with Engine(Capacity(checkpoint_seconds=0.0), store=SqlStore(url)) as engine:
+        with Engine(Capacity(checkpoint_seconds=0.0), store=SqlStore(url), nursery=nursery()) as engine:
             model = small(engine, dropout=0.1)
             job = engine.train(model.id, LONG)
             until(lambda: engine.ledger.get(job.id).epoch >= 5)
-        with Engine(store=SqlStore(url)) as engine:
+        with Engine(store=SqlStore(url), nursery=nursery()) as engine:
             ended = until_ended(engine, job)
             assert engine.registry.get(model.id).version == 1
-    with Engine() as engine:
+    with Engine(nursery=nursery()) as engine:
         through, _ = trained(engine, LONG)
     assert same(ended, through)
 
