@@ -26,7 +26,7 @@ lint: .venv/dev ## check style and types
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 
-bench: .venv/bench ## measure the service
+bench: .venv/dev ## measure the service
 	$(PYTHON) -m benchmarks.training
 	$(PYTHON) -m benchmarks.serving
 	$(PYTHON) -m benchmarks.durable
@@ -41,10 +41,6 @@ bench: .venv/bench ## measure the service
 
 .venv/dev: .venv/runtime
 	@$(PIP) --group dev
-	@touch $@
-
-.venv/bench: .venv/dev
-	@$(PIP) --group bench
 	@touch $@
 
 .PHONY: help install demo serve test lint bench

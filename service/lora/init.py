@@ -44,9 +44,29 @@ def normal(spec: Spec, draw: Generator) -> tuple[Tensor, Tensor]:
     return A, torch.randn(spec.out_features, spec.rank, generator=draw)
 
 
+def gaussian(spec: Spec, draw: Generator) -> tuple[Tensor, Tensor]:
+    """A of N(0, 1/r²), that is of standard deviation 1/r, and B zero (PEFT's `"gaussian"`)."""
+    A = torch.randn(spec.rank, spec.in_features, generator=draw) / spec.rank
+    return A, torch.zeros(spec.out_features, spec.rank)
+
+
+def orthogonal(spec: Spec, draw: Generator) -> tuple[Tensor, Tensor]:
+    """A and B neither of them zero, and B A zero, since they stand on orthogonal halves of the rank, which is even.
+
+    PEFT's `"orthogonal"`, after datta0.github.io/posts/rethink-lora-init.
+    """
+    turn, _ = torch.linalg.qr(torch.randn(spec.rank, spec.rank, generator=draw))  # (r, r)
+    half = spec.rank // 2
+    A = turn[0::2].T @ torch.randn(half, spec.in_features, generator=draw) / 10
+    B = torch.randn(spec.out_features, half, generator=draw) @ turn[1::2] / 10
+    return A, B
+
+
 STARTS: dict[str, Callable[[Spec, Generator], tuple[Tensor, Tensor]]] = {
     "kaiming": kaiming,
     "normal": normal,
+    "gaussian": gaussian,
+    "orthogonal": orthogonal,
 }
 
 

@@ -18,11 +18,11 @@ Features = Annotated[int, Ge(1), Le(MAX_FEATURES)]
 Rank = Annotated[int, Ge(1), Le(MAX_RANK)]
 Alpha = Annotated[float, Gt(0), Le(MAX_SETTING)]
 Dropout = Annotated[float, Ge(0), Lt(1)]
-Init = Literal["kaiming", "normal"]
+Init = Literal["kaiming", "normal", "gaussian", "orthogonal"]
 Seed = Annotated[int, Ge(0), Le(MAX_SEED)]  # every JSON reader holds these exactly
 
 # Named by the contract, and not there yet.
-PLANNED_INITS = frozenset({"gaussian", "orthogonal", "pissa", "olora"})
+PLANNED_INITS = frozenset({"pissa", "olora"})
 
 FLOAT32_BYTES = 4
 
@@ -67,6 +67,8 @@ class Spec:
         narrow = min(self.in_features, self.out_features)
         if self.rank > narrow:
             refuse("rank", f"rank is {self.rank}; it is at most min(in_features, out_features) = {narrow}")
+        if self.init == "orthogonal" and self.rank % 2:
+            refuse("rank", f"rank is {self.rank}; the init orthogonal needs an even one, half for A and half for B")
         if self.train_bias and not self.bias:
             refuse("train_bias", "train_bias is true; it needs a base that has a bias, and bias is false")
         if self.use_dora:

@@ -42,7 +42,11 @@ class CreateModelRequest(Request):
     alpha: Alpha | None = Field(None, description="scaling = alpha / rank; default: the rank, so scaling is 1")
     use_rslora: bool = Field(False, description="scaling = alpha / √rank")
     use_dora: bool = Field(False, description="DoRA; true is refused until it exists")
-    init: Init = Field("kaiming", description="kaiming: B is zero, so nothing changes; normal: A and B N(0, 1)")
+    init: Init = Field(
+        "kaiming",
+        description="how A and B begin. kaiming, gaussian: A drawn, B zero, and orthogonal: both drawn, their product "
+        "zero, change no output; normal: A and B N(0, 1)",
+    )
     dropout: Dropout = Field(0.0, description="on the adapter's input, in training only")
     bias: bool = Field(True, description="the fresh base has a bias")
     train_bias: bool = Field(False, description="the adapter trains a copy of the bias of its own")

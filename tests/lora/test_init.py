@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from service.lora.init import STARTS, frozen, start, stream
@@ -25,7 +26,8 @@ def same(some, others):
 @settings(deadline=None, max_examples=25)
 @given(specs(), SEEDS, st.sampled_from(sorted(STARTS)))
 def test_one_seed_gives_the_same_tensors_each_time(spec, seed, name):
-    spec = Spec(**{**vars(spec), "init": name, "bias": True})
+    rank = 2 if name == "orthogonal" else spec.rank
+    spec = Spec(in_features=spec.in_features + 1, out_features=spec.out_features + 1, rank=rank, init=name)
     assert same(frozen(spec, seed), frozen(spec, seed))
     assert same(start(spec, seed), start(spec, seed))
 
@@ -103,6 +105,39 @@ def test_normal_draws_both_a_and_b_from_the_standard_normal():
         assert float(tensor.std()) == pytest.approx(1, abs=0.02)
         assert abs(float(tensor.mean())) < 0.03
         assert float((tensor.abs() < 1).float().mean()) == pytest.approx(0.6827, abs=0.01)
+
+
+def test_gaussian_draws_a_with_the_standard_deviation_of_one_over_the_rank():
+    A, B = start(Spec(in_features=3_000, out_features=400, rank=100, init="gaussian"), 0)
+    assert not B.any()
+    assert float(A.std()) == pytest.approx(1 / 100, rel=0.02)
+    assert float((A.abs() < 1 / 100).float().mean()) == pytest.approx(0.6827, abs=0.01)
+
+
+@settings(deadline=None, max_examples=50)
+@given(specs(), SEEDS)
+def test_orthogonal_starts_change_nothing_though_neither_is_zero(spec, seed):
+    spec = Spec(in_features=spec.in_features + 1, out_features=spec.out_features + 1, rank=2, init="orthogonal")
+    A, B = start(spec, seed)
+    assert bool(A.any() and B.any())
+    assert float((B @ A).abs().max()) <= 1e-6 * float(A.norm() * B.norm())
+
+
+def test_orthogonal_starts_are_distributed_as_those_of_peft():
+    spec = Spec(in_features=300, out_features=400, rank=64, init="orthogonal")
+    A, B = start(spec, 0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = get_peft_model(
+            nn.Sequential(nn.Linear(300, 400)), LoraConfig(target_modules=["0"], r=64, init_lora_weights="orthogonal")
+        )
+    theirs = {name: p.detach() for name, p in model.named_parameters() if "lora_" in name}
+    for ours, (name, peft) in zip((A, B), sorted(theirs.items()), strict=True):
+        assert ours.shape == peft.shape, name
+        assert float(ours.std()) == pytest.approx(float(peft.std()), rel=0.05)
+        singular = torch.linalg.svdvals(ours)
+        assert int((singular > 1e-5).sum()) == 32
+        assert float(singular[0]) == pytest.approx(float(torch.linalg.svdvals(peft)[0]), rel=0.1)
 
 
 @settings(deadline=None, max_examples=25)

@@ -182,3 +182,9 @@ def test_the_starts_that_may_be_named_are_those_that_exist():
 def test_a_spec_needs_no_torch():
     check = "import sys, service.lora.spec; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_an_orthogonal_start_needs_an_even_rank():
+    assert Spec(in_features=6, out_features=6, rank=4, init="orthogonal").scaling == 1
+    with pytest.raises(Validation, match="rank is 3; the init orthogonal needs an even one"):
+        Spec(in_features=6, out_features=6, rank=3, init="orthogonal")
