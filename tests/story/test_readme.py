@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from service.cli.serve import READY
+from service.models.sql import SqlStore
 from service.settings import Settings
 from tests.programs import needs
 from tests.running import DEADLINE_SECONDS, Service
@@ -47,11 +48,16 @@ def commands(page: str, first_word: str) -> list[str]:
     ]
 
 
-def run(script: str) -> str:
+def run(script: str, folder: Path = ROOT) -> str:
     """What a shell prints for a script; it must succeed without a word on the error output."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     ended = subprocess.run(
-        ["bash", "-euc", script], capture_output=True, text=True, timeout=100, env={**os.environ, "PATH": path}
+        ["bash", "-euc", script],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=folder,
+        env={**os.environ, "PATH": path},
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout
@@ -106,19 +112,26 @@ def test_every_python_block_runs(service: Service, page: str, capsys: pytest.Cap
 @page
 def test_every_lora_line_starts_what_it_says(page: str) -> None:
     lines = commands(page, "lora ")
-    assert lines == ["lora serve --port 8000"]
+    assert lines == ["lora serve --port 8000", "lora backup monday.db"]
     lora = shutil.which("lora", path=str(Path(sys.executable).parent))
     assert lora, "the console script is installed beside the interpreter"
-    for line in lines:
-        command = [lora, *line.replace("8000", "0").split()[1:]]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                assert process.stdout is not None
-                assert any(text.startswith(READY) for text in process.stdout)
-                process.send_signal(signal.SIGTERM)
-                assert process.wait(DEADLINE_SECONDS) == 0
-            finally:
-                process.kill()
+    command = [lora, *lines[0].replace("8000", "0").split()[1:]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert any(text.startswith(READY) for text in process.stdout)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DEADLINE_SECONDS) == 0
+        finally:
+            process.kill()
+
+
+@page
+def test_the_backup_of_the_page_is_restored_as_it_says(page: str, tmp_path: Path) -> None:
+    SqlStore(f"sqlite:///{tmp_path}/lora.db").close()
+    (script,) = (text for _, text in blocks(page) if "lora backup" in text)
+    said = ["monday.db holds all of sqlite:///lora.db", "sqlite:///new.db holds all of monday.db"]
+    assert run(script, tmp_path).splitlines() == said
 
 
 @page
@@ -128,8 +141,15 @@ def test_make_and_docker_lines_name_what_exists(page: str) -> None:
     text = (ROOT / page).read_text()
     assert {"demo", "test"} <= set(re.findall(r"`?make ([a-z]+)", text)) <= targets
     assert commands(page, "docker") == ["docker compose up"]
-    (lora,) = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].values()
-    assert lora["ports"] == ["127.0.0.1:8000:8000"]
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert services["lora"]["ports"] == ["127.0.0.1:8000:8000"]
+    profile, url = (
+        re.findall(r"--profile (\w+)", text),
+        re.findall(r"^LORA_DATABASE_URL=(postgres\S+) ", text, re.MULTILINE),
+    )
+    assert services["db"]["profiles"] == profile
+    user = services["db"]["environment"]
+    assert url == [f"postgresql+psycopg://{user['POSTGRES_USER']}:{user['POSTGRES_PASSWORD']}@db/lora"]
 
 
 @page
