@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import torch
+
 from service.clock import instant
 from service.codecs.codec import Answer, Array
 from service.codecs.message import Arrays, pack
@@ -172,12 +175,8 @@ class Engine:
         """
         with self.trainings.lock:
             check(self.registry.get(model_id))
-            active = self.ledger.active(model_id)
-            if active and not force:
-                raise ModelBusy(
-                    f"job {active[0].id} is {active[0].state} on model {model_id}; "
-                    "cancel it first, or delete the model with ?force=true"
-                )
+            if not force:
+                self._must_be_idle(model_id, "cancel it first, or delete the model with ?force=true")
             self._delete([model_id])
 
     def delete_all(self, model_ids: Sequence[str], job_ids: Sequence[str], also: Iterable[Change] = ()) -> None:
@@ -188,6 +187,47 @@ class Engine:
         """
         with self.trainings.lock:
             self._delete([model_id for model_id in model_ids if model_id in self.registry], job_ids, also)
+
+    def adopt(self, model_id: str, adapter: Arrays, check: Check = lambda model: None) -> Model:
+        """Publish an adapter that comes from outside as the model's next version; the new model.
+
+        Args:
+            adapter: the tensors `peft.shapes` lists, of these shapes.
+            check: raises where the model is not to be changed as it is now.
+
+        Raises:
+            ModelNotFound
+            ModelBusy: while a job is active, which would publish over it.
+        """
+        tensors: dict[str, Any] = {
+            name: torch.from_numpy(np.array(array)).to(self.device) for name, array in adapter.items()
+        }
+        with self.trainings.lock:
+            check(self.registry.get(model_id))
+            self._must_be_idle(model_id, "cancel it, or wait until it has ended")
+            return self.registry.publish(model_id, lambda model: model.published(instant().wall, tensors))
+
+    def adapter(self, model_id: str) -> tuple[LoadedModel, Arrays]:
+        """The model, and the tensors of its own: A, B, and own_bias where it trains that.
+
+        Raises:
+            ModelNotFound
+        """
+        model = self.registry.loaded(model_id)
+        return model, {name: tensor.cpu().numpy() for name, tensor in model.adapter.items()}
+
+    def merged(self, model_id: str) -> tuple[LoadedModel, Arrays]:
+        """The model, and the weight and bias of one plain layer that does the same.
+
+        Raises:
+            ModelNotFound, CapacityExhausted
+        """
+        model = self.registry.loaded(model_id)
+        with self.budget.held(2 * model.base.nbytes):
+            layer = model.layer
+            bias = layer.bias if layer.own_bias is None else layer.own_bias
+            named = {"weight": layer.merged(), "bias": bias}
+            return model, {name: tensor.cpu().numpy() for name, tensor in named.items() if tensor is not None}
 
     def weights(self, model_id: str) -> tuple[LoadedModel, Arrays]:
         """The model, and all its tensors under the names of PEFT.
@@ -314,6 +354,10 @@ class Engine:
         """
         plan: Plan = self.ledger.get(job_id).plan
         return plan
+
+    def _must_be_idle(self, model_id: str, advice: str) -> None:
+        for job in self.ledger.active(model_id)[:1]:
+            raise ModelBusy(f"job {job.id} is {job.state} on model {model_id}; {advice}")
 
     def _delete(self, model_ids: Sequence[str], job_ids: Sequence[str] = (), also: Iterable[Change] = ()) -> None:
         for job in self.trainings.forget(model_ids, job_ids, also):

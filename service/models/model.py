@@ -122,7 +122,8 @@ class LoadedModel(Model):
         noted.__dict__["maps"] = self.maps  # the same tensors, so whatever is kept for these maps still serves
         return noted
 
-    def published(self, at: datetime, adapter: dict[str, Tensor], loss: float) -> "LoadedModel":
-        """The next version, with newly trained weights."""
-        changes: dict[str, Any] = {"version": self.version + 1, "revision": self.revision + 1, "last_loss": loss}
-        return replace(self, updated_at=at, adapter=adapter, **changes)
+    def published(self, at: datetime, adapter: dict[str, Tensor], loss: float | None = None) -> "LoadedModel":
+        """The next version, with other weights; `loss` is that of the training that made them."""
+        changes: dict[str, Any] = {"version": self.version + 1, "revision": self.revision + 1}
+        loss = self.last_loss if loss is None else loss
+        return replace(self, updated_at=at, adapter=adapter, last_loss=loss, **changes)

@@ -1,6 +1,19 @@
 """The routes, by what they are about."""
 
-from service.api.routes import datasets, forward, jobs, limits, mixed, models, oip, profile, sweeps, system, train
+from service.api.routes import (
+    adapters,
+    datasets,
+    forward,
+    jobs,
+    limits,
+    mixed,
+    models,
+    oip,
+    profile,
+    sweeps,
+    system,
+    train,
+)
 
 # Matched in this order, so the call that is made most often comes first.
 ROUTERS = [
@@ -8,6 +21,7 @@ ROUTERS = [
     mixed.router,
     oip.router,
     models.router,
+    adapters.router,
     train.router,
     profile.router,
     jobs.router,

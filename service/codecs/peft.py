@@ -1,0 +1,113 @@
+"""The two files of a PEFT adapter: what it is, and its tensors under PEFT's names for one module of a network."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bounds import cut
+from service.codecs.codec import Array, finite
+from service.codecs.safetensors import Tensors, dump, load
+from service.errors import BadSafetensors, Fault, ShapeMismatch, pointer
+from service.lora.spec import Spec
+
+PREFIX = "base_model.model."
+# What an adapter's tensors are called behind the module's name, and in a file without one.
+IN_MODULE = {"A": "lora_A.weight", "B": "lora_B.weight", "own_bias": "base_layer.bias"}
+ALONE = {"A": "lora_A.weight", "B": "lora_B.weight", "own_bias": "bias"}
+MODULE = r"^\w+(\.\w+)*$"
+OF_A_MODULE = re.compile(rf"{re.escape(PREFIX)}(\w+(?:\.\w+)*)\.((?:lora_|base_layer\.).+)")
+DEFAULT_MODULE = "linear"
+SHOWN = 10  # modules that are listed in an error
+
+
+def config(spec: Spec, module: str) -> dict[str, Any]:
+    """`adapter_config.json`, with which `PeftModel.from_pretrained` puts the adapter on a module."""
+    alpha: Any = spec.alpha
+    return {
+        "peft_type": "LORA",
+        "base_model_name_or_path": None,
+        "task_type": None,
+        "inference_mode": True,
+        "target_modules": [module],
+        "r": spec.rank,
+        "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
+        "lora_dropout": spec.dropout,
+        "use_rslora": spec.use_rslora,
+        "use_dora": spec.use_dora,
+        "bias": "lora_only" if spec.train_bias else "none",
+        "init_lora_weights": True,
+        "fan_in_fan_out": False,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+    }
+
+
+def dumped(adapter: Mapping[str, NDArray[Any]], module: str) -> bytes:
+    """`adapter_model.safetensors`, as PEFT itself writes it."""
+    return dump({f"{PREFIX}{module}.{IN_MODULE[name]}": tensor for name, tensor in adapter.items()})
+
+
+def loaded(body: bytes | bytearray, spec: Spec, module: str | None = None) -> dict[str, Array]:
+    """The adapter in a file, for a model of this spec; nothing may be missing and nothing left over.
+
+    Args:
+        module: which one to take, where the file has several.
+
+    Raises:
+        BadSafetensors: for a file that the library refuses, or other tensors than the model has.
+        ShapeMismatch, NonFinite
+    """
+    tensors = load(body)
+    if any(name.startswith(PREFIX) for name in tensors):
+        called, tensors = IN_MODULE, _of_module(tensors, module)
+    else:
+        called = ALONE
+    own = {name: called[name] for name in shapes(spec)}
+    _must_be_those(set(tensors), set(own.values()), spec)
+    return {name: _fitting(tensors[text], text, shapes(spec)[name], spec) for name, text in own.items()}
+
+
+def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
+    """The tensors that an adapter of this spec has."""
+    own = {"own_bias": (spec.out_features,)} if spec.train_bias else {}
+    return {"A": (spec.rank, spec.in_features), "B": (spec.out_features, spec.rank), **own}
+
+
+def _of_module(tensors: Tensors, module: str | None) -> Tensors:
+    """The tensors of one module, by what they are called within it."""
+    modules: dict[str, Tensors] = {}
+    for name, tensor in tensors.items():
+        match = OF_A_MODULE.fullmatch(name)
+        if match is None:
+            raise _bad(name, f"{cut(name, 80)} is not a tensor of a LoRA adapter, such as {PREFIX}linear.lora_A.weight")
+        modules.setdefault(match[1], {})[match[2]] = tensor
+    if module is None and len(modules) == 1:
+        return next(iter(modules.values()))
+    if module not in modules:
+        listed = ", ".join(cut(each, 60) for each in list(modules)[:SHOWN]) + (", …" if len(modules) > SHOWN else "")
+        what = "name one of them with ?module=" if module is None else f"{cut(module, 60)} is none of them"
+        raise _bad("", f"the file has adapters of {len(modules)} modules ({listed}); {what}")
+    return modules[module]
+
+
+def _must_be_those(found: set[str], expected: set[str], spec: Spec) -> None:
+    if missing := sorted(expected - found):
+        raise _bad(missing[0], f"the file lacks {', '.join(missing)}, which this model has")
+    if extra := sorted(found - expected):
+        known = "; this model does not train its bias" if not spec.train_bias and extra[0].endswith("bias") else ""
+        raise _bad(extra[0], f"the file holds {cut(', '.join(extra), 80)}, which this model does not have{known}")
+
+
+def _fitting(tensor: NDArray[np.generic], name: str, shape: tuple[int, ...], spec: Spec) -> Array:
+    if tensor.shape != shape:
+        sizes = f"rank {spec.rank}, in_features {spec.in_features}, out_features {spec.out_features}"
+        detail = f"{name} has shape {list(tensor.shape)}; it must be {list(shape)} for this model ({sizes})"
+        raise ShapeMismatch(detail, Fault(pointer(name), detail))
+    return finite(tensor, name)
+
+
+def _bad(name: str, detail: str) -> BadSafetensors:
+    return BadSafetensors(detail, Fault(pointer(cut(name, 60)) if name else "", detail))
