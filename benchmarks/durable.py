@@ -24,8 +24,9 @@ from benchmarks.servers import pin, serve
 from service.cli.serve import READY
 from service.lora.init import frozen, start
 from service.lora.spec import Spec
+from service.models.base import Base
 from service.models.budget import Budget
-from service.models.model import Base, LoadedModel
+from service.models.model import LoadedModel
 from service.models.registry import Registry
 from service.models.sql import SqlStore
 

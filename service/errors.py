@@ -156,7 +156,7 @@ class ModelNotFound(NotFound):
 class BaseNotFound(NotFound):
     """There is no base with this id.
 
-    A base made by `POST /models` goes with its last model.
+    A base made by `POST /models` goes with its last model; an uploaded one stays until it is deleted.
     """
 
 
@@ -236,6 +236,13 @@ class ModelBusy(Conflict):
     """A job is under way on this model.
 
     Wait for it, cancel it (`POST /jobs/{id}/cancel`), or delete the model with `?force=true`.
+    """
+
+
+class BaseBusy(Conflict):
+    """Models stand on this base.
+
+    Delete them first, or leave the base where it is: they need it.
     """
 
 

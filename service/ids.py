@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ulid import ULID
 
 ULID_PATTERN = "[0-9A-HJKMNP-TV-Z]{26}"
-ANY_ID = f"^[a-z]{{3}}_{ULID_PATTERN}$"
+ANY_ID = f"^([a-z]{{3}}_{ULID_PATTERN}|base_[0-9a-f]{{64}})$"
 MODEL_ID = f"^mdl_{ULID_PATTERN}$"
 SWEEP_ID = f"^swp_{ULID_PATTERN}$"
 JOB_ID = f"^job_{ULID_PATTERN}$"

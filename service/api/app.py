@@ -26,6 +26,7 @@ SUMMARY = "Low-rank adapters on any linear layer: create, train and run them ove
 TAGS = [
     {"name": "models", "description": "LoRA layers: a frozen base and a trainable change of low rank."},
     {"name": "training", "description": "Jobs that train a model in a process of their own."},
+    {"name": "bases", "description": "Frozen layers of one's own, shared by any number of models."},
     {"name": "adapters", "description": "To PEFT and back, and merged into plain layers."},
     {"name": "forward", "description": "Run models on tensors, as JSON or binary."},
     {"name": "open inference protocol", "description": "The same for clients of KServe, Triton and MLServer."},

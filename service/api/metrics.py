@@ -62,7 +62,7 @@ class Metrics(Collector):
         yield build
         for name, text, value in (
             ("lora_models", "Models held.", len(engine.registry)),
-            ("lora_bases", "Bases held.", engine.registry.bases),
+            ("lora_bases", "Bases held.", engine.registry.base_count),
             ("lora_datasets", "Data sets held.", len(engine.datasets)),
             ("lora_memory_bytes", "Tensors held: models, bases, data sets and the rows of jobs.", engine.budget.used),
             ("lora_job_queue_depth", "Jobs that wait for a worker.", len(engine.queue)),

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.codecs.json import JSON
-from service.schemas.answers import ModelPage
+from service.schemas.answers import BasePage, ModelPage
 from service.schemas.training import DatasetPage, JobPage, SweepPage
 
 
@@ -16,7 +16,7 @@ def reply(body: BaseModel, status: int = 200, headers: Mapping[str, str] | None 
     return Response(body.model_dump_json(), status, headers, JSON.media_type)
 
 
-def listed(request: Request, body: ModelPage | JobPage | DatasetPage | SweepPage) -> Response:
+def listed(request: Request, body: ModelPage | BasePage | JobPage | DatasetPage | SweepPage) -> Response:
     """A page of a list, with a Link (RFC 8288) to the next one."""
     if body.next_cursor is None:
         return reply(body)

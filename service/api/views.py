@@ -2,11 +2,13 @@
 
 from collections import Counter
 from contextlib import suppress
+from dataclasses import asdict
 
 from service.engine import Engine
 from service.engine.sweeps import Standing, Sweep
 from service.errors import ModelNotFound
 from service.jobs.job import Job
+from service.models.base import BaseRecord
 from service.models.dataset import Dataset
 from service.models.model import Model
 from service.schemas import answers, training
@@ -37,6 +39,13 @@ def of_model(model: Model, *, durable: bool) -> answers.Model:
         updated_at=model.updated_at,
         last_loss=model.last_loss,
         durable=durable,
+    )
+
+
+def of_base(engine: Engine, record: BaseRecord) -> answers.Base:
+    """What is known of a base, and how many models stand on it."""
+    return answers.Base(
+        **asdict(record), bytes=record.nbytes, models=engine.registry.models_on(record.id), durable=engine.store.durable
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import jiter
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError, TensorSpec, deserialize, serialize
 from safetensors.numpy import load as load_numpy
 from safetensors.numpy import save
 
@@ -76,14 +76,27 @@ def read(body: bytes) -> Tensors:
     return tensors
 
 
-def dump(tensors: Mapping[str, NDArray[np.generic]], note: tuple[str, str] = ("format", "pt")) -> bytes:
+def dump(
+    tensors: Mapping[str, NDArray[np.generic]], note: tuple[str, str] = ("format", "pt"), dtype: str | None = None
+) -> bytes:
     """The file of these tensors; the same tensors always give the same bytes.
 
     Args:
         note: one entry of text beside them, by default what Hugging Face's tools look for.
+        dtype: what the tensors are written as, by default what they are; bfloat16 takes the upper half of float32.
     """
-    # No more than one: the library writes several in no fixed order.
-    return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, dict([note]))
+    # No more than one note: the library writes several in no fixed order.
+    if dtype != "bfloat16":
+        plain = {name: np.ascontiguousarray(tensor, dtype) for name, tensor in tensors.items()}
+        return save(plain, dict([note]))
+    halves = {
+        name: (np.ascontiguousarray(tensor, "<f4").view("<u4") >> 16).astype("<u2") for name, tensor in tensors.items()
+    }
+    described = {
+        name: TensorSpec(dtype=dtype, shape=half.shape, data_ptr=half.ctypes.data, data_len=half.nbytes)
+        for name, half in halves.items()
+    }
+    return bytes(serialize(described, dict([note])))
 
 
 def _bad(detail: str) -> BadSafetensors:

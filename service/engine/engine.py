@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from service.clock import instant
 from service.codecs.codec import Answer, Array
+from service.codecs.layer import Layer
 from service.codecs.message import Arrays, pack
 from service.engine.capacity import Capacity
 from service.engine.datasets import Datasets
@@ -27,6 +29,7 @@ from service.jobs.nursery import Nursery, of_workers
 from service.jobs.state import State
 from service.jobs.workers import Workers
 from service.lora.spec import refuse
+from service.models.base import Base, BaseRecord
 from service.models.budget import Budget
 from service.models.model import LoadedModel, Model
 from service.models.registry import Registry
@@ -145,6 +148,34 @@ class Engine:
             named = replace(made, id=self.registry.new_id())
             return self.registry.add(named, also=also(named))[0]
 
+    def upload_base(
+        self, layer: Layer, also: Callable[[BaseRecord], Iterable[Change]] = lambda record: ()
+    ) -> tuple[BaseRecord, bool]:
+        """A frozen layer that models may stand on, named by its content; and whether it is new.
+
+        Args:
+            also: what is to be stored together with it.
+
+        Raises:
+            LimitExceeded, CapacityExhausted
+        """
+        weight, bias, dtype = layer
+        size = weight.nbytes + (0 if bias is None else bias.nbytes)
+        self._maker.must_fit(size, "/weight")
+        with self.budget.held(size):
+            own = None if bias is None else self._tensor(bias)
+            base = Base.of(self._tensor(weight), own, dtype)
+        return self.registry.add_base(base, instant().wall, also)
+
+    def base_layer(self, base_id: str) -> Layer:
+        """The tensors of a base, and their dtype.
+
+        Raises:
+            BaseNotFound, CapacityExhausted
+        """
+        base = self.registry.base(base_id)
+        return Layer(base.weight.cpu().numpy(), None if base.bias is None else base.bias.cpu().numpy(), base.dtype)
+
     def update(self, model_id: str, check: Check = lambda model: None, **notes: Any) -> Model:
         """The model under another `name` or with other `metadata`; None leaves it without.
 
@@ -199,9 +230,7 @@ class Engine:
             ModelNotFound
             ModelBusy: while a job is active, which would publish over it.
         """
-        tensors: dict[str, Any] = {
-            name: torch.from_numpy(np.array(array)).to(self.device) for name, array in adapter.items()
-        }
+        tensors = {name: self._tensor(array) for name, array in adapter.items()}
         with self.trainings.lock:
             check(self.registry.get(model_id))
             self._must_be_idle(model_id, "cancel it, or wait until it has ended")
@@ -367,3 +396,7 @@ class Engine:
 
     def _stop(self, job_id: str) -> None:
         self.workers.tell(job_id, pack({"do": "cancel", "job": job_id}))
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        """A copy where the engine computes."""
+        return torch.from_numpy(np.array(array)).to(self.device)

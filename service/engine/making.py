@@ -14,8 +14,9 @@ from service.engine.settled import SEEDS
 from service.errors import Fault, LimitExceeded
 from service.lora import init
 from service.lora.spec import Spec
+from service.models.base import Base
 from service.models.budget import Budget
-from service.models.model import Base, LoadedModel
+from service.models.model import LoadedModel
 from service.models.registry import Registry
 
 
@@ -46,11 +47,11 @@ class Maker:
         spec = Spec(**settings) if base is None else base.spec(settings)
         seed = secrets.randbelow(SEEDS) if seed is None else seed
         needed = spec.adapter_bytes + (spec.base_bytes if base is None else 0)
-        self._must_fit(needed)
+        self.must_fit(needed)
         self.registry.must_have_room()
         with self.budget.held(needed):
             base = base or self._fresh(spec, seed if base_seed is None else base_seed)
-            A, B = (self._placed(tensor) for tensor in init.start(spec, seed))
+            A, B = (self.placed(tensor) for tensor in init.start(spec, seed))
             own = {"own_bias": base.bias.clone()} if spec.train_bias and base.bias is not None else {}
         at = instant().wall
         return LoadedModel(
@@ -86,14 +87,15 @@ class Maker:
         return made
 
     def _fresh(self, spec: Spec, seed: int) -> Base:
-        return Base.of(*(self._placed(tensor) for tensor in init.frozen(spec, seed)))
+        return Base.of(*(self.placed(tensor) for tensor in init.frozen(spec, seed)))
 
-    def _must_fit(self, needed: int) -> None:
+    def must_fit(self, needed: int, pointer: str = "/in_features") -> None:
+        """Raise LimitExceeded when one layer would take too many bytes."""
         allowed = self.capacity.layer_bytes
         if needed > allowed:
             detail = f"the layer needs {needed} bytes; at most {allowed} are allowed (LORA_LAYER_MIB)"
-            raise LimitExceeded(detail, Fault("/in_features", detail), bytes_needed=needed, bytes_allowed=allowed)
+            raise LimitExceeded(detail, Fault(pointer, detail), bytes_needed=needed, bytes_allowed=allowed)
 
-    def _placed(self, tensor: Tensor | None) -> Any:
+    def placed(self, tensor: Tensor | None) -> Any:
         """The tensor where the engine computes."""
         return None if tensor is None else tensor.to(self.device)

@@ -1,6 +1,5 @@
-"""A base and a model, as immutable snapshots: a reader keeps what it has while a newer one takes its place."""
+"""A model, as an immutable snapshot: a reader keeps what it has while a newer one takes its place."""
 
-import hashlib
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import cached_property
@@ -8,60 +7,10 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from service.bounds import shown
-from service.errors import Fault, ShapeMismatch
 from service.lora.grouped import Maps
 from service.lora.layer import LoRALinear
 from service.lora.spec import Spec
-
-
-@dataclass(frozen=True, eq=False)
-class Base:
-    """A frozen linear layer that any number of models may share: weight (out, in), bias (out,)."""
-
-    id: str
-    weight: Tensor
-    bias: Tensor | None
-
-    @classmethod
-    def of(cls, weight: Tensor, bias: Tensor | None) -> "Base":
-        """The base with these tensors, named by their content: the same weights always get the same id."""
-        return cls(content_id(weight, bias), weight, bias)
-
-    def spec(self, settings: dict[str, Any]) -> Spec:
-        """The spec of an adapter on this base; sizes and bias may be left out, since the base has them.
-
-        Raises:
-            ShapeMismatch: for a size or a bias that the base does not have.
-        """
-        out_features, in_features = self.weight.shape
-        own = {"in_features": in_features, "out_features": out_features, "bias": self.bias is not None}
-        for field_name, value in own.items():
-            given = settings.get(field_name, value)
-            if given != value:
-                detail = f"{field_name} is {shown(given)}; the base has {shown(value)}, so leave it out"
-                raise ShapeMismatch(detail, Fault(f"/{field_name}", detail))
-        return Spec(**{**settings, **own})
-
-    @cached_property
-    def maps(self) -> Maps:
-        """What a forward multiplies with: views of the tensors."""
-        return Maps.frozen(self.weight, self.bias)
-
-    @property
-    def nbytes(self) -> int:
-        """What the frozen tensors take."""
-        return self.weight.nbytes + (0 if self.bias is None else self.bias.nbytes)
-
-
-def content_id(weight: Tensor, bias: Tensor | None) -> str:
-    """`base_` and the SHA-256 of the shapes and float32 bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is not None:
-            digest.update(f"{name}:{list(tensor.shape)}:{tensor.dtype};".encode())
-            digest.update(tensor.cpu().contiguous().numpy().data)
-    return f"base_{digest.hexdigest()}"
+from service.models.base import Base
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -4,15 +4,20 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import datetime
+from itertools import chain
 
-from service.errors import BaseNotFound, CapacityExhausted, ModelNotFound, TemporaryReducedCapacity
+from service.errors import CapacityExhausted, ModelNotFound, TemporaryReducedCapacity
 from service.ids import Mint
-from service.models import rows
+from service.models import base_rows, rows
+from service.models.base import Base, BaseRecord
+from service.models.bases import Bases
 from service.models.budget import Budget
-from service.models.model import Base, LoadedModel, Model
+from service.models.model import LoadedModel, Model
 from service.models.store import Change, MemoryOnly, Store
 
 Also = Callable[[LoadedModel], Iterable[Change]]
+BaseAlso = Callable[[BaseRecord], Iterable[Change]]
 
 
 class Registry:
@@ -38,11 +43,9 @@ class Registry:
         self._store = store or MemoryOnly()
         self._models: dict[str, Model] = {model.id: model for model in rows.models(self._store)}
         self.new_id = Mint("mdl", self._models)
-        self._on_base: dict[str, set[str]] = {}  # models by base
+        self._bases = Bases(base_rows.records(self._store))
         for model in self._models.values():
-            self._on_base.setdefault(model.base_id, set()).add(model.id)
-        self._bases: dict[str, Base] = {}  # those in memory
-        self._held: dict[str, int] = {}  # models in memory on each of these
+            self._bases.stand(model.base_id, model.id)
         self._order: OrderedDict[str, None] = OrderedDict()  # of models in memory, the next to go first
         self._touched: set[str] = set()  # of these, since they were last looked at
         self._used = 0  # bytes in memory
@@ -53,11 +56,6 @@ class Registry:
 
     def __contains__(self, model_id: str) -> bool:
         return model_id in self._models
-
-    @property
-    def bases(self) -> int:
-        """How many bases there are."""
-        return len(self._on_base)
 
     def all(self) -> list[Model]:
         """Every model, oldest first."""
@@ -98,16 +96,87 @@ class Registry:
         """
         return self.at_hand(model_id) or self._read(model_id)
 
-    def base(self, base_id: str) -> Base:
-        """The base with this id.
+    @property
+    def base_count(self) -> int:
+        """How many bases there are."""
+        return len(self._bases)
+
+    def bases(self) -> list[BaseRecord]:
+        """What is known of every base, in the order of their ids."""
+        with self._lock:
+            return self._bases.all()
+
+    def base_record(self, base_id: str) -> BaseRecord:
+        """What is known of a base.
 
         Raises:
             BaseNotFound
         """
+        return self._bases.get(base_id)
+
+    def models_on(self, base_id: str) -> int:
+        """How many models stand on a base."""
+        return len(self._bases.models(base_id))
+
+    def base(self, base_id: str) -> Base:
+        """The base with this id, read from the store where its tensors are not in memory.
+
+        Raises:
+            BaseNotFound
+            CapacityExhausted: when there is no memory for it.
+            StorageUnavailable: when it cannot be read.
+        """
         with self._lock:
-            if base_id not in self._on_base:
-                raise BaseNotFound(f"there is no base {base_id}; a base goes with its last model")
-            return self._bases.get(base_id) or self.loaded(next(iter(self._on_base[base_id]))).base
+            record = self._bases.get(base_id)
+            there = self._bases.at_hand(base_id)
+            if there is not None:
+                return there
+        with self.budget.held(record.nbytes):
+            return base_rows.read(self._store, record, self.device)
+
+    def add_base(self, base: Base, created_at: datetime, also: BaseAlso = lambda record: ()) -> tuple[BaseRecord, bool]:
+        """Take in a base that is to stay until it is removed; what is known of it, and whether it is new.
+
+        Args:
+            also: what is to be stored in the same transaction.
+
+        Raises:
+            CapacityExhausted: when there is no memory for it, where nothing is stored.
+            InsufficientStorage, StorageUnavailable: when it could not be stored.
+        """
+        with self._lock:
+            known = base.id in self._bases
+            if known and self._bases.get(base.id).uploaded:
+                record = self._bases.get(base.id)
+                self._store.write(also(record))
+                return record, False
+            there = self._bases.at_hand(base.id)
+            record = BaseRecord.of(base, self._bases.get(base.id).created_at if known else created_at, uploaded=True)
+            size = 0 if self._store.durable or there is not None else base.nbytes
+            with self.budget.kept(size):
+                changes = base_rows.changed(record) if known else base_rows.added(record, base)
+                self._store.write(changes, also(record))
+            self._bases.put(record)
+            if not self._store.durable:
+                self._used += size
+                self._bases.hold(there or base)
+            return record, not known
+
+    def remove_base(self, base_id: str) -> None:
+        """Forget an uploaded base.
+
+        Raises:
+            BaseNotFound
+            BaseBusy: while models stand on it.
+            InsufficientStorage, StorageUnavailable: when that could not be stored.
+        """
+        with self._lock:
+            self._bases.get(base_id)
+            self._bases.must_be_free(base_id)
+            self._store.write(base_rows.removed(base_id))
+            if not self._store.durable:
+                self._give(self._bases.let_go(base_id))
+            self._bases.drop(base_id)
 
     def must_have_room(self, count: int = 1) -> None:
         """Raise CapacityExhausted when with so many more there would be more models than there may be."""
@@ -131,17 +200,25 @@ class Registry:
         """
         with self._lock:
             self.must_have_room(len(models))
-            bases = {model.base_id: self._bases.get(model.base_id, model.base) for model in models}
+            bases = {model.base_id: self._bases.at_hand(model.base_id) or model.base for model in models}
             kept = [replace(model, base=bases[model.base_id]) for model in models]
-            new_bases = [base for base in bases.values() if base.id not in self._on_base]
+            at = {model.base_id: model.created_at for model in models}
+            new = {
+                base.id: BaseRecord.of(base, at[base.id], uploaded=False)
+                for base in bases.values()
+                if base.id not in self._bases
+            }
             size = self._take(*kept)
             try:
-                self._store.write(rows.bases(new_bases), *map(rows.added, kept), also)
+                told = chain.from_iterable(base_rows.added(record, bases[base_id]) for base_id, record in new.items())
+                self._store.write(told, *map(rows.added, kept), also)
             except BaseException:
                 self.budget.give(size)
                 raise
+            for record in new.values():
+                self._bases.put(record)
             for model in kept:
-                self._on_base.setdefault(model.base_id, set()).add(model.id)
+                self._bases.stand(model.base_id, model.id)
             self._hold(size, *kept)
             return kept
 
@@ -187,22 +264,24 @@ class Registry:
         """
         with self._lock:
             models = [self.get(model_id) for model_id in model_ids]
-            bases = {model.base_id for model in models if self._on_base[model.base_id] <= {*model_ids}}
-            self._store.write(rows.removed(models, bases), also)
+            gone = {model.base_id for model in models if self._bases.without(model.base_id, model_ids)}
+            self._store.write(rows.removed(models), chain.from_iterable(map(base_rows.removed, gone)), also)
             for model in models:
                 if isinstance(model, LoadedModel):
                     self._let_go(model)
                 del self._models[model.id]
-                self._on_base[model.base_id].discard(model.id)
-            for base_id in bases:
-                del self._on_base[base_id]
+                self._bases.leave(model.base_id, model.id)
+            for base_id in gone:
+                self._bases.drop(base_id)
 
     def _read(self, model_id: str) -> LoadedModel:
         with self._lock:
             model = self.get(model_id)
             if isinstance(model, LoadedModel):  # meanwhile
                 return model
-            base = self._bases.get(model.base_id) or rows.base(self._store, model.base_id, self.device)
+            base = self._bases.at_hand(model.base_id) or base_rows.read(
+                self._store, self._bases.get(model.base_id), self.device
+            )
             read = LoadedModel.of(model, base, rows.adapter(self._store, model_id, self.device))
             try:
                 self._hold(self._take(read), read)
@@ -213,8 +292,8 @@ class Registry:
     def _take(self, *models: LoadedModel) -> int:
         """The bytes that models and their bases take more than is held, once the budget has them and the cache room."""
         while True:
-            new_bases = {model.base_id: model.base for model in models if model.base_id not in self._bases}
-            size = sum(model.nbytes for model in models) + sum(base.nbytes for base in new_bases.values())
+            absent = {model.base_id: model.base for model in models if self._bases.at_hand(model.base_id) is None}
+            size = sum(model.nbytes for model in models) + sum(base.nbytes for base in absent.values())
             if self._store.durable and self._used + size > self.cache_bytes and self._unload_one():
                 continue
             try:
@@ -228,8 +307,7 @@ class Registry:
     def _hold(self, size: int, *models: LoadedModel) -> None:
         self._used += size
         for model in models:
-            self._bases[model.base_id] = model.base
-            self._held[model.base_id] = self._held.get(model.base_id, 0) + 1
+            self._bases.hold(model.base)
             self._order[model.id] = None
             self._models[model.id] = model
 
@@ -250,12 +328,10 @@ class Registry:
 
     def _let_go(self, model: LoadedModel) -> None:
         """Hold the tensors of a model no longer, and those of its base where no other in memory stands on it."""
-        size = model.nbytes
-        self._held[model.base_id] -= 1
-        if not self._held[model.base_id]:
-            del self._held[model.base_id]
-            size += self._bases.pop(model.base_id).nbytes
         del self._order[model.id]
         self._touched.discard(model.id)
+        self._give(model.nbytes + self._bases.let_go(model.base_id))
+
+    def _give(self, size: int) -> None:
         self._used -= size
         self.budget.give(size)

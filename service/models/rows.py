@@ -1,4 +1,4 @@
-"""What the service remembers, as changes to the store, and back."""
+"""Models as changes to the store, and back."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -14,18 +14,10 @@ from torch import Tensor
 from service.codecs.safetensors import dump, read
 from service.errors import StorageUnavailable
 from service.lora.spec import Spec
-from service.models.model import Base, LoadedModel, Model
+from service.models.model import LoadedModel, Model
 from service.models.store import Change, Drop, Put, Row, Store
 
 Arrays = Mapping[str, NDArray[Any]]
-
-
-def bases(new: Iterable[Base]) -> Iterator[Change]:
-    """Bases that nothing stood on before."""
-    for base in new:
-        tensors = {"weight": base.weight, "bias": base.bias}
-        packed = packed_tensors({name: tensor for name, tensor in tensors.items() if tensor is not None})
-        yield Put("bases", {"id": base.id, "nbytes": base.nbytes, "tensors": packed})
 
 
 def added(model: LoadedModel) -> Iterator[Change]:
@@ -48,12 +40,10 @@ def weights(model: LoadedModel) -> Iterator[Change]:
     yield Put("adapters", {"model_id": model.id, "tensors": packed_tensors(model.adapter)})
 
 
-def removed(models: Iterable[Model], base_ids: Iterable[str]) -> Iterator[Change]:
-    """Models that are gone, and bases on which no other stands."""
+def removed(models: Iterable[Model]) -> Iterator[Change]:
+    """Models that are gone."""
     for model in models:
         yield Drop("models", {"id": model.id})
-    for base_id in base_ids:
-        yield Drop("bases", {"id": base_id})
 
 
 def models(store: Store) -> Iterator[Model]:
@@ -67,12 +57,6 @@ def models(store: Store) -> Iterator[Model]:
 def adapter(store: Store, model_id: str, device: torch.device | str) -> dict[str, Tensor]:
     """A model's own tensors."""
     return unpacked_tensors(_only(store.rows("adapters", "tensors", model_id=model_id))["tensors"], device)
-
-
-def base(store: Store, base_id: str, device: torch.device | str) -> Base:
-    """A base, with its tensors."""
-    tensors = unpacked_tensors(_only(store.rows("bases", "tensors", id=base_id))["tensors"], device)
-    return Base(base_id, tensors["weight"], tensors.get("bias"))
 
 
 FACTS = ("seed", "created_at", "updated_at", "version", "revision", "name", "metadata", "last_loss")

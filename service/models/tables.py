@@ -3,7 +3,7 @@
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBinary, MetaData, Table, Text
 
 # The newest migration: a database at an older one is brought here, one at a newer one is refused.
-REVISION = "0001"
+REVISION = "0002"
 
 METADATA = MetaData()
 
@@ -16,6 +16,7 @@ Table(
     Column("id", Text, primary_key=True),
     Column("nbytes", BigInteger, nullable=False),
     Column("tensors", LargeBinary, nullable=False),
+    Column("facts", Text, nullable=False, server_default="{}"),
 )
 Table(
     "models",

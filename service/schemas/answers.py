@@ -59,6 +59,20 @@ MODEL_EXAMPLE: dict[str, Any] = {
 }
 
 
+BASE_EXAMPLE: dict[str, Any] = {
+    "id": A_BASE_ID,
+    "in_features": 384,
+    "out_features": 384,
+    "bias": True,
+    "dtype": "bfloat16",
+    "bytes": 591_360,
+    "models": 2,
+    "uploaded": True,
+    "created_at": "2026-11-24T10:00:00Z",
+    "durable": False,
+}
+
+
 class Parameters(BaseModel):
     """How many numbers a model has, and how many training may change."""
 
@@ -104,6 +118,32 @@ class ModelPage(BaseModel):
     model_config = example({"items": [MODEL_EXAMPLE], "next_cursor": None})
 
     items: list[Model]
+    next_cursor: str | None
+
+
+class Base(BaseModel):
+    """A frozen layer."""
+
+    model_config = example(BASE_EXAMPLE)
+
+    id: BaseId
+    in_features: int
+    out_features: int
+    bias: bool
+    dtype: str = Field(description="of the file it came in; it is computed in float32")
+    bytes: int = Field(description="memory of its tensors in float32")
+    models: int = Field(description="how many stand on it")
+    uploaded: bool = Field(description="whether it stays when its last model goes")
+    created_at: datetime
+    durable: bool = Field(description="whether it outlives a restart of the service")
+
+
+class BasePage(BaseModel):
+    """Some bases, in the order of their ids, and the cursor to the next of them."""
+
+    model_config = example({"items": [BASE_EXAMPLE], "next_cursor": None})
+
+    items: list[Base]
     next_cursor: str | None
 
 

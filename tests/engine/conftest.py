@@ -23,5 +23,5 @@ def engine(shared_engine: Engine) -> Iterator[Engine]:
     for model in shared_engine.registry.all():
         shared_engine.delete(model.id, force=True)
     until(lambda: shared_engine.budget.used == 0)
-    assert (shared_engine.registry.bases, len(shared_engine.queue)) == (0, 0)
+    assert (shared_engine.registry.base_count, len(shared_engine.queue)) == (0, 0)
     assert all(job.state.terminal for job in shared_engine.ledger.all())

@@ -67,7 +67,7 @@ def test_models_of_one_seed_and_size_share_a_base_that_goes_with_the_last_of_the
     one, two = small(engine), small(engine, rank=8, alpha=1.0)
     other = small(engine, seed=8)
     assert one.base is two.base
-    assert engine.registry.bases == 2
+    assert engine.registry.base_count == 2
     assert engine.budget.used == one.nbytes + two.nbytes + other.nbytes + one.base.nbytes + other.base.nbytes
     engine.delete(one.id)
     assert engine.registry.base(two.base.id) is two.base
@@ -75,7 +75,7 @@ def test_models_of_one_seed_and_size_share_a_base_that_goes_with_the_last_of_the
     with pytest.raises(BaseNotFound):
         engine.registry.base(two.base.id)
     engine.delete(other.id)
-    assert (engine.registry.bases, engine.budget.used) == (0, 0)
+    assert (engine.registry.base_count, engine.budget.used) == (0, 0)
 
 
 def test_an_adapter_may_stand_on_a_base_that_is_there():
@@ -289,7 +289,7 @@ def test_threads_that_create_run_train_and_delete_leave_nothing_behind():
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(work, range(8)))
-    assert (len(engine.registry), engine.registry.bases, len(engine.queue), engine.budget.used) == (0, 0, 0, 0)
+    assert (len(engine.registry), engine.registry.base_count, len(engine.queue), engine.budget.used) == (0, 0, 0, 0)
 
 
 def test_threads_that_fill_the_memory_never_take_more_than_there_is():

@@ -122,7 +122,7 @@ def snapshot(engine: Engine) -> dict[str, Any]:
             (of.name, of.metadata, of.version, of.revision, of.last_loss, hashed(engine.weights(of.id)[1]))
             for of in models
         ],
-        "bases": engine.registry.bases,
+        "bases": engine.registry.base_count,
         "jobs": [
             (place.get(of.model_id), str(of.state), of.epoch, list(of.losses), of.reason, of.model_version, of.metrics)
             for of in jobs

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from service.lora.spec import Spec
-from service.models.model import Base, LoadedModel
+from service.models.base import Base
+from service.models.model import LoadedModel
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -76,7 +76,7 @@ def test_a_restart_finds_all_that_was_there_and_memory_keeps_within_its_bytes(fo
                 {of.base_id for of in in_memory}
             )
             assert held.budget.used <= most or len(in_memory) == 1
-            assert held.bases == plain.bases
+            assert held.base_count == plain.base_count
         assert described(held) == described(plain)
     finally:
         store.close()
@@ -129,4 +129,4 @@ def test_what_could_not_be_stored_has_not_happened():
         with pytest.raises(StorageUnavailable):
             change()
         assert held.all() == [kept]
-        assert (held.budget.used, held.bases) == (used, 1)
+        assert (held.budget.used, held.base_count) == (used, 1)

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from service.errors import ShapeMismatch
 from service.ids import BASE_ID, matches
-from service.models.model import Base, content_id
+from service.models.base import Base, content_id
 from tests.models.layers import NOW, base, model
 
 WEIGHTS = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=4), elements=st.integers(-2, 2))
@@ -36,7 +36,8 @@ def test_the_id_knows_shape_bias_and_layout():
         content_id(weight, torch.zeros(2)),
         content_id(weight, torch.ones(2)),
         content_id(weight.T, None),
-        content_id(weight.double(), None),
+        content_id(weight, None, "float16"),
+        content_id(weight, None, "bfloat16"),
     ]
     assert len(set(ids)) == len(ids)
     assert content_id(weight.T.contiguous(), None) == content_id(weight.T, None)

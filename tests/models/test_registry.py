@@ -40,7 +40,7 @@ def test_models_are_kept_in_order_and_what_they_take_is_counted(operations):
         used = {of.base.id for of in kept.values()}
         assert held.all() == list(kept.values())
         assert [held.get(model_id) for model_id in kept] == list(kept.values())
-        assert (len(held), held.bases) == (len(kept), len(used))
+        assert (len(held), held.base_count) == (len(kept), len(used))
         assert held.budget.used == ADAPTER_BYTES * len(kept) + BASE_BYTES * len(used)
         assert all((b.id in used) == knows(held, b.id) for b in bases)
 
@@ -56,7 +56,7 @@ def test_equal_bases_are_kept_once():
     held = registry()
     one, two = held.add(model("mdl_1", base()), model("mdl_2", base()))
     assert one.base is two.base is held.base(one.base.id)
-    assert held.bases == 1
+    assert held.base_count == 1
 
 
 def test_what_is_not_there_is_not_found():
@@ -95,10 +95,10 @@ def test_a_model_without_room_leaves_nothing_behind():
         held.add(model("mdl_2"))
     with pytest.raises(CapacityExhausted):
         held.add(model("mdl_3", base(fill=2.0)))
-    assert ([of.id for of in held.all()], held.bases) == (["mdl_1"], 1)
+    assert ([of.id for of in held.all()], held.base_count) == (["mdl_1"], 1)
     assert held.budget.used == held.budget.max_bytes
     held.remove("mdl_1")
-    assert (held.budget.used, held.bases) == (0, 0)
+    assert (held.budget.used, held.base_count) == (0, 0)
 
 
 def test_a_change_that_fails_changes_nothing():
@@ -136,4 +136,4 @@ def test_threads_that_add_and_remove_leave_nothing_behind():
 
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(work, range(6)))
-    assert (len(held), held.bases, held.budget.used) == (0, 0, 0)
+    assert (len(held), held.base_count, held.budget.used) == (0, 0, 0)

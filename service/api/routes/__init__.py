@@ -2,6 +2,7 @@
 
 from service.api.routes import (
     adapters,
+    bases,
     datasets,
     forward,
     jobs,
@@ -22,6 +23,7 @@ ROUTERS = [
     oip.router,
     models.router,
     adapters.router,
+    bases.router,
     train.router,
     profile.router,
     jobs.router,
