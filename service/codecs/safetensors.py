@@ -1,6 +1,7 @@
 """Hugging Face's tensor files: names to arrays, with a header that is checked before any of it is believed."""
 
 from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 
 import jiter
 import numpy as np
@@ -47,7 +48,7 @@ def load(body: bytes | bytearray, names: Collection[str] | None = None, integers
     try:
         # The library takes the last of two tensors of one name.
         jiter.from_json(bytes(body[8 : 8 + header_bytes]), catch_duplicate_keys=True)
-        tensors = {name: _array(**told) for name, told in deserialize(bytes(body))}  # type: ignore[no-untyped-call]
+        tensors = {name: _array(**told) for name, told in sorted(deserialize(bytes(body)), key=itemgetter(0))}  # type: ignore[no-untyped-call]
     except KeyError as dtype:
         raise _bad(f"a tensor is {str(dtype)[:20]}; it must be {FLOATS_IN_WORDS}") from None
     except (SafetensorError, ValueError, TypeError) as error:

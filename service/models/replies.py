@@ -35,7 +35,8 @@ class Replies:
         self._store = store
         self._now = now
         self._replies: dict[str, Reply] = dict(sorted(_read(store), key=lambda each: each[1].at))
-        self._under_way: dict[str, list[str]] = {}  # keys, and which others go with their answers
+        # Keys, and which others go when their answers are kept, once the store has been told of that.
+        self._under_way: dict[str, list[str] | None] = {}
         self._lock = threading.Lock()
 
     def begin(self, key: str, fingerprint: str) -> Reply | None:
@@ -54,7 +55,7 @@ class Replies:
             if reply is None:
                 if key in self._under_way:
                     raise IdempotencyInFlight("a request with this Idempotency-Key has not been answered yet")
-                self._under_way[key] = []
+                self._under_way[key] = None
             return reply
 
     def kept(self, key: str, reply: Reply) -> Iterator[Change]:
@@ -70,17 +71,17 @@ class Replies:
     def end(self, key: str, reply: Reply | None) -> None:
         """The request under a key is over; what it was answered is kept, unless it made nothing."""
         with self._lock:
-            gone = self._under_way.pop(key, [])
+            gone = self._under_way.pop(key, None)
             if reply is None:
                 return
-            for name in (key, *gone):
+            for name in (key, *(self._too_old() if gone is None else gone)):
                 self._replies.pop(name, None)
             self._replies[key] = reply
 
     def _too_old(self) -> list[str]:
         """The keys of replies that there is no need to keep, and that no request under way is about to answer anew."""
         old = self._now() - timedelta(hours=KEPT_HOURS)
-        surplus = len(self._replies) + len(self._under_way) - MAX_KEPT
+        surplus = len(self._replies) + 1 - MAX_KEPT
         return [
             key
             for place, (key, reply) in enumerate(self._replies.items())

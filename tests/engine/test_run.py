@@ -49,7 +49,7 @@ STATE = {"path": "batch", "epoch": 0, "steps": 3, "over": False, "watched": {}}
 def run_of(engine: Engine, job: Job, rows: Arrays | None = None) -> Run:
     """The run of a job."""
     spec = engine.registry.get(job.model_id).spec
-    return Run(job.id, job.model_id, job.plan, spec, Held(rows or {}), {}, engine.books)
+    return Run(job.id, job.model_id, job.plan, spec, Held(rows or {}), {}, engine.trainings.books)
 
 
 def task_of(engine: Engine, *runs: Run) -> Stack:
