@@ -363,15 +363,17 @@ class Engine:
         finally:
             self._profiling.release()
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str, also: Callable[[Job], Iterable[Change]] = lambda job: ()) -> Job:
         """The job, cancelled unless it had ended; its worker stops after the step it is at.
+
+        Args:
+            also: what is to be stored together with that.
 
         Raises:
             JobNotFound
         """
-        over = self.ledger.get(job_id).state.terminal
-        job = self.trainings.end(job_id, State.CANCELLED)
-        if not over:
+        job, ended = self.trainings.end(job_id, State.CANCELLED, also=also)
+        if ended:
             self._stop(job_id)
         return job
 

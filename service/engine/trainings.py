@@ -101,21 +101,35 @@ class Trainings:
                 self.queue.put(Run(job.id, job.model_id, job.plan, spec, held, stored, self.books, group))
             return jobs
 
-    def end(self, job_id: str, state: State, reason: str | None = None, detail: str | None = None) -> Job:
-        """The job in a terminal state, unless it had ended before.
+    def end(
+        self,
+        job_id: str,
+        state: State,
+        reason: str | None = None,
+        detail: str | None = None,
+        also: Callable[[Job], Iterable[Change]] = lambda job: (),
+    ) -> tuple[Job, bool]:
+        """The job in a terminal state, and whether it had not ended before.
+
+        Args:
+            also: what is to be stored with that; it is stored in either case.
 
         Raises:
             JobNotFound
         """
+        ended: list[Job] = []
 
-        def ended(job: Job) -> Job:
+        def end(job: Job) -> Job:
             over = job.moved(state, instant(), reason, detail=detail)
-            self._store.write(job_rows.ended(over))
+            self._store.write(job_rows.ended(over), also(over))
+            ended.append(over)
             return over
 
-        job = self.ledger.swap(job_id, ended)
+        job = self.ledger.swap(job_id, end)
+        if not ended:
+            self._store.write(also(job))
         self._leave_queue(job_id)
-        return job
+        return job, bool(ended)
 
     def let_go(self, runs: Sequence[Run]) -> None:
         """No worker holds these runs any longer."""

@@ -88,6 +88,18 @@ def test_keys_of_two_addresses_are_two_keys(http: httpx.Client) -> None:
     assert len(jobs) == 2
 
 
+def test_a_cancel_under_a_key_is_one_cancel_and_another_body_is_422(http: httpx.Client) -> None:
+    model = http.post("/models", json=SIZES).json()["id"]
+    long = {"epochs": 10_000, "batch_size": 1, "data": {"kind": "random", "n_samples": 500}}
+    job = http.post(f"/models/{model}/train", json=long).json()["id"]
+    key = {"Idempotency-Key": "cancel"}
+    first, again = (http.post(f"/jobs/{job}/cancel", headers=key) for _ in range(2))
+    assert (first.status_code, first.json()["state"]) == (200, "cancelled")
+    assert (again.json(), again.headers["idempotency-replayed"]) == (first.json(), "true")
+    other = http.post(f"/jobs/{job}/cancel", headers=key, content=b"{}")
+    assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-mismatch")
+
+
 def test_of_twins_at_once_one_is_done_and_no_other_gets_another_answer(http: httpx.Client) -> None:
     key, barrier = {"Idempotency-Key": "twins"}, threading.Barrier(8)
 

@@ -8,7 +8,9 @@ from starlette.responses import Response
 
 from service.api import describe, sse, views
 from service.api.accept import JsonRoute, accepted
+from service.api.bodies import read
 from service.api.deps import EngineOf, JobIdPath, SettingsOf, in_thread, off_loop, written
+from service.api.once import IdempotencyKey, Once
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import listed, reply
 from service.api.streams import stream
@@ -25,6 +27,7 @@ from service.errors import (
 from service.ids import MODEL_ID
 from service.jobs import events
 from service.jobs.events import SINGULAR
+from service.jobs.job import Job
 from service.jobs.state import State
 from service.schemas import training
 
@@ -79,11 +82,25 @@ async def get_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     operation_id="cancel_job",
     summary="Cancel a job",
     response_model=training.Job,
-    responses=describe.problems(*describe.STORED, NotFound, JobNotFound, NotAcceptable),
+    responses=describe.problems(*describe.ONCE, *describe.STORED, NotFound, JobNotFound, NotAcceptable),
 )
-async def cancel_job(job_id: JobIdPath, engine: EngineOf) -> Response:
+async def cancel_job(
+    job_id: JobIdPath,
+    request: Request,
+    engine: EngineOf,
+    settings: SettingsOf,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
     """The worker stops after the step it is at; the model keeps its version. A job that has ended stays as it is."""
-    return reply(views.of_job(await in_thread(lambda: engine.cancel(job_id))))
+    await read(request, settings.json_body_mib)  # by which a key knows its request again
+
+    def answer(job: Job) -> Response:
+        return reply(views.of_job(job))
+
+    with Once(request, idempotency_key, engine.replies, answer) as once:
+        if once.earlier is not None:
+            return once.again(engine.ledger.get)
+        return once.told(await in_thread(lambda: engine.cancel(job_id, once.also)))
 
 
 @router.delete(
