@@ -61,8 +61,7 @@ class Queue(Generic[E]):
         those taken so far.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._next() is not None, timeout)
-            if self._closed:
+            if not self._changed.wait_for(lambda: not self._closed and self._next() is not None, timeout):
                 return []
             taken: list[E] = []
             passed = set(self._running)  # no entry overtakes another one of its key

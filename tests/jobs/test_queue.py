@@ -278,3 +278,12 @@ def test_what_is_put_back_is_the_next_again():
     queue.put_back([taken])
     assert len(queue) == 2
     assert [one(queue), one(queue)] == [first, second]
+
+
+def test_a_closed_queue_gives_out_nothing_and_lets_whoever_asks_wait():
+    queue = queue_of(*entries("a"))
+    queue.close()
+    began = time.monotonic()
+    assert queue.take(0.2) == []
+    assert time.monotonic() - began >= 0.2
+    assert len(queue) == 1
