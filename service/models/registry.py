@@ -180,7 +180,7 @@ class Registry:
 
     def must_have_room(self, count: int = 1) -> None:
         """Raise CapacityExhausted when with so many more there would be more models than there may be."""
-        if len(self._models) + count > self.max_models:
+        if count and len(self._models) + count > self.max_models:
             raise CapacityExhausted(
                 f"there are {len(self._models)} models, and there may be {self.max_models}; "
                 "delete some or raise LORA_MAX_MODELS",

@@ -84,6 +84,9 @@ def test_no_more_models_than_may_be():
             ask()
         assert full.value.facts == {"in_use": 2, "limit": 2}
     assert ([of.id for of in held.all()], held.budget.used) == (["mdl_1", "mdl_2"], before)
+    held.max_models = 1  # as after a restart with a lower limit
+    assert held.add() == []
+    held.max_models = 2
     held.remove("mdl_1")
     held.add(model("mdl_3"))
 
