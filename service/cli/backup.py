@@ -16,17 +16,25 @@ def backup(path: Path) -> int:
     """Write a backup of the database to a new file; the exit status."""
     from service.models import backup as copies
 
-    return _copied("Backing up", f"{path} holds all of {{}}", lambda url, watch: copies.backup(url, path, watch))
+    return _copied(
+        "Backing up",
+        lambda database: f"{path} holds all of {database}",
+        lambda url, watch: copies.backup(url, path, watch),
+    )
 
 
 def restore(path: Path) -> int:
     """Fill an empty database from a backup; the exit status."""
     from service.models import backup as copies
 
-    return _copied("Restoring", f"{{}} holds all of {path}", lambda url, watch: copies.restore(path, url, watch))
+    return _copied(
+        "Restoring",
+        lambda database: f"{database} holds all of {path}",
+        lambda url, watch: copies.restore(path, url, watch),
+    )
 
 
-def _copied(doing: str, done: str, copy: Copy) -> int:
+def _copied(doing: str, done: Callable[[str], str], copy: Copy) -> int:
     from service.models.database import shown, url_of
     from service.models.store import StoreRefused
 
@@ -38,7 +46,7 @@ def _copied(doing: str, done: str, copy: Copy) -> int:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task(doing, total=None)
             copy(url.get_secret_value(), lambda rows, total: progress.update(task, completed=rows, total=total))
-        print(done.format(shown(url_of(url.get_secret_value()))))
+        print(done(shown(url_of(url.get_secret_value()))))
         return 0
     except (SettingsError, StoreRefused) as error:
         print(f"lora: {error}", file=sys.stderr)

@@ -5,8 +5,10 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sqlalchemy import Connection, Engine, LargeBinary, Table, create_engine, delete, func, insert, select, union_all
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from service.models.database import cause_of, engine_on, migrate, opened, revision, shown, url_of
@@ -23,7 +25,7 @@ Watch = Callable[[int, int], None]
 def backup(url: str, path: Path, watch: Watch = lambda done, total: None) -> None:
     """Write all that a database holds at this moment into a new file; a server may go on with it meanwhile.
 
-    The file has its name when all of it is on the disk.
+    The file has its name when all of it is on the disk. Only its owner may read it: it has all weights.
 
     Raises:
         StoreRefused: for a database that cannot be read, or a file that is there or cannot be written.
@@ -33,16 +35,22 @@ def backup(url: str, path: Path, watch: Watch = lambda done, total: None) -> Non
         raise StoreRefused(f"there is no database {where.database}")
     if path.exists():
         raise StoreRefused(f"{path} is there already; name a new file")
-    partial = path.with_name(f"{path.name}.partial")
-    with _told(f"{shown(where)} cannot be backed up to {path}"):
-        partial.unlink(missing_ok=True)
-        with _using(engine_on(where)) as source, _using(create_engine(f"sqlite:///{partial}")) as target:
+    with (
+        _told(f"{shown(where)} cannot be backed up to {path}"),
+        TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder,  # nobody else may look into it
+    ):
+        partial = Path(folder) / "partial"
+        partial.touch(mode=0o600)
+        target_url = URL.create("sqlite", database=str(partial))
+        with _using(engine_on(where)) as source, _using(create_engine(target_url)) as target:
             _must_be_current(source, shown(where))
             migrate(target)
             _copy(source, target, watch)
-        for written in (partial, partial.parent):
-            _to_disk(written)
-        partial.rename(path)
+        _to_disk(partial)
+        try:
+            path.hardlink_to(partial)  # a rename would take the place of a file that came meanwhile
+        except FileExistsError:
+            raise StoreRefused(f"{path} is there already; name a new file") from None
         _to_disk(path.parent)
 
 

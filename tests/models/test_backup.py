@@ -149,3 +149,35 @@ def test_what_cannot_be_restored_is_refused_and_changes_nothing(tmp_path):
     with pytest.raises(StoreRefused, match="is at revision 9999"):
         restore(tmp_path / "copy", url_of(tmp_path / "b.db"))
     assert not (tmp_path / "b.db").exists()
+
+
+def test_a_backup_is_for_its_owner_alone_whatever_it_is_called(tmp_path):
+    with opened(url_of(tmp_path / "a.db")) as store:
+        fill(store)
+    path = tmp_path / "mon?day{1}%41.db"
+    backup(url_of(tmp_path / "a.db"), path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a.db", tmp_path / "a.db.lock", path])
+    restore(path, url_of(tmp_path / "b.db"))
+
+
+def test_a_backup_that_breaks_leaves_nothing_behind_and_one_that_is_late_takes_no_place(tmp_path):
+    there = url_of(tmp_path / "a.db")
+    with opened(there) as store:
+        fill(store)
+
+    def leaves(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backup(there, tmp_path / "copy", leaves)
+    assert [path.name for path in tmp_path.glob("*copy*")] == []
+
+    def other(done: int, total: int) -> None:
+        if done == total:
+            backup(there, tmp_path / "copy")
+
+    with pytest.raises(StoreRefused, match="is there already"):
+        backup(there, tmp_path / "copy", other)
+    restore(tmp_path / "copy", url_of(tmp_path / "b.db"))
+    assert [path.name for path in tmp_path.glob("*copy*")] == ["copy"]
