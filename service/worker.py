@@ -5,6 +5,7 @@
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -269,6 +270,7 @@ def give_way() -> None:
 
 def main(fd: int, device: str, threads: str) -> None:
     """Work for the server at the other end of a pipe until that end closes."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its server ends it, once the job is stored where it stands
     give_way()
     torch.set_num_threads(int(threads))
     pipe = Connection(fd)

@@ -42,7 +42,9 @@ class Forks:
         self._waking.setblocking(False)
         self._handlers = {
             signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda number, frame: None),
+            # Its server ends it: a signal to all processes of the service must not end a job before that is told.
             signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+            signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_IGN),
         }
         signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
 

@@ -79,18 +79,17 @@ class Worker(Generic[T]):
         self._thread.start()
 
     def part(self) -> None:
-        """Ask the process to end, without waiting for it."""
+        """End the process, without waiting for it."""
         self._stopping.set()
         if self._child is not None:
-            self._child.terminate()
+            self._child.kill()
 
     def stop(self) -> None:
-        """End the process, kindly first."""
+        """End the process, and wait for it."""
         self.part()
         if self._thread.ident is not None:
             self._thread.join(STOP_SECONDS)
-        if self._child is not None and self._child.poll() is None:
-            self._child.kill()
+        if self._child is not None:
             self._child.wait(STOP_SECONDS)
 
     @property
@@ -138,7 +137,7 @@ class Worker(Generic[T]):
         """Our end of the pipe to a new process, which is gone at the end."""
         self._child = self._nursery.fork(*self._arguments)
         if self._stopping.is_set():  # by a `stop` that came too early to see this process
-            self._child.terminate()
+            self._child.kill()
         self.starts += 1
         self._pipe = self._child.pipe
         try:

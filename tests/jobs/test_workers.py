@@ -212,7 +212,7 @@ def test_stopping_ends_every_process_and_is_not_taken_for_a_death():
         workers.stop()
         assert not any(alive(pid) for pid in pids)
         assert workers.restarts == 0
-        assert (busy.exit_codes, busy.times_ended) == ([-signal.SIGTERM], 1)
+        assert (busy.exit_codes, busy.times_ended) == ([-signal.SIGKILL], 1)
 
 
 def test_workers_may_be_stopped_before_they_are_ready_or_started():

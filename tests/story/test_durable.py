@@ -1,5 +1,7 @@
 """A durable service from the first start to the last: killed, ended, copied, and never empty by mistake."""
 
+import os
+import signal
 import sqlite3
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ from service.engine.engine import PAUSE_SECONDS
 from service.settings import load
 from tests.api.test_server import listens
 from tests.cli.test_serve import lora
-from tests.running import DEADLINE_SECONDS, as_process, until
+from tests.running import DEADLINE_SECONDS, as_process, descendants, until
 from tests.story import kills
 
 
@@ -111,3 +113,19 @@ def test_a_second_signal_does_not_wait_for_a_long_epoch_and_harms_nothing(tmp_pa
         assert time.monotonic() - at < PAUSE_SECONDS - 1
     with as_process(**settings) as (process, url):
         assert httpx.get(f"{url}/jobs/{job}").json()["state"] in ("queued", "running")
+
+
+def test_a_job_goes_on_where_it_stopped_when_all_processes_of_the_service_are_told_to_end(tmp_path: Path) -> None:
+    settings = {"LORA_DATABASE_URL": f"sqlite:///{tmp_path}/lora.db", "LORA_CHECKPOINT_SECONDS": "60"}
+    with as_process(**settings) as (process, url), httpx.Client(base_url=url, timeout=30) as http:
+        model = http.post("/models", json={"in_features": 64, "out_features": 64}).json()["id"]
+        train = {"epochs": 10_000, "batch_size": 20, "data": {"kind": "random", "n_samples": 2_000}}
+        job = http.post(f"/models/{model}/train", json=train).json()["id"]
+        until(lambda: http.get(f"/jobs/{job}").json()["epoch"] > 3)
+        for pid in (*descendants(process.pid), process.pid):  # as systemd does
+            os.kill(pid, signal.SIGTERM)
+        assert process.wait(DEADLINE_SECONDS) == 0
+    with as_process(**settings) as (process, url):
+        goes_on = httpx.get(f"{url}/jobs/{job}").json()
+        assert goes_on["state"] in ("queued", "running")
+        assert goes_on["epoch"] > 3
