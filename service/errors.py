@@ -300,9 +300,9 @@ class TemporaryReducedCapacity(ServiceError):
 
 
 class StorageUnavailable(ServiceError):
-    """The database does not take writes right now.
+    """The database does not answer right now.
 
-    Nothing was changed. Try again after the seconds in `Retry-After`; the detail says what the database said.
+    Try again after the seconds in `Retry-After`; the detail says what the database said, and what became of a change.
     """
 
     retryable = True

@@ -77,7 +77,12 @@ class Settings(BaseSettings):
     keep_jobs: int = _setting(10_000, "jobs remembered after their end; the oldest go first", unit="jobs", ge=1)
     json_body_mib: int = _setting(16, "body of a JSON request", unit="MiB", ge=1, le=1_024)
     binary_body_mib: int = _setting(64, "binary body, and outputs of a forward", unit="MiB", ge=1, le=4_096)
-    weights_cache_mib: int = _setting(1_024, "weights in memory, where the database has all", unit="MiB", ge=1)
+    weights_cache_mib: int = _setting(
+        lambda known: max(1, known.get("memory_mib", 0) // 4),
+        "weights in memory, where the database has all",
+        unit="MiB",
+        ge=1,
+    )
     checkpoint_seconds: float = _setting(
         5.0, "after so long a job that trains is stored as it stands, where there is a database", unit="seconds", ge=0
     )
@@ -88,6 +93,14 @@ class Settings(BaseSettings):
     )
     forward_wait_ms: int = _setting(5_000, "time within which a forward must have begun", unit="ms", ge=1)
     sse_streams: int = _setting(256, "event streams open at a time", unit="streams", ge=1)
+
+    @field_validator("weights_cache_mib")
+    @classmethod
+    def _leaves_room(cls, weights_cache_mib: int, given: ValidationInfo) -> int:
+        memory_mib = given.data.get("memory_mib", weights_cache_mib + 1)
+        if _database(given.data) and weights_cache_mib >= memory_mib:
+            raise ValueError(f"it must leave room in LORA_MEMORY_MIB, which is {memory_mib}")
+        return weights_cache_mib
 
     @field_validator("layer_mib")
     @classmethod

@@ -197,7 +197,8 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._leaving()  # not in the signal's handler, which would wait for locks that the code below it holds
+        # Not in the signal's handler, which would wait for locks that the code below it holds; nor here, for the disk.
+        await asyncio.to_thread(self._leaving)
         await super().shutdown(sockets)
 
     @contextmanager

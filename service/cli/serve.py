@@ -72,8 +72,10 @@ def _importing(nursery: Nursery) -> Iterator[None]:
         os._exit(128 + signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, leave)
-    yield
-    signal.signal(signal.SIGINT, before)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def summary(settings: Settings, device: str, store: str, *, durable: bool) -> list[str]:

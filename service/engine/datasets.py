@@ -50,7 +50,7 @@ class Datasets(Shelf):
     def __init__(self, max_datasets: int, max_moments_bytes: int, budget: Budget, store: Store | None = None) -> None:
         super().__init__(max_datasets, budget, store)
         self._max_moments_bytes = max_moments_bytes
-        self._new_id = Mint("dat")
+        self._new_id = Mint("dat", (dataset.id for dataset in self.all()))
 
     def upload(self, arrays: Arrays, *, keep_rows: bool = True, also: Also = lambda dataset: ()) -> Dataset:
         """A new data set of rows x, y and perhaps weight; without `keep_rows` only their moments are kept.

@@ -234,7 +234,7 @@ class Engine:
         with self.trainings.lock:
             check(self.registry.get(model_id))
             self._must_be_idle(model_id, "cancel it, or wait until it has ended")
-            return self.registry.publish(model_id, lambda model: model.published(instant().wall, tensors))
+            return self.registry.publish(model_id, tensors, lambda model: model.published(instant().wall))
 
     def adapter(self, model_id: str) -> tuple[LoadedModel, Arrays]:
         """The model, and the tensors of its own: A, B, and own_bias where it trains that.

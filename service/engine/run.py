@@ -23,13 +23,13 @@ from service.errors import (
     ServiceError,
     StateGone,
     StorageUnavailable,
-    TemporaryReducedCapacity,
 )
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
 from service.jobs.state import State as JobState
 from service.lora.spec import Spec
 from service.models import job_rows
+from service.models.model import LoadedModel
 from service.models.registry import Registry
 from service.models.store import Change, Store
 from service.training.cost import bytes_stacked, step_cost
@@ -124,13 +124,10 @@ class Run:
             return None
         try:
             job = self._ledger.swap(self.job_id, lambda job: _begun(job, together))
-            model = self._registry.loaded(self.key)
+            model = self._model()
         except NotFound:
             return None
-        except TemporaryReducedCapacity as full:
-            self.failed("no-memory", full.detail)
-            return None
-        if job.state is not JobState.RUNNING:
+        if job.state is not JobState.RUNNING or model is None:
             return None
         tensors = {"weight": model.base.weight, **model.adapter}
         if model.base.bias is not None:
@@ -155,6 +152,16 @@ class Run:
             **{name: tensor.cpu().numpy() for name, tensor in tensors.items()},
             **self._rows,
         }
+
+    def _model(self) -> LoadedModel | None:
+        """The model with its weights; a store that does not answer is waited for, as long as the job is wanted."""
+        while not (self._goes_on or self._ledger.get(self.job_id).state.terminal):
+            try:
+                return self._registry.read(self.key)
+            except StorageUnavailable as error:
+                log.warning("job %s waits for the weights of its model: %s", self.job_id, error.detail)
+                time.sleep(RETRY_SECONDS)
+        return None
 
     def _start(self, plan: Plan) -> State | None:
         """The state that the run goes on from, where it does: its own from before a restart, or an earlier job's."""
@@ -212,7 +219,7 @@ class Run:
             while True:
                 try:
                     self._ledger.swap(self.job_id, change)
-                except (StorageUnavailable, InsufficientStorage, TemporaryReducedCapacity) as error:
+                except (StorageUnavailable, InsufficientStorage) as error:
                     if self._books.leaving():  # the job goes on after the next start, from where it was last stored
                         return
                     log.warning("job %s ended, and that cannot be stored: %s", self.job_id, error.detail)
@@ -229,7 +236,8 @@ class Run:
 
         model = self._registry.publish(
             self.key,
-            lambda model: model.published(at.wall, adapter, loss),
+            adapter,
+            lambda model: model.published(at.wall, loss),
             lambda model: chain(self._row(succeeded(model.version)), self._left(state)),
         )
         with suppress(ServiceError):  # a start drops them again

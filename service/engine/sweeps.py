@@ -89,7 +89,7 @@ class Sweeps:
         for sweep_id, members, at in sweep_rows.sweeps(trainer.store):
             self._sweeps[sweep_id] = Sweep(sweep_id, tuple(Member(**member) for member in members), at)
         self._lock = threading.Lock()
-        self._new_id = Mint("swp")
+        self._new_id = Mint("swp", self._sweeps)
 
     def start(
         self,
@@ -164,20 +164,20 @@ class Sweeps:
             SweepNotFound
             SweepBusy: while a member has not ended, unless `force`.
         """
-        sweep = self.get(sweep_id)
-        standings = self.standings(sweep)
-        active = [standing for standing in standings if standing.job is not None and not standing.job.state.terminal]
-        if active and not force:
-            raise SweepBusy(
-                f"{len(active)} of {len(sweep.members)} members of sweep {sweep_id} have not ended; "
-                "wait for them, or use ?force=true, which cancels them"
-            )
+        standings = self.standings(self.get(sweep_id))
         there = [standing for standing in standings if standing.member.model_id in self._trainer.registry]
         # Nobody knows any longer how good a forgotten one was, so it stays.
         losers = [standing.member.model_id for standing in there[keep:] if standing.job is not None]
-        going = [standing.member.job_id for standing in active]
+        members = [of.job for of in standings if of.job is not None and not of.job.state.terminal]
+        later = [job for model_id in losers for job in self._trainer.ledger.active(model_id)]  # by users, on the models
+        active = {job.id for job in (*members, *later)}
+        if active and not force:
+            raise SweepBusy(
+                f"{len(active)} jobs on models of sweep {sweep_id} have not ended; "
+                "wait for them, or use ?force=true, which cancels them"
+            )
         with self._lock:
-            self._trainer.delete_all(losers, going, sweep_rows.removed(sweep_id))
+            self._trainer.delete_all(losers, [*active], sweep_rows.removed(sweep_id))
             self._sweeps.pop(sweep_id, None)
 
     def _forget(self, sweep_id: str) -> None:

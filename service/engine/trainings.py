@@ -95,7 +95,10 @@ class Trainings:
             held = Held(given, len(made), jobs[0].id)
             told = chain(job_rows.accepted(jobs, group, held.id, given), also(jobs))
             with self._budget.kept(held.nbytes):
-                self._registry.add(*named, also=told)
+                if named:
+                    self._registry.add(*named, also=told)
+                else:  # no reader of models need wait for this
+                    self._store.write(told)
             for job, spec, stored in made:
                 self.ledger.add(job)
                 self.queue.put(Run(job.id, job.model_id, job.plan, spec, held, stored, self.books, group))
@@ -159,18 +162,19 @@ class Trainings:
         Args:
             also: what is to be stored together with that.
         """
-        orphans = [job.id for job in self.ledger.all() if job.model_id in model_ids]
+        gone = {*model_ids}
+        of_them = [job.id for job in self.ledger.all() if job.model_id in gone]
 
         def cancelled(active: Sequence[Job]) -> Sequence[Job]:
             over = [job.moved(State.CANCELLED, instant()) for job in active]
             ended = chain.from_iterable(job_rows.ended(job) for job in over)
-            self._registry.remove(*model_ids, also=chain(ended, job_rows.stateless(orphans), also))
+            self._registry.remove(*model_ids, also=chain(ended, job_rows.stateless(of_them), also))
             return over
 
-        over = self.ledger.swap_all({*orphans, *job_ids}, cancelled)
+        over = self.ledger.swap_all({*of_them, *job_ids}, cancelled)
         for job in over:
             self._leave_queue(job.id)
-        for job_id in orphans:
+        for job_id in of_them:
             self.states.drop(job_id)
         return over
 

@@ -86,9 +86,14 @@ class Forks:
 
     def _fork(self) -> None:
         """Take in a request, and do it; where the system refuses, the server finds both pipes closed."""
-        _, fds, _, _ = socket.recv_fds(self._control, 1, 2)
-        if not fds:
+        message, fds, _, _ = socket.recv_fds(self._control, 1, 2)
+        if not message:
             raise EOFError
+        if len(fds) < 2:  # of this process there may be no more
+            log.error("a worker could not be forked off: its pipes could not be taken in")
+            for fd in fds:
+                os.close(fd)
+            return
         pipe, held = fds
         os.set_inheritable(pipe, False)
         reins = Connection(held)

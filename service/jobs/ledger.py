@@ -37,8 +37,7 @@ class Ledger:
 
     def all(self) -> list[Job]:
         """Every job, oldest first."""
-        with self._lock:
-            return list(self._jobs.values())
+        return list(self._jobs.values())
 
     def get(self, job_id: str) -> Job:
         """The job as it is now.

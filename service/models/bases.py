@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable
+from operator import attrgetter
 
 from service.errors import BaseBusy, BaseNotFound
 from service.models.base import Base, BaseRecord
@@ -28,7 +29,7 @@ class Bases:
 
     def all(self) -> list[BaseRecord]:
         """Every base, in the order of their ids."""
-        return [self._records[base_id] for base_id in sorted(self._records)]
+        return sorted(self._records.values(), key=attrgetter("id"))
 
     def get(self, base_id: str) -> BaseRecord:
         """What is known of a base.

@@ -29,6 +29,11 @@ class Model:
     metadata: dict[str, str] = field(default_factory=dict)
     last_loss: float | None = None
 
+    def published(self, at: datetime, loss: float | None = None) -> Self:
+        """The next version, whose weights are others; `loss` is that of the training that made them."""
+        loss = self.last_loss if loss is None else loss
+        return replace(self, updated_at=at, version=self.version + 1, revision=self.revision + 1, last_loss=loss)
+
     @property
     def nbytes(self) -> int:
         """What the adapter takes; the base is shared and counted once, on its own."""
@@ -70,9 +75,3 @@ class LoadedModel(Model):
         noted = super().noted(at, **notes)
         noted.__dict__["maps"] = self.maps  # the same tensors, so whatever is kept for these maps still serves
         return noted
-
-    def published(self, at: datetime, adapter: dict[str, Tensor], loss: float | None = None) -> "LoadedModel":
-        """The next version, with other weights; `loss` is that of the training that made them."""
-        changes: dict[str, Any] = {"version": self.version + 1, "revision": self.revision + 1}
-        loss = self.last_loss if loss is None else loss
-        return replace(self, updated_at=at, adapter=adapter, last_loss=loss, **changes)

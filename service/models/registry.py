@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 
+from torch import Tensor
+
 from service.errors import CapacityExhausted, ModelNotFound, TemporaryReducedCapacity
 from service.ids import Mint
 from service.models import base_rows, rows
@@ -59,8 +61,7 @@ class Registry:
 
     def all(self) -> list[Model]:
         """Every model, oldest first."""
-        with self._lock:
-            return list(self._models.values())
+        return list(self._models.values())
 
     def get(self, model_id: str) -> Model:
         """What is known of the model now.
@@ -94,7 +95,7 @@ class Registry:
             TemporaryReducedCapacity: when there is no memory for the weights.
             StorageUnavailable: when they cannot be read.
         """
-        return self.at_hand(model_id) or self._read(model_id)
+        return self.at_hand(model_id) or self._kept(model_id)
 
     @property
     def base_count(self) -> int:
@@ -103,8 +104,7 @@ class Registry:
 
     def bases(self) -> list[BaseRecord]:
         """What is known of every base, in the order of their ids."""
-        with self._lock:
-            return self._bases.all()
+        return self._bases.all()
 
     def base_record(self, base_id: str) -> BaseRecord:
         """What is known of a base.
@@ -236,19 +236,28 @@ class Registry:
             return changed
 
     def publish(
-        self, model_id: str, change: Callable[[LoadedModel], LoadedModel], also: Also = lambda model: ()
-    ) -> LoadedModel:
+        self,
+        model_id: str,
+        adapter: dict[str, Tensor],
+        change: Callable[[Model], Model],
+        also: Callable[[Model], Iterable[Change]] = lambda model: (),
+    ) -> Model:
         """Put new weights in the place of the old ones, at once for every reader; the new model.
 
+        Where the old ones are on the disk alone, the new ones go there too: this asks for no memory.
+
         Args:
+            change: what else becomes of the model.
             also: what is to be stored in the same transaction.
 
         Raises:
-            as `loaded` and `swap`
+            as `swap`
         """
         with self._lock:
-            changed = change(self.loaded(model_id))
-            self._store.write(rows.changed(changed), rows.weights(changed), also(changed))
+            changed = change(self.get(model_id))
+            self._store.write(rows.changed(changed), rows.weights(model_id, adapter), also(changed))
+            if isinstance(changed, LoadedModel):
+                changed = replace(changed, adapter=adapter)
             self._models[model_id] = changed
             return changed
 
@@ -274,7 +283,16 @@ class Registry:
             for base_id in gone:
                 self._bases.drop(base_id)
 
-    def _read(self, model_id: str) -> LoadedModel:
+    def read(self, model_id: str) -> LoadedModel:
+        """The model as `loaded` gives it, without keeping in memory what is not there yet.
+
+        Raises:
+            ModelNotFound
+            StorageUnavailable: when the weights cannot be read.
+        """
+        there = self.at_hand(model_id)
+        if there is not None:
+            return there
         with self._lock:
             model = self.get(model_id)
             if isinstance(model, LoadedModel):  # meanwhile
@@ -282,11 +300,16 @@ class Registry:
             base = self._bases.at_hand(model.base_id) or base_rows.read(
                 self._store, self._bases.get(model.base_id), self.device
             )
-            read = LoadedModel.of(model, base, rows.adapter(self._store, model_id, self.device))
-            try:
-                self._hold(self._take(read), read)
-            except CapacityExhausted as full:  # of what is not asked for here, so that it may be gone soon
-                raise TemporaryReducedCapacity(full.detail, reason="no-memory", **full.facts) from None
+            return LoadedModel.of(model, base, rows.adapter(self._store, model_id, self.device))
+
+    def _kept(self, model_id: str) -> LoadedModel:
+        with self._lock:
+            read = self.read(model_id)
+            if self._models[model_id] is not read:
+                try:
+                    self._hold(self._take(read), read)
+                except CapacityExhausted as full:  # of what is not asked for here, so that it may be gone soon
+                    raise TemporaryReducedCapacity(full.detail, reason="no-memory", **full.facts) from None
             return read
 
     def _take(self, *models: LoadedModel) -> int:

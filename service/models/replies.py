@@ -53,7 +53,7 @@ class Replies:
             if reply is not None and reply.fingerprint != fingerprint:
                 raise IdempotencyMismatch("this Idempotency-Key was used for another request; take a new one for this")
             if reply is None:
-                if key in self._under_way:
+                if key in self._under_way or any(key in going for going in self._under_way.values() if going):
                     raise IdempotencyInFlight("a request with this Idempotency-Key has not been answered yet")
                 self._under_way[key] = None
             return reply

@@ -23,7 +23,7 @@ Arrays = Mapping[str, NDArray[Any]]
 def added(model: LoadedModel) -> Iterator[Change]:
     """A new model, whose base is there."""
     yield from changed(model)
-    yield from weights(model)
+    yield from weights(model.id, model.adapter)
 
 
 def changed(model: Model) -> Iterator[Change]:
@@ -35,9 +35,9 @@ def changed(model: Model) -> Iterator[Change]:
     )
 
 
-def weights(model: LoadedModel) -> Iterator[Change]:
+def weights(model_id: str, adapter: Mapping[str, Tensor]) -> Iterator[Change]:
     """A model's own tensors."""
-    yield Put("adapters", {"model_id": model.id, "tensors": packed_tensors(model.adapter)})
+    yield Put("adapters", {"model_id": model_id, "tensors": packed_tensors(adapter)})
 
 
 def removed(models: Iterable[Model]) -> Iterator[Change]:

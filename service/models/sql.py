@@ -66,7 +66,7 @@ class SqlStore:
                     connection.execute(update(PROGRESS).values(writes=number))
             except DBAPIError as error:
                 if not self._took(number):
-                    raise _refusal(error) from error
+                    raise _refusal(error, "nothing was stored") from error
             self._writes = number
 
     def rows(self, table: str, *columns: str, **where: Any) -> Iterator[Row]:
@@ -86,7 +86,7 @@ class SqlStore:
                 for row in result.mappings():
                     yield {**row}
         except DBAPIError as error:
-            raise _refusal(error) from error
+            raise _refusal(error, "what is stored cannot be read") from error
 
     def close(self) -> None:
         """Let go of the database, so that another server may have it, once a write under way is over."""
@@ -113,7 +113,7 @@ class SqlStore:
                 return bool(connection.execute(select(PROGRESS.c.writes)).scalar_one() == number)
         except DBAPIError as error:
             self._unusable = "since a write broke it is not known what was stored; restart the service"
-            raise _refusal(error) from error
+            raise _refusal(error, "it is not known whether this was stored") from error
 
 
 def _writes(engine: Engine) -> int:
@@ -129,8 +129,8 @@ def _writes(engine: Engine) -> int:
         raise StoreRefused(f"the database {shown(engine.url)} cannot be used: {cause_of(error)}") from error
 
 
-def _refusal(error: DBAPIError) -> InsufficientStorage | StorageUnavailable:
+def _refusal(error: DBAPIError, what: str) -> InsufficientStorage | StorageUnavailable:
     cause = cause_of(error)
     if any(words in cause for words in FULL):
-        return InsufficientStorage(f"nothing was stored: {cause}; free some space on the disk of the database")
-    return StorageUnavailable(f"nothing was stored: {cause}")
+        return InsufficientStorage(f"{what}: {cause}; free some space on the disk of the database")
+    return StorageUnavailable(f"{what}: {cause}")

@@ -36,8 +36,8 @@ def described(held: Registry) -> list[tuple]:
     ]
 
 
-def trained(of: LoadedModel, number: int) -> LoadedModel:
-    return of.published(NOW, {name: torch.full_like(tensor, number) for name, tensor in of.adapter.items()}, 0.1)
+def trained(number: int) -> dict[str, torch.Tensor]:
+    return {name: torch.full_like(tensor, number) for name, tensor in model().adapter.items()}
 
 
 OPERATIONS = st.tuples(st.sampled_from(["add", "remove", "note", "publish", "restart", "load"]), st.integers(0, 3))
@@ -64,7 +64,7 @@ def test_a_restart_finds_all_that_was_there_and_memory_keeps_within_its_bytes(fo
                 elif model_id and what == "note":
                     registry.swap(model_id, lambda of: of.noted(NOW, name="ñ", metadata={"a": "b"}))
                 elif model_id and what == "publish":
-                    registry.publish(model_id, lambda of, at=number: trained(of, at))
+                    registry.publish(model_id, trained(number), lambda of: of.published(NOW, 0.1))
                 elif model_id and what == "load":
                     registry.loaded(model_id)
             if what == "restart":
@@ -109,6 +109,24 @@ def test_a_small_budget_makes_room_too_and_says_when_it_cannot(folder):
     store.close()
 
 
+def test_weights_are_published_and_read_though_there_is_no_memory_for_them(folder):
+    store = SqlStore(f"sqlite:///{folder / 'full.db'}")
+    budget = Budget(BASE_BYTES + ADAPTER_BYTES)
+    held = Registry(100, budget, store)
+    held.add(model("mdl_0"))
+    held.add(model("mdl_1"))
+    held.remove("mdl_1")
+    budget.take(BASE_BYTES + ADAPTER_BYTES)
+    held.publish("mdl_0", trained(7), lambda of: of.published(NOW, 0.1))
+    there = held.read("mdl_0")
+    assert (there.version, float(there.adapter["A"].max())) == (1, 7)
+    assert held.at_hand("mdl_0") is None
+    budget.give(BASE_BYTES + ADAPTER_BYTES)
+    assert float(held.loaded("mdl_0").adapter["A"].max()) == 7
+    assert held.at_hand("mdl_0") is not None
+    store.close()
+
+
 class Refusing(MemoryOnly):
     """A store that takes nothing."""
 
@@ -123,7 +141,7 @@ def test_what_could_not_be_stored_has_not_happened():
     for change in (
         lambda: held.add(model("mdl_1", base(fill=2.0))),
         lambda: held.swap("mdl_0", lambda of: of.noted(NOW, name="new")),
-        lambda: held.publish("mdl_0", lambda of: of.published(NOW, {}, 1.0)),
+        lambda: held.publish("mdl_0", {}, lambda of: of.published(NOW, 1.0)),
         lambda: held.remove("mdl_0"),
     ):
         with pytest.raises(StorageUnavailable):

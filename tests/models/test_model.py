@@ -1,6 +1,6 @@
 """A base is named by its content, and a model is a value of which each change makes the next one."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from datetime import timedelta
 
 import numpy as np
@@ -75,7 +75,7 @@ def test_a_size_that_the_base_does_not_have_is_refused(field, value, detail):
 def test_a_publication_is_the_next_version_and_the_old_one_stays():
     old = model(name="mine", metadata={"a": "b"})
     later = NOW + timedelta(seconds=1)
-    new = old.published(later, {"A": torch.zeros(2, 4), "B": torch.ones(3, 2)}, 0.25)
+    new = replace(old.published(later, 0.25), adapter={"A": torch.zeros(2, 4), "B": torch.ones(3, 2)})
     assert (old.version, old.last_loss, old.updated_at) == (0, None, NOW)
     assert (new.version, new.last_loss, new.updated_at, new.created_at) == (1, 0.25, later, NOW)
     assert (new.id, new.name, new.metadata, new.base, new.spec) == (old.id, "mine", {"a": "b"}, old.base, old.spec)
@@ -103,7 +103,8 @@ def test_models_and_bases_cannot_be_changed_in_place():
 def test_the_layer_of_a_model_computes_with_its_tensors():
     of = model(on=base(3, 4, fill=2.0))
     assert of.layer(torch.ones(1, 4)).tolist() == [[8.0, 8.0, 8.0]]
-    assert of.published(NOW, {**of.adapter, "B": torch.ones(3, 2)}, 0).layer(torch.ones(1, 4)).tolist() == [[16.0] * 3]
+    other = replace(of, adapter={**of.adapter, "B": torch.ones(3, 2)})
+    assert other.layer(torch.ones(1, 4)).tolist() == [[16.0] * 3]
 
 
 def test_the_adapter_counts_without_the_base():

@@ -119,7 +119,7 @@ def test_changes_by_many_threads_all_count():
     def work(_):
         start.wait()
         for _ in range(100):
-            held.swap("mdl_1", lambda of: of.published(NOW, of.adapter, 0.0))
+            held.swap("mdl_1", lambda of: of.published(NOW, 0.0))
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(work, range(4)))
