@@ -47,10 +47,7 @@ def backup(url: str, path: Path, watch: Watch = lambda done, total: None) -> Non
             migrate(target)
             _copy(source, target, watch)
         _to_disk(partial)
-        try:
-            path.hardlink_to(partial)  # a rename would take the place of a file that came meanwhile
-        except FileExistsError:
-            raise StoreRefused(f"{path} is there already; name a new file") from None
+        _name(partial, path)
         _to_disk(path.parent)
 
 
@@ -71,6 +68,15 @@ def restore(path: Path, url: str, watch: Watch = lambda done, total: None) -> No
             if filled:
                 raise StoreRefused(f"the database {shown(where)} is not empty; restore to a new one")
             _copy(source, target, watch)
+
+
+def _name(partial: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(partial)  # a rename would take the place of a file that came meanwhile
+    except FileExistsError:
+        raise StoreRefused(f"{path} is there already; name a new file") from None
+    except OSError:  # a filesystem without links
+        partial.rename(path)
 
 
 def _copy(source: Engine, target: Engine, watch: Watch) -> None:

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,6 +48,8 @@ def opened(url: URL) -> Iterator[Engine]:
     with ExitStack() as stack:
         if url.get_backend_name() == "sqlite":
             stack.enter_context(_locked(Path(f"{url.database}.lock"), url))
+            with suppress(OSError):  # there already, or nowhere, as the connection will say
+                Path(str(url.database)).touch(mode=0o600, exist_ok=False)  # it holds all weights and replies
         engine = engine_on(url)
         stack.callback(engine.dispose)
         try:

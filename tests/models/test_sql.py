@@ -224,3 +224,12 @@ def test_memory_alone_keeps_nothing():
     assert list(store.rows("sweeps", "id")) == []
     assert not store.durable
     store.close()
+
+
+def test_only_its_owner_may_read_a_new_database(path):
+    store = opened(path)
+    store.write([sweep(1)])
+    modes = {each.name: each.stat().st_mode & 0o777 for each in path.parent.glob("lora.db*") if each.suffix != ".lock"}
+    assert set(modes.values()) == {0o600}
+    assert "lora.db-wal" in modes
+    store.close()
