@@ -200,7 +200,8 @@ class DurableServer(RuleBasedStateMachine):
         self.sizes[dataset] += n
 
     def train_on(self, model: str, dataset: str, epochs: int) -> None:
-        plan = {"epochs": epochs, "batch_size": 4, "data": {"kind": "dataset", "id": dataset}}
+        batch = min(4, self.sizes[dataset])
+        plan = {"epochs": epochs, "batch_size": batch, "data": {"kind": "dataset", "id": dataset}}
         fits = self.known[model]["in_features"] == FEATURES
         job = self.ask("POST", f"/models/{model}/train", 202 if fits else 422, json=plan).json()
         if fits:
