@@ -167,15 +167,6 @@ class Engine:
             base = Base.of(self._tensor(weight), own, dtype)
         return self.registry.add_base(base, instant().wall, also)
 
-    def base_layer(self, base_id: str) -> Layer:
-        """The tensors of a base, and their dtype.
-
-        Raises:
-            BaseNotFound, CapacityExhausted
-        """
-        base = self.registry.base(base_id)
-        return Layer(base.weight.cpu().numpy(), None if base.bias is None else base.bias.cpu().numpy(), base.dtype)
-
     def update(self, model_id: str, check: Check = lambda model: None, **notes: Any) -> Model:
         """The model under another `name` or with other `metadata`; None leaves it without.
 

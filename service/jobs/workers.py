@@ -96,17 +96,10 @@ class Worker(Generic[T]):
     def pid(self) -> int | None:
         return None if self._child is None else self._child.pid
 
-    def tell(self, job_id: str, message: bytes | memoryview) -> None:
-        """Send a short message about a job, if this worker has it: at once, or right behind the task's request."""
+    def tell(self, message: bytes | memoryview, job_id: str | None = None) -> None:
+        """Send a short message about a job, or any, if this worker has it: at once, or right behind the request."""
         with self._lock:
-            if job_id in self._job_ids:
-                self._untold.append(message)
-                self._send_untold()
-
-    def tell_any(self, message: bytes | memoryview) -> None:
-        """Send a short message about whatever this worker has, as `tell`."""
-        with self._lock:
-            if self._job_ids:
+            if self._job_ids if job_id is None else job_id in self._job_ids:
                 self._untold.append(message)
                 self._send_untold()
 
@@ -219,12 +212,12 @@ class Workers(Generic[T]):
     def tell(self, job_id: str, message: bytes | memoryview) -> None:
         """Send a message to the worker that has the job, if one has."""
         for worker in self._workers:
-            worker.tell(job_id, message)
+            worker.tell(message, job_id)
 
     def tell_all(self, message: bytes | memoryview) -> None:
         """Send a message to every worker that has a task."""
         for worker in self._workers:
-            worker.tell_any(message)
+            worker.tell(message)
 
     def __len__(self) -> int:
         return len(self._workers)

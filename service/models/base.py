@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from service.bounds import shown
-from service.codecs.layer import DType
+from service.codecs.layer import DType, Layer
 from service.errors import Fault, ShapeMismatch
 from service.lora.grouped import Maps
 from service.lora.spec import FLOAT32_BYTES, Spec
@@ -49,6 +49,11 @@ class Base:
     def maps(self) -> Maps:
         """What a forward multiplies with: views of the tensors."""
         return Maps.frozen(self.weight, self.bias)
+
+    @property
+    def layer(self) -> Layer:
+        """Its tensors as arrays, with the dtype that is kept."""
+        return Layer(self.weight.cpu().numpy(), None if self.bias is None else self.bias.cpu().numpy(), self.dtype)
 
     @property
     def nbytes(self) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 import orjson
 import torch
 
-from service.codecs.safetensors import dump, load
+from service.codecs.layer import dumped
+from service.codecs.safetensors import load
 from service.errors import StorageUnavailable
 from service.models.base import Base, BaseRecord
 from service.models.rows import dumps
@@ -18,13 +19,12 @@ from service.models.store import Change, Drop, Put, Store
 
 def added(record: BaseRecord, base: Base) -> Iterator[Change]:
     """A new base, with its tensors in the dtype that is kept."""
-    yield Put("bases", {**_columns(record), "tensors": packed(base)})
+    yield Put("bases", {**_columns(record), "tensors": dumped(base.layer)})
 
 
 def changed(record: BaseRecord) -> Iterator[Change]:
     """What is known of a base beside its tensors."""
-    facts = _columns(record)
-    yield Put("bases", facts)
+    yield Put("bases", _columns(record))
 
 
 def removed(base_id: str) -> Iterator[Change]:
@@ -52,13 +52,6 @@ def read(store: Store, record: BaseRecord, device: torch.device | str) -> Base:
         }
         return Base(record.id, tensors["weight"], tensors.get("bias"), record.dtype)
     raise StorageUnavailable("the database has this base no longer; restart the service")
-
-
-def packed(base: Base) -> bytes:
-    """A file of safetensors with the weight and the bias."""
-    tensors = {"weight": base.weight, "bias": base.bias}
-    arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items() if tensor is not None}
-    return dump(arrays, dtype=base.dtype)
 
 
 def _columns(record: BaseRecord) -> dict[str, Any]:

@@ -141,7 +141,7 @@ async def get_base(base_id: BaseIdPath, engine: EngineOf) -> Response:
 async def get_base_weights(base_id: BaseIdPath, request: Request, engine: EngineOf) -> Response:
     """In the dtype in which they came."""
     kind = accepted(request, FILE_TYPES)
-    body = await in_thread(lambda: layer.dumped(engine.base_layer(base_id)))
+    body = await in_thread(lambda: layer.dumped(engine.registry.base(base_id).layer))
     return etags.unless_known(request, etags.of_bytes(body), lambda tag: Response(body, media_type=kind, headers=tag))
 
 
