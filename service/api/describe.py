@@ -152,6 +152,11 @@ def binary(description: str, *media_types: str) -> dict[str, Any]:
     }
 
 
+def upload(description: str, media_type: str) -> dict[str, Any]:
+    """A request whose body is a file."""
+    return {"requestBody": {"required": True, **binary(description, media_type)}}
+
+
 def install(app: FastAPI) -> None:
     """Give the app an `/openapi.json` that knows the bodies its routes read themselves."""
 

@@ -10,7 +10,7 @@ from service.api import describe, etags, views
 from service.api.accept import JsonRoute, accepted
 from service.api.bodies import media_type, must_be, read
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf, in_thread, off_loop
-from service.api.replies import reply
+from service.api.replies import FILE_TYPES, file, reply
 from service.codecs import peft, safetensors
 from service.codecs.json import JSON, dumps
 from service.codecs.safetensors import SAFETENSORS
@@ -34,7 +34,6 @@ from service.schemas import answers
 
 router = APIRouter(tags=["adapters"], route_class=JsonRoute)
 
-FILE_TYPES = [SAFETENSORS.media_type, "application/octet-stream"]
 MAX_MODULE = 200
 HEADERS = describe.headers("X-Model-Version", "ETag")
 REFUSALS = (NotFound, ModelNotFound, NotAcceptable, TemporaryReducedCapacity)
@@ -61,7 +60,7 @@ async def get_adapter_config(
     """Beside `adapter_model.safetensors` in a folder, `peft.PeftModel.from_pretrained` loads it on a plain network."""
     accepted(request, [JSON.media_type])
     model = engine.registry.get(model_id)
-    return _file(request, model, dumps(peft.config(model.spec, module)), JSON.media_type)
+    return file(request, dumps(peft.config(model.spec, module)), JSON.media_type, model)
 
 
 @router.get(
@@ -86,7 +85,8 @@ async def get_adapter(
         model, adapter = engine.adapter(model_id)
         return model, peft.dumped(adapter, module)
 
-    return _file(request, *await off_loop(model.nbytes, work), kind)
+    model, body = await off_loop(model.nbytes, work)
+    return file(request, body, kind, model)
 
 
 @router.put(
@@ -110,13 +110,9 @@ async def get_adapter(
             Stale,
         ),
     },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "description": "lora_A.weight, lora_B.weight and, where the model trains it, bias; or PEFT's file",
-            "content": {SAFETENSORS.media_type: {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
+    openapi_extra=describe.upload(
+        "lora_A.weight, lora_B.weight and, where the model trains it, bias; or PEFT's file", SAFETENSORS.media_type
+    ),
 )
 async def put_adapter(
     model_id: ModelIdPath, request: Request, engine: EngineOf, settings: SettingsOf, module: Module | None = None
@@ -155,12 +151,5 @@ async def get_merged(model_id: ModelIdPath, request: Request, engine: EngineOf) 
         return model, safetensors.dump(tensors)
 
     # A product of rank r costs as many multiplications as r layers have numbers.
-    return _file(request, *await off_loop(model.spec.base_bytes * model.spec.rank, work), kind)
-
-
-def _file(request: Request, model: Model, body: bytes, kind: str) -> Response:
-    version = {"X-Model-Version": str(model.version)}
-
-    return etags.unless_known(
-        request, etags.of_bytes(body), lambda tag: Response(body, media_type=kind, headers={**version, **tag})
-    )
+    model, body = await off_loop(model.spec.base_bytes * model.spec.rank, work)
+    return file(request, body, kind, model)

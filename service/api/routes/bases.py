@@ -6,13 +6,13 @@ from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api import describe, etags, views
+from service.api import describe, views
 from service.api.accept import JsonRoute, accepted
 from service.api.bodies import media_type, must_be, read
 from service.api.deps import EngineOf, SettingsOf, in_thread
 from service.api.once import IdempotencyKey, Once
 from service.api.paging import CursorQuery, LimitQuery, page
-from service.api.replies import listed, reply
+from service.api.replies import FILE_TYPES, file, listed, reply
 from service.codecs import layer
 from service.codecs.safetensors import SAFETENSORS
 from service.errors import (
@@ -37,7 +37,6 @@ from service.schemas import answers, fields
 
 router = APIRouter(tags=["bases"], route_class=JsonRoute)
 
-FILE_TYPES = [SAFETENSORS.media_type, "application/octet-stream"]
 BaseIdPath = Annotated[str, Path(pattern=BASE_ID, description="the base's id", examples=[fields.A_BASE_ID])]
 
 
@@ -68,13 +67,9 @@ BaseIdPath = Annotated[str, Path(pattern=BASE_ID, description="the base's id", e
             CapacityExhausted,
         ),
     },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "description": "weight (out, in), and perhaps bias (out,); bfloat16 and float16 are kept",
-            "content": {SAFETENSORS.media_type: {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
+    openapi_extra=describe.upload(
+        "weight (out, in), and perhaps bias (out,); bfloat16 and float16 are kept", SAFETENSORS.media_type
+    ),
 )
 async def create_base(
     request: Request, engine: EngineOf, settings: SettingsOf, idempotency_key: IdempotencyKey = None
@@ -142,7 +137,7 @@ async def get_base_weights(base_id: BaseIdPath, request: Request, engine: Engine
     """In the dtype in which they came."""
     kind = accepted(request, FILE_TYPES)
     body = await in_thread(lambda: layer.dumped(engine.registry.base(base_id).layer))
-    return etags.unless_known(request, etags.of_bytes(body), lambda tag: Response(body, media_type=kind, headers=tag))
+    return file(request, body, kind)
 
 
 @router.delete(

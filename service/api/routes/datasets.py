@@ -37,13 +37,9 @@ from service.settings import Settings
 
 router = APIRouter(tags=["datasets"], route_class=JsonRoute)
 
-UPLOAD = {
-    "requestBody": {
-        "required": True,
-        "description": "tensors x (n, in), y (n, out) or (n,) integer classes, and perhaps weight (n,)",
-        "content": {SAFETENSORS.media_type: {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
+UPLOAD = describe.upload(
+    "tensors x (n, in), y (n, out) or (n,) integer classes, and perhaps weight (n,)", SAFETENSORS.media_type
+)
 REFUSALS = (
     TooLarge,
     UnsupportedMediaType,

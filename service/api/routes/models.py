@@ -12,9 +12,8 @@ from service.api.bodies import read_json
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf, in_thread, off_loop, written
 from service.api.once import IdempotencyKey, Once
 from service.api.paging import CursorQuery, LimitQuery, page
-from service.api.replies import listed, reply
+from service.api.replies import FILE_TYPES, file, listed, reply
 from service.codecs import safetensors
-from service.codecs.safetensors import SAFETENSORS
 from service.errors import (
     BadCursor,
     BaseNotFound,
@@ -35,7 +34,6 @@ from service.schemas.requests import CreateModelRequest, UpdateModelRequest
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
 
-WEIGHTS_TYPES = [SAFETENSORS.media_type, "application/octet-stream"]
 EXAMPLES = {
     "64 to 10, rank 4": {"in_features": 64, "out_features": 10, "rank": 4},
     "everything set": {
@@ -176,7 +174,7 @@ async def delete_model(
     response_class=Response,
     responses={
         200: {
-            **describe.binary("base.weight, base.bias, lora_A.weight, lora_B.weight, bias", *WEIGHTS_TYPES),
+            **describe.binary("base.weight, base.bias, lora_A.weight, lora_B.weight, bias", *FILE_TYPES),
             "headers": describe.headers("X-Model-Version", "ETag"),
         },
         304: {"description": "the client has them"},
@@ -185,7 +183,7 @@ async def delete_model(
 )
 async def get_weights(model_id: ModelIdPath, request: Request, engine: EngineOf) -> Response:
     """float32, under the names PEFT uses; `bias` is the adapter's own copy, where it trains one."""
-    media_type = accepted(request, WEIGHTS_TYPES)
+    media_type = accepted(request, FILE_TYPES)
     model = engine.registry.get(model_id)
 
     def work() -> tuple[Model, bytes]:
@@ -193,10 +191,7 @@ async def get_weights(model_id: ModelIdPath, request: Request, engine: EngineOf)
         return model, safetensors.dump(tensors)
 
     model, body = await off_loop(model.nbytes + model.spec.base_bytes, work)
-    version = {"X-Model-Version": str(model.version)}
-    return etags.unless_known(
-        request, etags.of_bytes(body), lambda tag: Response(body, media_type=media_type, headers={**version, **tag})
-    )
+    return file(request, body, media_type, model)
 
 
 def must_have_sizes(asked: CreateModelRequest, within: str = "") -> None:
