@@ -38,7 +38,8 @@ from service.training.state import State, as_parts, continued, from_parts
 NICENESS = 10
 REPORT_SECONDS = 0.02  # finished epochs are told together when they come faster than this
 
-LAYER = frozenset({"weight", "bias", "A", "B", "own_bias"})
+LAYER = frozenset({"weight", "bias", "A", "B", "own_bias", "magnitude"})
+SETTINGS = ("scaling", "frozen_rank")  # of a layer
 
 Message = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
@@ -137,7 +138,8 @@ def prepare(jobs: Sequence[dict[str, Any]], tensors: dict[str, Tensor], device: 
             {name.removeprefix(kind): own[name] for name in own if name.startswith(kind)}
             for kind in ("data.", "validation.")
         )
-        layer, plan = LoRALinear(**{"bias": None, **parts}, scaling=job["scaling"]), from_dict(job["plan"])
+        parts |= {name: job[name] for name in SETTINGS}
+        layer, plan = LoRALinear(**{"bias": None, **parts}), from_dict(job["plan"])
         rows, moments = learned_from(plan.data, layer, data)
         validation, validation_moments = None, None
         if plan.n_validation and rows is not None:

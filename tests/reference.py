@@ -21,7 +21,8 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
 }
-TRAINED = ("A", "B", "own_bias")
+TRAINED = ("A", "B", "own_bias", "magnitude")
+GIVEN = ("weight", "bias", "A_frozen", "B_frozen")
 
 
 def train(
@@ -46,7 +47,8 @@ def train(
     """The loss of each epoch, and the trained tensors by name; the given tensors stay as they are.
 
     Args:
-        weights: weight (out, in), bias (out,), A (r, in), B (out, r), and own_bias (out,) where that is trained.
+        weights: weight (out, in), bias (out,), A (r, in), B (out, r), and where they are trained own_bias (out,) and
+            magnitude (out,); A_frozen and B_frozen are ranks that are not trained.
         batches: the rows of each batch of each epoch (see `shuffled`); None is one full batch an epoch.
         drop: what happens to the adapter's inputs, batch by batch.
         weight: of each row (n,).
@@ -56,7 +58,7 @@ def train(
         settings: of the optimizer; one that is None is left to PyTorch.
     """
     trained = {name: weights[name].clone().requires_grad_() for name in TRAINED if weights.get(name) is not None}
-    layer = {name: weights.get(name) for name in ("weight", "bias", *TRAINED)} | trained
+    layer = {name: weights.get(name) for name in (*GIVEN, *TRAINED)} | trained
     groups = [{"params": [tensor], "lr": lr * (1 if name == "A" else lr_b_ratio)} for name, tensor in trained.items()]
     steps = OPTIMIZERS[optimizer](groups, lr=lr, **{name: it for name, it in settings.items() if it is not None})
     rates = [group["lr"] for group in steps.param_groups]
@@ -91,12 +93,28 @@ def mean_loss(loss: str, p: Tensor, t: Tensor, weight: Tensor | None = None) -> 
 def outputs(
     weights: Mapping[str, Tensor | None], scaling: float, x: Tensor, drop: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """x Wᵀ + b + s·(x Aᵀ) Bᵀ, where `own_bias` stands in for b."""
+    """x Wᵀ + b + s·(x Aᵀ) Bᵀ, where `own_bias` stands in for b; with a magnitude as PEFT computes DoRA."""
     own = weights.get("own_bias")
     bias = weights.get("bias") if own is None else own
     seen = x if drop is None else drop(x)
-    y = x @ weights["weight"].T + scaling * (seen @ weights["A"].T) @ weights["B"].T
+    W = weights["weight"]
+    if weights.get("A_frozen") is not None:
+        W = W + scaling * weights["B_frozen"] @ weights["A_frozen"]
+    change = scaling * (seen @ weights["A"].T) @ weights["B"].T
+    if weights.get("magnitude") is not None:
+        norm = (W + scaling * weights["B"] @ weights["A"]).norm(dim=1).detach()
+        factor = weights["magnitude"] / norm
+        change = (factor - 1) * (seen @ W.T) + factor * change
+    y = x @ W.T + change
     return y if bias is None else y + bias
+
+
+def parts(layer: Any) -> dict[str, Tensor | None]:
+    """A layer's tensors as `train` and `outputs` take them."""
+    named = {name: getattr(layer, name) for name in ("weight", "bias")} | layer.trained()
+    if not layer.frozen_rank:
+        return named
+    return named | {"A_frozen": layer.A[layer.rank :], "B_frozen": layer.B[:, layer.rank :]}
 
 
 def shuffled(n: int, size: int, epochs: int, seed: int) -> list[list[Tensor]]:

@@ -42,7 +42,7 @@ CONNECTIONS, JOBS = 8, 100
 def lesson(spec: Spec, plan: Plan, seed: int = 0) -> Lesson:
     """A run on a fresh layer, its rows drawn."""
     weight, bias = init.frozen(spec, seed)
-    layer = LoRALinear(weight, bias, *init.start(spec, seed), spec.scaling)
+    layer = LoRALinear(weight, bias, *init.start(spec, seed, weight), spec.scaling)
     plan = fitted(plan, spec, seed, 2**33)
     return Lesson(layer, plan, datasets.load(plan.data, layer, {}))
 

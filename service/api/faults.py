@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from service.bounds import NOT_FINITE, cut, out_of_bounds, refusal, shown
 from service.errors import Fault, NonFinite, Validation, pointer
 from service.ids import BASE_ID, DATASET_ID, JOB_ID, MODEL_ID
-from service.lora.spec import PLANNED_INITS
 from service.schemas.fields import A_DATASET_ID, A_JOB_ID, A_MODEL_ID, TEXT
 from service.schemas.requests import DATA, FRACTION
 from service.schemas.sweeps import LIST, RANGE, LogRange
@@ -123,8 +122,7 @@ def _sentence(fault: Mapping[str, Any], schema: type[BaseModel] | None) -> tuple
     if kind == "string_too_long":
         return Validation, f"{name} has {len(given)} characters; it may have at most {context['max_length']}"
     if kind in ("literal_error", "enum"):
-        planned = ", which does not exist here yet" if given in PLANNED_INITS else ""
-        return Validation, f"{name} is {shown(given)}{planned}; it must be {context['expected']}"
+        return Validation, f"{name} is {shown(given)}; it must be {context['expected']}"
     if kind == "string_pattern_mismatch":
         return Validation, f"{name} is {shown(given)}; it must be {PATTERNS.get(context['pattern'], 'an id')}"
     if kind == "union_tag_invalid":

@@ -14,9 +14,12 @@ from service.errors import BadSafetensors, Fault, ShapeMismatch, pointer
 from service.lora.spec import Spec
 
 PREFIX = "base_model.model."
-# What an adapter's tensors are called behind the module's name, and in a file without one.
-IN_MODULE = {"A": "lora_A.weight", "B": "lora_B.weight", "own_bias": "base_layer.bias"}
-ALONE = {"A": "lora_A.weight", "B": "lora_B.weight", "own_bias": "bias"}
+# What an adapter's tensors are called in a file without a module, and behind the module's name.
+ALONE = {"A": "lora_A.weight", "B": "lora_B.weight", "own_bias": "bias", "magnitude": "lora_magnitude_vector"}
+IN_MODULE = {**ALONE, "own_bias": "base_layer.bias"}
+# What the frozen ranks of an adapter began with, where they stand by themselves: B with its own sign.
+STARTS = {"A_init": "lora_A_init.weight", "B_init": "lora_B_init.weight"}
+OLDER = {"lora_magnitude_vector.weight": "lora_magnitude_vector"}  # as peft calls it within a model
 MODULE = r"^\w+(\.\w+)*$"
 OF_A_MODULE = re.compile(rf"{re.escape(PREFIX)}(\w+(?:\.\w+)*)\.((?:lora_|base_layer\.).+)")
 DEFAULT_MODULE = "linear"
@@ -24,15 +27,20 @@ SHOWN = 10  # modules that are listed in an error
 
 
 def config(spec: Spec, module: str) -> dict[str, Any]:
-    """`adapter_config.json`, with which `PeftModel.from_pretrained` puts the adapter on a module."""
-    alpha: Any = spec.alpha
+    """`adapter_config.json`, with which `PeftModel.from_pretrained` puts the adapter on a module.
+
+    Frozen ranks count as ranks, as in PEFT's own conversion of such a start, so the base stays what it is there too.
+    """
+    ranks = spec.rank + spec.frozen_rank
+    wider: float = ranks / spec.rank  # and alpha with it, so that the scaling is the same
+    alpha = float(spec.alpha or 0) * (wider**0.5 if spec.use_rslora else wider)
     return {
         "peft_type": "LORA",
         "base_model_name_or_path": None,
         "task_type": None,
         "inference_mode": True,
         "target_modules": [module],
-        "r": spec.rank,
+        "r": ranks,
         "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
         "lora_dropout": spec.dropout,
         "use_rslora": spec.use_rslora,
@@ -65,15 +73,51 @@ def loaded(body: bytes | bytearray, spec: Spec, module: str | None = None) -> di
         called, tensors = IN_MODULE, _of_module(tensors, module)
     else:
         called = ALONE
-    own = {name: called[name] for name in shapes(spec)}
-    _must_be_those(set(tensors), set(own.values()), spec)
-    return {name: _fitting(tensors[text], text, shapes(spec)[name], spec) for name, text in own.items()}
+    tensors = {OLDER.get(name, name): tensor for name, tensor in tensors.items()}
+    expected, called = _expected(tensors, called, spec)
+    _must_be_those(set(tensors), {called[name] for name in expected}, spec)
+    adapter = {name: _fitting(tensors[called[name]], called[name], shape, spec) for name, shape in expected.items()}
+    return joined(adapter)
 
 
-def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
-    """The tensors that an adapter of this spec has."""
-    own = {"own_bias": (spec.out_features,)} if spec.train_bias else {}
-    return {"A": (spec.rank, spec.in_features), "B": (spec.out_features, spec.rank), **own}
+def shapes(spec: Spec, ranks: int) -> dict[str, tuple[int, ...]]:
+    """The tensors that an adapter of this spec has, with so many ranks."""
+    vectors = {"own_bias": spec.train_bias, "magnitude": spec.use_dora}
+    own = {name: (spec.out_features,) for name, there in vectors.items() if there}
+    return {"A": (ranks, spec.in_features), "B": (spec.out_features, ranks), **own}
+
+
+def parted(adapter: Mapping[str, Array], rank: int) -> dict[str, Array]:
+    """The adapter with its frozen ranks, those beyond `rank`, as what they began with: `A_init` and `B_init`."""
+    A, B = adapter["A"], adapter["B"]
+    if len(A) == rank:
+        return dict(adapter)
+    return {**adapter, "A": A[:rank], "B": B[:, :rank], "A_init": A[rank:], "B_init": -B[:, rank:]}
+
+
+def joined(parts: Mapping[str, Array]) -> dict[str, Array]:
+    """The adapter that `parted` gave."""
+    adapter = {name: tensor for name, tensor in parts.items() if name not in STARTS}
+    if "A_init" in parts:
+        adapter["A"] = np.concatenate([parts["A"], parts["A_init"]])
+        adapter["B"] = np.concatenate([parts["B"], -parts["B_init"]], axis=1)
+    return adapter
+
+
+def _expected(
+    tensors: Tensors, called: dict[str, str], spec: Spec
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """The shapes that the tensors of a file must have, and what they are called there.
+
+    Where the model has frozen ranks, these stand behind the others, as what they began with, or stay what they are.
+    """
+    A = tensors.get(called["A"])
+    if not spec.frozen_rank or A is None or A.shape[:1] != (spec.rank,):
+        return shapes(spec, spec.rank + spec.frozen_rank), called
+    alone = shapes(spec, spec.rank)
+    if called is ALONE and not tensors.keys().isdisjoint(STARTS.values()):
+        return {**alone, "A_init": alone["A"], "B_init": alone["B"]}, {**called, **STARTS}
+    return alone, called
 
 
 def _of_module(tensors: Tensors, module: str | None) -> Tensors:
@@ -98,6 +142,7 @@ def _must_be_those(found: set[str], expected: set[str], spec: Spec) -> None:
         raise _bad(missing[0], f"the file lacks {', '.join(missing)}, which this model has")
     if extra := sorted(found - expected):
         known = "; this model does not train its bias" if not spec.train_bias and extra[0].endswith("bias") else ""
+        known = "; this model has use_dora false" if not spec.use_dora and extra[0] == ALONE["magnitude"] else known
         raise _bad(extra[0], f"the file holds {cut(', '.join(extra), 80)}, which this model does not have{known}")
 
 

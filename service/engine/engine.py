@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.clock import instant
+from service.codecs import peft
 from service.codecs.codec import Answer, Array
 from service.codecs.layer import Layer
 from service.codecs.message import Arrays, pack
@@ -214,7 +215,7 @@ class Engine:
         """Publish an adapter that comes from outside as the model's next version; the new model.
 
         Args:
-            adapter: the tensors `peft.shapes` lists, of these shapes.
+            adapter: the tensors that `peft.loaded` gives; without the model's frozen ranks these stay what they are.
             check: raises where the model is not to be changed as it is now.
 
         Raises:
@@ -223,12 +224,15 @@ class Engine:
         """
         tensors = {name: self._tensor(array) for name, array in adapter.items()}
         with self.trainings.lock:
-            check(self.registry.get(model_id))
+            model = self.registry.get(model_id)
+            check(model)
             self._must_be_idle(model_id, "cancel it, or wait until it has ended")
+            if model.spec.frozen_rank and len(tensors["A"]) == model.spec.rank:
+                tensors = self.registry.loaded(model_id).layer.learned(tensors).adapter()
             return self.registry.publish(model_id, tensors, lambda model: model.published(instant().wall))
 
     def adapter(self, model_id: str) -> tuple[LoadedModel, Arrays]:
-        """The model, and the tensors of its own: A, B, and own_bias where it trains that.
+        """The model, and the tensors of its own: A, B, and own_bias and magnitude where it trains them.
 
         Raises:
             ModelNotFound
@@ -244,9 +248,7 @@ class Engine:
         """
         model = self.registry.loaded(model_id)
         with self.budget.held(2 * model.base.nbytes):
-            layer = model.layer
-            bias = layer.bias if layer.own_bias is None else layer.own_bias
-            named = {"weight": layer.merged(), "bias": bias}
+            named = {"weight": model.layer.merged(), "bias": model.layer.whole_bias}
             return model, {name: tensor.cpu().numpy() for name, tensor in named.items() if tensor is not None}
 
     def weights(self, model_id: str) -> tuple[LoadedModel, Arrays]:
@@ -255,15 +257,13 @@ class Engine:
         Raises:
             ModelNotFound
         """
-        model = self.registry.loaded(model_id)
-        named = {
-            "base.weight": model.base.weight,
-            "base.bias": model.base.bias,
-            "lora_A.weight": model.adapter["A"],
-            "lora_B.weight": model.adapter["B"],
-            "bias": model.adapter.get("own_bias"),
+        model, adapter = self.adapter(model_id)
+        base = {"base.weight": model.base.weight, "base.bias": model.base.bias}
+        called = {**peft.ALONE, **peft.STARTS}
+        return model, {
+            **{name: tensor.cpu().numpy() for name, tensor in base.items() if tensor is not None},
+            **{called[name]: array for name, array in peft.parted(adapter, model.spec.rank).items()},
         }
-        return model, {name: tensor.cpu().numpy() for name, tensor in named.items() if tensor is not None}
 
     def forward(self, model_id: str, x: Array) -> Answer:
         """The model's outputs (…, out) for inputs (…, in), all from one published version.

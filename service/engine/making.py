@@ -19,6 +19,8 @@ from service.models.budget import Budget
 from service.models.model import LoadedModel
 from service.models.registry import Registry
 
+WORKING_COPIES = 4  # matrices as large as the base that are there at once while a start looks at it
+
 
 @dataclass(frozen=True)
 class Maker:
@@ -49,10 +51,9 @@ class Maker:
         needed = spec.adapter_bytes + (spec.base_bytes if base is None else 0)
         self.must_fit(needed)
         self.registry.must_have_room()
-        with self.budget.held(needed):
+        with self.budget.held(needed + WORKING_COPIES * spec.base_bytes * bool(spec.frozen_rank or spec.use_dora)):
             base = base or self._fresh(spec, seed if base_seed is None else base_seed)
-            A, B = (self.placed(tensor) for tensor in init.start(spec, seed))
-            own = {"own_bias": base.bias.clone()} if spec.train_bias and base.bias is not None else {}
+            layer = init.begun(spec, seed, base.weight, base.bias)
         at = instant().wall
         return LoadedModel(
             id="",
@@ -60,7 +61,7 @@ class Maker:
             spec=spec,
             seed=seed,
             base=base,
-            adapter={"A": A, "B": B, **own},
+            adapter=layer.adapter(),
             created_at=at,
             updated_at=at,
             name=name,

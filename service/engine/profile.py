@@ -1,6 +1,6 @@
 """Which rank a model needs: the lowest loss that any adapter of each rank reaches, computed, not tried."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -23,7 +23,8 @@ class Reach:
 
 def rank_profile(model: LoadedModel, plan: Plan, rows: Arrays) -> list[Reach]:
     """The reach of every rank from 0 to min(in_features, out_features), for full-batch mse on the plan's data."""
-    layer, spec = model.layer, model.spec
+    spec = model.spec
+    layer = replace(model.layer, frozen_rank=0)  # however this one begins, an adapter may stand on all of the base
     sent = {name.removeprefix("data."): torch.from_numpy(array).to(layer.weight.device) for name, array in rows.items()}
     backend = backend_of(layer.weight)
     moments = given_moments(backend, sent)

@@ -136,6 +136,7 @@ class Run:
             "job": self.job_id,
             "plan": as_dict(job.plan),
             "scaling": model.spec.scaling,
+            "frozen_rank": model.spec.frozen_rank,
             "dropout": model.spec.dropout,
         }
         try:

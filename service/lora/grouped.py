@@ -24,10 +24,10 @@ _quiet.run(np.seterr, all="ignore")
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Maps:
-    """What a forward multiplies with: y = x·weight + bias + s·(x·down)·up, all of them views of a layer's tensors.
+    """What a forward multiplies with: y = (x·weight + s·(x·down)·up)·stretch + bias, views of a layer's tensors.
 
-    Shapes: weight (in, out), bias (out,), down (in, r), up (r, out). Where `down` is None the adapter is merged into
-    the weight, or there is none.
+    Shapes: weight (in, out), bias (out,), down (in, r), up (r, out), stretch (out,), which only DoRA has. Where `down`
+    is None the adapter is merged into the weight, or there is none.
     """
 
     weight: Matrix
@@ -35,6 +35,7 @@ class Maps:
     down: Matrix | None = None
     up: Matrix | None = None
     scaling: float = 1.0
+    stretch: Matrix | None = None
 
     @classmethod
     def frozen(cls, weight: Tensor, bias: Tensor | None) -> "Maps":
@@ -49,15 +50,24 @@ class Maps:
     def adapted(self, layer: LoRALinear) -> "Maps":
         """The maps of a layer that stands on this frozen one, whose arrays they share."""
         bias = self.bias if layer.own_bias is None else _bare(layer.own_bias)
-        return Maps(self.weight, bias, _bare(layer.A.T), _bare(layer.B.T), layer.scaling)
+        stretch = None if layer.magnitude is None else _bare(layer.stretch())
+        return Maps(self.weight, bias, _bare(layer.A.T), _bare(layer.B.T), layer.scaling, stretch)
 
     def __call__(self, x: Matrix) -> Matrix:
         """Map rows (n, in) to (n, out)."""
         y = x @ self.weight
+        self.finish(x, y)
+        return y
+
+    def finish(self, x: Matrix, y: Matrix) -> None:
+        """Make outputs (n, out) of what the weight makes of rows x (n, in)."""
+        if self.stretch is not None:
+            self.adapt(x, y)
+            y *= self.stretch
         if self.bias is not None:
             y += self.bias
-        self.adapt(x, y)
-        return y
+        if self.stretch is None:
+            self.adapt(x, y)
 
     def adapt(self, x: Matrix, y: Matrix) -> None:
         """Add the adapter's part for rows x (n, in) to y (n, out)."""
@@ -73,6 +83,8 @@ class Maps:
             return self
         change = (self.down * self.scaling) @ self.up
         change += self.weight
+        if self.stretch is not None:
+            change *= self.stretch
         return Maps(change, self.bias)
 
 
@@ -86,15 +98,13 @@ def grouped(x: Matrix, members: Sequence[tuple[Maps, int]]) -> Matrix:
     """
     first = members[0][0]
     y = x @ first.weight
-    shared = all(maps.bias is first.bias for maps, _ in members)
+    shared = all(maps.bias is first.bias and maps.stretch is None for maps, _ in members)
     if shared and first.bias is not None:
         y += first.bias
     at = 0
     for maps, rows in members:
         its = y[at : at + rows]
-        if not shared and maps.bias is not None:
-            its += maps.bias
-        maps.adapt(x[at : at + rows], its)
+        (maps.adapt if shared else maps.finish)(x[at : at + rows], its)
         at += rows
     return y
 

@@ -18,11 +18,11 @@ Features = Annotated[int, Ge(1), Le(MAX_FEATURES)]
 Rank = Annotated[int, Ge(1), Le(MAX_RANK)]
 Alpha = Annotated[float, Gt(0), Le(MAX_SETTING)]
 Dropout = Annotated[float, Ge(0), Lt(1)]
-Init = Literal["kaiming", "normal", "gaussian", "orthogonal"]
+Init = Literal["kaiming", "normal", "gaussian", "orthogonal", "pissa", "olora"]
 Seed = Annotated[int, Ge(0), Le(MAX_SEED)]  # every JSON reader holds these exactly
 
-# Named by the contract, and not there yet.
-PLANNED_INITS = frozenset({"pissa", "olora"})
+# Starts that hold a part of the base, which a frozen half of the adapter takes from it.
+ON_THE_BASE = frozenset({"pissa", "olora"})
 
 FLOAT32_BYTES = 4
 
@@ -71,8 +71,6 @@ class Spec:
             refuse("rank", f"rank is {self.rank}; the init orthogonal needs an even one, half for A and half for B")
         if self.train_bias and not self.bias:
             refuse("train_bias", "train_bias is true; it needs a base that has a bias, and bias is false")
-        if self.use_dora:
-            refuse("use_dora", "use_dora is true; DoRA does not exist here yet, leave it false")
         object.__setattr__(self, "alpha", float(self.rank if self.alpha is None else self.alpha))
 
     @property
@@ -87,9 +85,15 @@ class Spec:
         return self.out_features * self.in_features + self.out_features * self.bias
 
     @property
+    def frozen_rank(self) -> int:
+        """How many ranks the adapter has beside those that are trained."""
+        return self.rank if self.init in ON_THE_BASE else 0
+
+    @property
     def adapter_numbers(self) -> int:
-        """Numbers that belong to the adapter alone: A, B, and its own bias when that is trained."""
-        return self.rank * (self.in_features + self.out_features) + self.out_features * self.train_bias
+        """Numbers that are trained: A, B, the magnitude of DoRA, and the adapter's own bias when that is trained."""
+        own = self.out_features * (self.train_bias + self.use_dora)
+        return self.rank * (self.in_features + self.out_features) + own
 
     @property
     def parameters(self) -> Parameters:
@@ -103,7 +107,9 @@ class Spec:
 
     @property
     def adapter_bytes(self) -> int:
-        return FLOAT32_BYTES * self.adapter_numbers
+        """What the adapter takes in memory, with its frozen ranks, and with what DoRA stretches outputs by."""
+        held = self.frozen_rank * (self.in_features + self.out_features) + self.out_features * self.use_dora
+        return FLOAT32_BYTES * (self.adapter_numbers + held)
 
 
 def refuse(field: str, detail: str) -> None:

@@ -63,7 +63,8 @@ class LoadedModel(Model):
     @property
     def layer(self) -> LoRALinear:
         """The layer this model computes."""
-        return LoRALinear(self.base.weight, self.base.bias, scaling=self.spec.scaling, **self.adapter)
+        parts: dict[str, Any] = {**self.adapter, "scaling": self.spec.scaling, "frozen_rank": self.spec.frozen_rank}
+        return LoRALinear(self.base.weight, self.base.bias, **parts)
 
     @cached_property
     def maps(self) -> Maps:

@@ -41,11 +41,11 @@ class CreateModelRequest(Request):
     rank: Rank = Field(4, description="r, at most min(in_features, out_features)")
     alpha: Alpha | None = Field(None, description="scaling = alpha / rank; default: the rank, so scaling is 1")
     use_rslora: bool = Field(False, description="scaling = alpha / √rank")
-    use_dora: bool = Field(False, description="DoRA; true is refused until it exists")
+    use_dora: bool = Field(False, description="DoRA: the lengths of the weight's rows are trained by themselves")
     init: Init = Field(
         "kaiming",
         description="how A and B begin. kaiming, gaussian: A drawn, B zero, and orthogonal: both drawn, their product "
-        "zero, change no output; normal: A and B N(0, 1)",
+        "zero, change no output, nor do pissa and olora, which hold a part of the base; normal: A and B N(0, 1)",
     )
     dropout: Dropout = Field(0.0, description="on the adapter's input, in training only")
     bias: bool = Field(True, description="the fresh base has a bias")

@@ -13,13 +13,13 @@ class Adapters:
     """Copies of the layers' adapters that training moves in place.
 
     Shapes: `parameters` and `gradient` (runs, numbers); `of` and `gradient_of` are views of them by name, A
-    (runs, r, in), B (runs, out, r), own_bias (runs, out); `scaling` (runs, 1, 1), or (1, 1, 1) where all have the same.
-    In memory B lies transposed, its ranks one after another as those of A do.
+    (runs, r, in), B (runs, out, r), own_bias and magnitude (runs, out); `scaling` (runs, 1, 1), or (1, 1, 1) where all
+    have the same. In memory B lies transposed, its ranks one after another as those of A do.
     """
 
     def __init__(self, backend: Backend, layers: Sequence[LoRALinear], dtype: str) -> None:
         self.backend, self.layers, self.dtype = backend, layers, dtype
-        adapters = [layer.adapter() for layer in layers]
+        adapters = [layer.trained() for layer in layers]
         flat = [
             torch.cat([(tensor.T if name == "B" else tensor).flatten() for name, tensor in adapter.items()])
             for adapter in adapters
@@ -45,7 +45,7 @@ class Adapters:
     def layer(self, run: int) -> LoRALinear:
         """A run's layer as it is now, its adapter a float32 copy."""
         views = {name: self.backend.tensor(view[run]) for name, view in self.of.items()}
-        return self.layers[run].adapted(views)
+        return self.layers[run].learned(views)
 
     def frozen(self, x: Sequence[torch.Tensor]) -> Array:
         """What the frozen parts make of each run's rows x: (runs, n, out), or (1, n, out) where all are one."""
@@ -53,7 +53,7 @@ class Adapters:
 
         def product(run: int) -> Array:
             layer = self.layers[run]
-            key = (id(x[run]), id(layer.weight), id(layer.bias), layer.own_bias is None)
+            key = (id(x[run]), *layer.frozen_id)
             if key not in seen:
                 seen[key] = self.backend.array(layer.frozen(x[run]))
             return seen[key]

@@ -36,6 +36,9 @@ def bytes_needed(plan: Plan, spec: Spec) -> int:
         for source in sources
     )
     rows, frozen = _rows_numbers(plan, spec)
+    frozen += spec.base_numbers * (
+        bool(spec.frozen_rank) + spec.use_dora
+    )  # W without what a start holds, and W side by side
     copies = 4 * bool(spec.dropout) + bool(plan.batch_size)  # of a batch's inputs
     step = looked_at(plan) * (8 * spec.out_features + copies * spec.in_features + 2 * spec.rank) if rows else 0
     moments = MOMENTS_COPIES * spec.in_features * (spec.in_features + spec.out_features + 1) + 2 * BLOCK_NUMBERS
@@ -75,7 +78,7 @@ def step_cost(plan: Plan, rank: int, in_features: int, out_features: int) -> int
 def path_for(plan: Plan, spec: Spec, max_moments_bytes: int) -> Path:
     """From moments where they say all that the loss needs, fit, and cost less than the rows."""
     must = plan.optimizer == "closed_form" or not has_rows(plan.data)
-    if not must and (plan.loss != "mse" or plan.batch_size is not None or spec.dropout):
+    if not must and (plan.loss != "mse" or plan.batch_size is not None or spec.dropout or spec.use_dora):
         return "batch"
     size = spec.in_features + spec.out_features
     needed = FLOAT64_BYTES * spec.in_features * size

@@ -208,6 +208,8 @@ def _gap(
     plan, layer, backend = lesson.plan, lesson.layer, backend_of(lesson.layer.weight)
     if plan.loss != "mse" or plan.batch_size is not None:
         return _unknown("the optimum is known for mse in full batches alone")
+    if layer.magnitude is not None:
+        return _unknown("the optimum is not known for a layer with a magnitude (use_dora)")
     if known is None:
         moments = lesson.moments
         if moments is None and layer.weight.shape[1] > OPTIMUM_FEATURES:
@@ -216,7 +218,7 @@ def _gap(
             assert lesson.rows is not None, "what has no moments has rows"
             moments = yield from gather(backend, lesson.rows.x, lesson.rows.y, lesson.rows.weight)
         known = residual(backend, moments, layer)
-    optimum = best_losses(known, bias_is_free=layer.own_bias is not None)[len(layer.A)]
+    optimum = best_losses(known, bias_is_free=layer.own_bias is not None)[layer.rank]
     first = float(fitted.state.arrays["curves.losses"][0])
     # What is less than the digits of the losses is nothing.
     exact = LOST * max(known.largest, 4 * known.tt) / len(layer.B)

@@ -20,6 +20,10 @@ def fitted(plan: Plan, spec: Spec, seed: int, max_bytes: int, max_moments_bytes:
     Raises:
         Validation, ShapeMismatch, LimitExceeded: where the data does not fit the model, the loss or the memory.
     """
+    if spec.use_dora and plan.optimizer == "closed_form":
+        refuse(
+            "optimizer", "closed_form solves for A and B; a model with use_dora has a magnitude too, so take another"
+        )
     seed = seed if plan.seed is None else plan.seed
     _check_targets(plan.data, plan.loss)
     plan = replace(plan, seed=seed, data=settled(plan.data, spec, seed, "/data"))
@@ -77,6 +81,7 @@ def _check_rows_there(plan: Plan, spec: Spec) -> None:
         "batch_size": plan.batch_size is not None,
         "validation": isinstance(plan.validation, float),
         "dropout": spec.dropout > 0 and plan.optimizer != "closed_form",
+        "use_dora": spec.use_dora,
     }
     if any(needing.values()) and not has_rows(plan.data):
         why = next(name for name, needs in needing.items() if needs)

@@ -44,4 +44,4 @@ def residuals(adapters: Adapters, moments: list[Any]) -> list[Residual]:
 
 
 def _same(moments: Any, layer: LoRALinear) -> tuple[int, ...]:
-    return id(moments), id(layer.weight), id(layer.bias), layer.own_bias is None
+    return id(moments), *layer.frozen_id

@@ -11,6 +11,7 @@ from torch import Tensor
 from service.training.adapters import Adapters
 from service.training.arrays import Array, Backend, stacked
 from service.training.losses import LOSSES
+from service.training.magnitudes import Magnitudes
 
 TINY = 1e-30
 
@@ -74,6 +75,7 @@ class ByRows:
         self._counts_hits = loss == "cross_entropy"
         self._hits = backend.zeros(len(adapters), dtype="float64")
         self._buffer = cache(lambda name, *shape: backend.zeros(*shape, dtype="float32"))
+        self._magnitudes = Magnitudes(adapters, self._buffer) if "magnitude" in adapters.of else None
 
     @property
     def accuracy(self) -> Array | None:
@@ -128,17 +130,19 @@ class ByRows:
         if self._dropout:
             x = x * self._masks(x.shape[1:])
         B = self._scaled()
-        down, p = self._outputs(x, frozen, B)
+        down, p = self._outputs(x, frozen, B, dropped=bool(self._dropout))
         row_losses, dp = self._compared(p, y)
         if weight is not None:
             dp *= weight[..., None]
+        if "own_bias" in gradient:
+            gradient["own_bias"][...] = dp.sum(1)
+        if self._magnitudes is not None:
+            dp = self._magnitudes.pulled(dp)
         pulled = self._buffer("pulled", *down.shape)
         xp.matmul(dp, B, out=pulled)
         xp.matmul(pulled.swapaxes(1, 2), x, out=gradient["A"])
         xp.matmul(dp.swapaxes(1, 2), down, out=gradient["B"])
         gradient["B"] *= self.adapters.scaling
-        if "own_bias" in gradient:
-            gradient["own_bias"][...] = dp.sum(1)
         if weight is None:
             self.adapters.gradient *= 1 / x.shape[1]
         else:  # a batch without any weight teaches nothing
@@ -150,14 +154,17 @@ class ByRows:
         self._xp.multiply(self.adapters.of["B"], self.adapters.scaling, out=B)
         return B
 
-    def _outputs(self, x: Array, frozen: Array, B: Array) -> tuple[Array, Array]:
+    def _outputs(self, x: Array, frozen: Array, B: Array, *, dropped: bool = False) -> tuple[Array, Array]:
         """x Aᵀ (runs, batch, r), and the outputs (runs, batch, out)."""
         xp, of, runs = self._xp, self.adapters.of, len(self.adapters)
         down = self._buffer("down", runs, x.shape[1], B.shape[2])
         p = self._buffer("p", runs, *frozen.shape[1:])
         xp.matmul(x, of["A"].swapaxes(1, 2), out=down)
         xp.matmul(down, B.swapaxes(1, 2), out=p)
-        p += frozen
+        if self._magnitudes is None:
+            p += frozen
+        else:
+            p = self._magnitudes.stretched(p, frozen, B, x if dropped else None)
         if "own_bias" in of:
             p += of["own_bias"][:, None]
         return down, p

@@ -53,8 +53,8 @@ class Stack:
         self.late: list[tuple[int, State]] = []
         self.epochs_done, self._over = 0, False
         self._careful_until = 0
-        rank, in_features = lessons[0].layer.A.shape
-        cost = step_cost(self.plan, rank, in_features, len(lessons[0].layer.B)) * len(lessons)
+        layer = lessons[0].layer
+        cost = step_cost(self.plan, layer.rank, *reversed(layer.weight.shape)) * len(lessons)
         self._burst_epochs = min(burst, BURST_MULTIPLICATIONS // cost)
         self.curves: dict[str, Numbers] = {}
         self.latest: dict[str, Numbers] = {}
@@ -249,10 +249,14 @@ class Stack:
         self.epochs_done, self._over = state.epoch, state.over
 
     def _learning_rates(self) -> Array:
-        """(runs, 1), or (runs, numbers) where B and the bias have a rate of their own (LoRA+, arXiv:2402.12354)."""
+        """(runs, 1), or (runs, numbers) where all but A have a rate of their own (LoRA+, arXiv:2402.12354)."""
         rates = self.backend.of([[lesson.plan.lr] for lesson in self.lessons], self.adapters.dtype)
         ratio = self.plan.lr_b_ratio or 1.0
-        return rates if ratio == 1 else rates * self.adapters.spread({"A": 1.0, "B": ratio, "own_bias": ratio})
+        return (
+            rates
+            if ratio == 1
+            else rates * self.adapters.spread({"A": 1.0, "B": ratio, "own_bias": ratio, "magnitude": ratio})
+        )
 
     def _step(self, optimizer: Optimizer, number: int) -> None:
         """One step with the gradient that is written, the `number`-th of the run."""
@@ -271,7 +275,7 @@ class Stack:
         for run, (known, layer) in enumerate(zip(self.residuals, self.adapters.layers, strict=True)):
             free = layer.own_bias is not None
             xx, xt, mean, _ = problem(known, bias_is_free=free)
-            A, B = optimum.best(xx, xt, layer.A.shape[0], mean)
+            A, B = optimum.best(xx, xt, layer.rank, mean)
             solved = {"A": A, "B": B / layer.scaling}
             if free:
                 solved["own_bias"] = torch.as_tensor(known.gap) - B @ (A @ torch.as_tensor(known.x_mean))

@@ -22,7 +22,7 @@ def likeness(plan: Plan, spec: Spec) -> Hashable:
     held_out = plan.held_out
     return (
         tuple(getattr(plan, name) for name in SETTINGS),
-        (spec.in_features, spec.out_features, spec.rank, spec.train_bias, spec.dropout),
+        (spec.in_features, spec.out_features, spec.rank, spec.train_bias, spec.dropout, spec.use_dora),
         _kind(plan.data, by_rows),
         plan.n_validation if by_rows else bool(plan.n_validation),
         None if held_out is None else _kind(held_out, by_rows),

@@ -135,7 +135,15 @@ def test_sweeps_are_listed(http: httpx.Client) -> None:
         ({"over": {"rank": [1, 11]}}, "/over/rank", "at most min"),
         ({"over": {"rank": [1]}, "model": {"rank": 1}}, "/model/in_features", "must be given"),
         ({"over": {"rank": [1]}, "train": {"momentum": 0.5}}, "/train/momentum", "adam has no momentum"),
-        ({"over": {"rank": [1]}, "model": {**SIZES, "use_dora": True}}, "/model/use_dora", "DoRA"),
+        (
+            {
+                "over": {"rank": [1]},
+                "model": {**SIZES, "use_dora": True},
+                "train": {"optimizer": "closed_form"},
+            },
+            "/train/optimizer",
+            "use_dora",
+        ),
         ({"over": {"lr": {"low": 0.2, "high": 0.1, "count": 3}}}, "/over/lr/low", "below high"),
         ({"over": {"lr": {"lo": 0.2}}}, "/over/lr/low", "low is required"),
         ({"over": {"rank": [1]}, "train": {"data": {"kind": "digits"}}}, "/train/loss", "compares outputs"),

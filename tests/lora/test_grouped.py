@@ -35,6 +35,7 @@ def families(draw):
             A=some(rank, in_features),
             B=some(out_features, rank),
             own_bias=own,
+            magnitude=some(out_features) if draw(st.booleans()) else None,
             scaling=draw(st.sampled_from([1.0, 0.5])),
         )
 

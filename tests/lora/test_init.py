@@ -1,6 +1,7 @@
 """The frozen layer, A and B begin as PyTorch and PEFT begin them, each from a stream of its own."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,13 +10,19 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from service.lora.init import STARTS, frozen, start, stream
+from service.lora.init import STARTS, begun, frozen, principal, stream
+from service.lora.init import start as start_on
 from service.lora.layer import LoRALinear
 from service.lora.spec import Spec
 from tests.lora.test_spec import specs
 
 SEEDS = st.integers(0, 2**53 - 1)
 ROUNDING = 1 + 1e-6
+
+
+def start(spec, seed):
+    """A and B as they begin on a fresh base."""
+    return start_on(spec, seed, frozen(spec, seed)[0])
 
 
 def same(some, others):
@@ -63,7 +70,7 @@ def test_a_new_kaiming_adapter_changes_nothing(spec, seed):
 @given(specs(), SEEDS)
 def test_every_tensor_has_the_shape_pytorch_gives_it(spec, seed):
     weight, bias = frozen(spec, seed)
-    A, B = start(spec, seed)
+    A, B = start_on(spec, seed, weight)
     linear = nn.Linear(spec.in_features, spec.out_features)
     assert weight.shape == linear.weight.shape
     assert (bias is not None) == spec.bias
@@ -138,6 +145,76 @@ def test_orthogonal_starts_are_distributed_as_those_of_peft():
         singular = torch.linalg.svdvals(ours)
         assert int((singular > 1e-5).sum()) == 32
         assert float(singular[0]) == pytest.approx(float(torch.linalg.svdvals(peft)[0]), rel=0.1)
+
+
+ON_THE_BASE = pytest.mark.parametrize("name", ["pissa", "olora"])
+
+
+def on_the_base(name, **fields):
+    spec = Spec(**{"in_features": 30, "out_features": 20, "rank": 4, "init": name, **fields})
+    return spec, begun(spec, 5, *frozen(spec, 5))
+
+
+@ON_THE_BASE
+@settings(deadline=None, max_examples=50)
+@given(spec=specs(), seed=SEEDS, alpha=st.floats(0.1, 10), use_rslora=st.booleans())
+def test_a_start_on_the_base_changes_nothing_and_leaves_the_base_as_it_is(name, spec, seed, alpha, use_rslora):
+    spec = replace(spec, init=name, alpha=alpha, use_rslora=use_rslora)
+    weight, bias = frozen(spec, seed)
+    before = weight.clone()
+    layer = begun(spec, seed, weight, bias)
+    assert layer.weight is weight
+    assert torch.equal(weight, before)
+    assert bool(layer.A.any() and layer.B.any())
+    assert layer.rank == spec.rank
+    assert float(layer.delta().abs().max()) <= 1e-6 * float(weight.abs().max())
+    torch.testing.assert_close(
+        layer.frozen_weight() + spec.scaling * layer.trained()["B"] @ layer.trained()["A"], weight
+    )
+
+
+@ON_THE_BASE
+@pytest.mark.parametrize(("use_rslora", "alpha"), [(False, None), (True, 3.0), (False, 1.5)])
+@pytest.mark.parametrize("sizes", [(30, 20), (20, 30)])
+def test_starts_on_the_base_are_those_of_peft(name, use_rslora, alpha, sizes):
+    spec, ours = on_the_base(name, use_rslora=use_rslora, alpha=alpha, in_features=sizes[0], out_features=sizes[1])
+    base = nn.Linear(*sizes)
+    base.load_state_dict({"weight": ours.weight, "bias": ours.bias})
+    config = LoraConfig(target_modules=["0"], r=4, lora_alpha=spec.alpha, use_rslora=use_rslora, init_lora_weights=name)
+    theirs = get_peft_model(nn.Sequential(base), config).base_model.model[0]
+    A, B = theirs.lora_A["default"].weight.detach(), theirs.lora_B["default"].weight.detach()
+    sign = torch.sign((A * ours.trained()["A"]).sum(1))  # of a singular vector, which nobody can know
+    for one, other in ((sign[:, None] * A, ours.trained()["A"]), (B * sign, ours.trained()["B"])):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(theirs.base_layer.weight.detach(), ours.frozen_weight(), rtol=1e-5, atol=1e-6)
+
+
+def test_pissa_holds_the_best_part_of_the_base_that_its_rank_has_room_for():
+    spec, layer = on_the_base("pissa")
+    values = torch.linalg.svdvals(layer.weight)
+    left = torch.linalg.matrix_norm(layer.frozen_weight())
+    assert float(left) == pytest.approx(float(values[spec.rank :].norm()), rel=1e-5)
+
+
+def test_a_large_base_gives_its_main_directions_without_all_of_them(monkeypatch):
+    draw = stream(0, "test")
+    U, V = (torch.linalg.qr(torch.randn(120, 60, generator=draw))[0] for _ in range(2))
+    weight = U * torch.logspace(0, -3, 60) @ V.T
+    whole = principal(weight, 5, draw)
+    monkeypatch.setattr("service.lora.init.WHOLE_SVD", 0)
+    for one, other in zip(whole, principal(weight, 5, draw), strict=True):
+        torch.testing.assert_close(one.abs(), other.abs(), rtol=1e-4, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=50)
+@given(specs(), SEEDS, st.sampled_from([name for name in STARTS if name != "orthogonal"]))
+def test_a_new_magnitude_changes_nothing(spec, seed, name):
+    dora = replace(spec, init=name, use_dora=True)
+    weight, bias = frozen(spec, seed)
+    plain, layer = (begun(each, seed, weight, bias) for each in (replace(dora, use_dora=False), dora))
+    x = torch.randn(3, spec.in_features, generator=stream(seed, "test"))
+    assert layer.magnitude.shape == (spec.out_features,)
+    torch.testing.assert_close(layer(x), plain(x))
 
 
 @settings(deadline=None, max_examples=25)

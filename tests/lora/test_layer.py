@@ -1,5 +1,7 @@
 """The layer's maps agree with one another, and with the same layer in plain PyTorch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,11 +10,11 @@ from torch.nn.functional import linear
 
 from service.lora.init import stream
 from service.lora.layer import LoRALinear
-from tests.reference import outputs
+from tests.reference import outputs, parts
 
 
 @st.composite
-def layers(draw):
+def layers(draw, use_dora=st.booleans()):
     """A layer of any small shape with weights of float64, so that identities hold to the last digits."""
     in_features, out_features = draw(st.integers(1, 24)), draw(st.integers(1, 24))
     rank = draw(st.integers(1, min(in_features, out_features)))
@@ -29,7 +31,12 @@ def layers(draw):
         some(out_features, rank),
         scaling=draw(st.floats(0.01, 100)),
         own_bias=some(out_features) if own_bias else None,
+        magnitude=some(out_features) if draw(use_dora) else None,
+        frozen_rank=draw(st.integers(0, rank - 1)),
     )
+
+
+plain = layers(use_dora=st.just(False))
 
 
 def inputs(layer, *leading):
@@ -50,9 +57,9 @@ def test_a_layer_maps_any_leading_dimensions_as_the_formula_says(layer, leading)
     y = layer(x)
     assert y.shape == (*leading, layer.weight.shape[0])
     if leading:
-        close(y, outputs(vars(layer), layer.scaling, x))
+        close(y, outputs(parts(layer), layer.scaling, x))
     else:
-        close(y, outputs(vars(layer), layer.scaling, x[None])[0])
+        close(y, outputs(parts(layer), layer.scaling, x[None])[0])
 
 
 @settings(deadline=None, max_examples=50)
@@ -64,7 +71,7 @@ def test_the_merged_weight_does_the_work_of_both(layer):
 
 
 @settings(deadline=None, max_examples=50)
-@given(layers())
+@given(plain)
 def test_with_b_zero_only_the_base_is_left(layer):
     x = inputs(layer, 5)
     bare = layer.adapted({"B": torch.zeros_like(layer.B)})
@@ -73,7 +80,7 @@ def test_with_b_zero_only_the_base_is_left(layer):
 
 
 @settings(deadline=None, max_examples=50)
-@given(layers())
+@given(plain)
 def test_the_change_has_the_rank_of_the_adapter(layer):
     assert layer.delta().shape == layer.weight.shape
     assert torch.linalg.matrix_rank(layer.delta()) <= layer.A.shape[0]
@@ -93,20 +100,22 @@ def test_a_factor_may_sit_in_the_scaling_in_a_or_in_b(layer, factor):
 
 
 @settings(deadline=None, max_examples=50)
-@given(layers())
+@given(plain)
 def test_the_frozen_part_and_the_adapter_add_up_to_the_output(layer):
     x = inputs(layer, 4)
-    moving = layer.scaling * linear(linear(x, layer.A), layer.B)
-    own = 0 if layer.own_bias is None else layer.own_bias
-    close(layer.frozen(x) + moving + own, layer(x))
+    trained = layer.trained()
+    moving = layer.scaling * linear(linear(x, trained["A"]), trained["B"])
+    close(layer.frozen(x) + moving + trained.get("own_bias", 0), layer(x))
+    close(layer.frozen_weight() + layer.scaling * trained["B"] @ trained["A"], layer.merged())
 
 
 @settings(deadline=None, max_examples=50)
 @given(layers(), st.floats(-3, 3))
 def test_the_frozen_part_does_not_know_the_adapter(layer, factor):
     x = inputs(layer, 4)
-    other = layer.adapted({name: tensor * factor for name, tensor in layer.adapter().items()})
+    other = layer.learned({name: tensor * factor for name, tensor in layer.trained().items()})
     assert torch.equal(other.frozen(x), layer.frozen(x))
+    assert torch.equal(other.frozen_weight(), layer.frozen_weight())
 
 
 @settings(deadline=None, max_examples=25)
@@ -114,16 +123,34 @@ def test_the_frozen_part_does_not_know_the_adapter(layer, factor):
 def test_an_own_bias_stands_in_for_the_shared_one(layer):
     x = inputs(layer, 4)
     own = torch.full_like(layer.weight[:, 0], 3.0)
-    other = LoRALinear(layer.weight, own, layer.A, layer.B, layer.scaling)
+    other = replace(layer, bias=own, own_bias=None)
     close(layer.adapted({"own_bias": own})(x), other(x))
 
 
 @settings(deadline=None, max_examples=25)
 @given(layers())
-def test_the_adapter_is_what_training_changes_and_nothing_else(layer):
-    adapter = layer.adapter()
-    assert set(adapter) == {"A", "B"} | ({"own_bias"} if layer.own_bias is not None else set())
+def test_the_adapter_is_what_training_changes_and_the_ranks_that_it_leaves(layer):
+    adapter, trained = layer.adapter(), layer.trained()
+    own = {name for name in ("own_bias", "magnitude") if getattr(layer, name) is not None}
+    assert set(adapter) == set(trained) == {"A", "B"} | own
     assert all(adapter[name] is getattr(layer, name) for name in adapter)
+    assert len(trained["A"]) == layer.rank == len(layer.A) - layer.frozen_rank
+    again = layer.learned(trained)
+    assert all(torch.equal(again.adapter()[name], tensor) for name, tensor in adapter.items())
+
+
+@settings(deadline=None, max_examples=50)
+@given(layers(use_dora=st.just(True)))
+def test_the_rows_of_a_merged_weight_are_as_long_as_the_magnitudes(layer):
+    close(torch.linalg.vector_norm(layer.merged(), dim=1), layer.magnitude.abs())
+    turned = torch.nn.functional.cosine_similarity(layer.merged(), layer.direction(), dim=1)
+    close(turned, torch.sign(layer.magnitude))
+
+
+def test_a_row_without_any_length_gives_nothing_rather_than_no_number():
+    weight = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    layer = LoRALinear(weight, None, torch.ones(1, 2), torch.zeros(2, 1), 1.0, magnitude=torch.tensor([0.0, 10.0]))
+    assert layer(torch.tensor([1.0, 1.0])).tolist() == [0.0, 14.0]
 
 
 @settings(deadline=None, max_examples=25)

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 
 from service.errors import LimitExceeded, NonFinite, Validation
 from service.lora import init
-from service.lora.spec import PLANNED_INITS, Init, Parameters, Spec
+from service.lora.spec import ON_THE_BASE, Init, Parameters, Spec
 
 
 @st.composite
@@ -41,11 +42,14 @@ class Equivalent(nn.Module):
             self.linear.bias.requires_grad_(True)
         self.lora_A = nn.Linear(spec.in_features, spec.rank, bias=False)
         self.lora_B = nn.Linear(spec.rank, spec.out_features, bias=False)
+        if spec.use_dora:
+            self.lora_magnitude_vector = nn.Parameter(torch.empty(spec.out_features))
 
 
 @settings(deadline=None, max_examples=50)
-@given(specs())
-def test_parameters_are_those_that_pytorch_counts(spec):
+@given(specs(), st.booleans(), st.sampled_from(["kaiming", *ON_THE_BASE]))
+def test_parameters_are_those_that_pytorch_counts(spec, use_dora, init):
+    spec = replace(spec, use_dora=use_dora, init=init)
     numel = {True: 0, False: 0}
     for parameter in Equivalent(spec).parameters():
         numel[parameter.requires_grad] += parameter.numel()
@@ -54,12 +58,14 @@ def test_parameters_are_those_that_pytorch_counts(spec):
 
 
 @settings(deadline=None, max_examples=50)
-@given(specs())
-def test_bytes_are_those_of_the_tensors(spec):
-    frozen = [tensor for tensor in init.frozen(spec, 0) if tensor is not None]
-    own = [torch.empty(spec.out_features)] if spec.train_bias else []
-    assert spec.base_bytes == sum(tensor.nbytes for tensor in frozen)
-    assert spec.adapter_bytes == sum(tensor.nbytes for tensor in (*init.start(spec, 0), *own))
+@given(specs(), st.booleans(), st.sampled_from(["kaiming", *ON_THE_BASE]))
+def test_bytes_are_those_of_the_tensors(spec, use_dora, name):
+    spec = replace(spec, use_dora=use_dora, init=name)
+    frozen = init.frozen(spec, 0)
+    layer = init.begun(spec, 0, *frozen)
+    own = [*layer.adapter().values(), *([layer.stretch()] if use_dora else [])]
+    assert spec.base_bytes == sum(tensor.nbytes for tensor in frozen if tensor is not None)
+    assert spec.adapter_bytes == sum(tensor.nbytes for tensor in own)
 
 
 @pytest.mark.parametrize(
@@ -138,12 +144,6 @@ def test_rslora_at_rank_one_is_plain_scaling(alpha):
             "/train_bias",
             "train_bias is true; it needs a base that has a bias, and bias is false",
         ),
-        (
-            {"use_dora": True},
-            Validation,
-            "/use_dora",
-            "use_dora is true; DoRA does not exist here yet, leave it false",
-        ),
     ],
 )
 def test_a_refusal_says_what_is_wrong_and_where(settings, kind, pointer, detail):
@@ -176,7 +176,7 @@ def test_a_spec_never_changes():
 
 def test_the_starts_that_may_be_named_are_those_that_exist():
     assert set(get_args(Init)) == set(init.STARTS)
-    assert not PLANNED_INITS & set(init.STARTS)
+    assert set(init.STARTS) > ON_THE_BASE
 
 
 def test_a_spec_needs_no_torch():

@@ -23,7 +23,7 @@ from service.training.sources import Inline
 from service.training.state import State
 from tests import reference
 
-TENSORS = ("weight", "bias", "A", "B", "own_bias")
+TENSORS = ("weight", "bias", "A", "B", "own_bias", "magnitude")
 
 
 SMALL = Spec(in_features=6, out_features=4, rank=2, init="normal")
@@ -64,10 +64,7 @@ class Run:
 
 def layer_of(spec: Spec, seed: int = 0) -> LoRALinear:
     """The layer that the engine makes of a spec."""
-    weight, bias = init.frozen(spec, seed)
-    A, B = init.start(spec, seed)
-    own = bias.clone() if spec.train_bias and bias is not None else None
-    return LoRALinear(weight, bias, A, B, spec.scaling, own)
+    return init.begun(spec, seed, *init.frozen(spec, seed))
 
 
 def targets_for(loss: str, n: int, out: int, numbers: Generator, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -142,7 +139,7 @@ def gentle(spec: Spec, seed: int = 0) -> LoRALinear:
 
 
 @st.composite
-def layers(draw: Any) -> LoRALinear:
+def layers(draw: Any, *, use_dora: bool = False) -> LoRALinear:
     """Any small layer; with two outputs at least, or a cosine could not turn."""
     in_features, out_features = draw(st.integers(1, 12)), draw(st.integers(2, 8))
     bias = draw(st.booleans())
@@ -152,7 +149,8 @@ def layers(draw: Any) -> LoRALinear:
         rank=draw(st.integers(1, min(in_features, out_features))),
         alpha=draw(st.none() | st.floats(0.1, 10)),
         use_rslora=draw(st.booleans()),
-        init="normal",
+        use_dora=use_dora,
+        init=draw(st.sampled_from(["normal", "pissa", "olora"])),
         bias=bias,
         train_bias=bias and draw(st.booleans()),
     )
@@ -167,7 +165,7 @@ def by_reference(layer: LoRALinear, x: Tensor, y: Tensor, plan: Plan, **more: An
     a_epoch = -(-len(x) // batch_size)
     steps = plan.epochs * a_epoch
     return reference.train(
-        vars(layer),
+        reference.parts(layer),
         layer.scaling,
         x,
         y,
@@ -195,7 +193,7 @@ def in_double(layer: LoRALinear, *tensors: Tensor) -> tuple[Any, ...]:
 
 def loss_of(layer: LoRALinear, x: Tensor, y: Tensor, loss: str, weight: Tensor | None = None) -> float:
     """The loss of a layer over all rows, by torch.nn."""
-    return float(reference.mean_loss(loss, reference.outputs(vars(layer), layer.scaling, x), y, weight))
+    return float(reference.mean_loss(loss, reference.outputs(reference.parts(layer), layer.scaling, x), y, weight))
 
 
 def copies(layer: LoRALinear) -> dict[str, Tensor]:

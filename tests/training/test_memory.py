@@ -15,7 +15,7 @@ SMALL = Spec(in_features=2, out_features=2, rank=1)
 MEASURE = """
 import sys, torch
 from itertools import islice
-from service.lora.init import frozen, start
+from service.lora.init import begun, frozen
 from service.lora.layer import LoRALinear
 from service.lora.spec import Spec
 from service.training import datasets
@@ -32,8 +32,7 @@ from tests.training.test_memory import GREEDY, SMALL
 torch.set_num_threads(1)
 spec, plan = GREEDY[sys.argv[1]]
 plan = fitted(plan, spec, 0, 2**40)
-A, B = start(spec, 0)
-layer = LoRALinear(*frozen(spec, 0), A, B, spec.scaling)
+layer = begun(spec, 0, *frozen(spec, 0))
 small = LoRALinear(torch.zeros(2, 2), None, torch.zeros(1, 2), torch.zeros(2, 1), 1.0)
 x = torch.zeros(2, 2)
 warm = fitted(Plan(epochs=1, data=Random(n_samples=2)), SMALL, 0, 2**40)
