@@ -64,11 +64,10 @@ class LoRALinear:
         ranks = (id(self.A), id(self.B)) if self.frozen_rank else ()
         return id(self.weight), id(self.bias), self.own_bias is None, *ranks
 
-    def frozen_weight(self) -> Tensor:
+    def frozen_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The part of the weight (out, in) that training does not change."""
-        if not self.frozen_rank:
-            return self.weight
-        return self.weight + self.scaling * (self.B[:, self.rank :] @ self.A[self.rank :])
+        weight, A, B = (tensor.to(dtype) for tensor in (self.weight, self.A[self.rank :], self.B[:, self.rank :]))
+        return weight + self.scaling * (B @ A) if self.frozen_rank else weight
 
     def direction(self) -> Tensor:
         """W + s·B A, (out, in)."""

@@ -150,7 +150,7 @@ class Residual:
 
 def residual(backend: Backend, moments: Moments, layer: LoRALinear) -> Residual:
     """The residual's moments under a layer's base."""
-    W = backend.array(layer.frozen_weight(), "float64")
+    W = backend.array(layer.frozen_weight(torch.float64))
     xx, xy, yy = moments.xx / moments.weight, moments.xy / moments.weight, moments.yy / moments.weight
     seen = xx @ W.T
     gap = moments.y_mean - W @ moments.x_mean

@@ -12,6 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights
 from safetensors.numpy import load, save
+from safetensors.torch import load as load_torch
 from safetensors.torch import save as save_torch
 from torch import nn
 
@@ -22,12 +23,16 @@ SIZES = {"in_features": 24, "out_features": 10}
 FILE = {"Content-Type": "application/x-safetensors"}
 TRAIN = {"epochs": 5, "lr": 0.05, "seed": 0, "data": {"kind": "teacher", "n_samples": 60, "teacher_rank": 2, "seed": 1}}
 X = np.random.default_rng(0).standard_normal((7, 24)).astype(np.float32)
+ON_THE_BASE = ("pissa", "olora")
+INITS = ("kaiming", "normal", "gaussian", "orthogonal", *ON_THE_BASE)
 VARIANTS = [
-    {"init": init, "use_rslora": use_rslora, "train_bias": train_bias, "alpha": alpha, "dropout": 0.1}
-    for init, use_rslora, train_bias, alpha in product(
-        ("kaiming", "normal", "gaussian", "orthogonal"), (False, True), (False, True), (None, 1.5)
+    {"init": init, "use_dora": use_dora, "use_rslora": use_rslora, "train_bias": train_bias, "alpha": alpha}
+    for init, use_dora, (use_rslora, alpha), train_bias in product(
+        INITS, (False, True), ((False, None), (False, 1.5), (True, 3.0)), (False, True)
     )
 ]
+EVERY_VARIANT = pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: ", ".join(map(str, variant.values())))
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
 class Network(nn.Module):
@@ -89,20 +94,43 @@ def put(http: httpx.Client, model_id: str, body: bytes, **request: Any) -> httpx
     return http.put(f"/models/{model_id}/adapter", content=body, headers=FILE, **request)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: ", ".join(map(str, variant.values())))
+@EVERY_VARIANT
 def test_peft_loads_a_trained_adapter_and_gives_the_same_outputs(http, tmp_path, variant):
-    model = trained(http, **variant)
+    model = trained(http, **variant, dropout=0.1)
     theirs = PeftModel.from_pretrained(network(http, model["id"]), taken(http, model["id"], tmp_path / "adapter"))
     assert np.abs(computed(theirs) - outputs(http, model["id"])).max() <= 1e-6 * np.abs(computed(theirs)).max()
     merged = load(http.get(f"/models/{model['id']}/merged").content)
     plain = Network(torch.from_numpy(merged["weight"]), torch.from_numpy(merged["bias"]))
     assert np.abs(computed(plain) - computed(theirs)).max() <= 2e-6 * np.abs(computed(theirs)).max()
-    assert theirs.peft_config["default"].r == 2
+    ranks = 4 if variant["init"] in ON_THE_BASE else 2
+    assert theirs.peft_config["default"].r == ranks
     counted = sum(p.numel() for name, p in theirs.named_parameters() if "lora_" in name)
-    assert counted + 10 * variant["train_bias"] == model["parameters"]["trainable"]
+    frozen = (ranks - 2) * (24 + 10)
+    assert counted - frozen + 10 * variant["train_bias"] == model["parameters"]["trainable"]
 
 
-@pytest.mark.parametrize("variant", VARIANTS[:8], ids=lambda variant: ", ".join(map(str, variant.values())))
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_on_an_uploaded_layer_of_any_precision_it_is_the_same(http, tmp_path, init, use_dora, dtype):
+    draw = torch.Generator().manual_seed(1)
+    tensors = {
+        "weight": torch.randn(10, 24, generator=draw).to(dtype),
+        "bias": torch.randn(10, generator=draw).to(dtype),
+    }
+    base = http.post("/bases", content=save_torch(tensors), headers=FILE).json()
+    assert base["dtype"] == str(dtype).removeprefix("torch.")
+    model = trained(http, base_id=base["id"], init=init, use_dora=use_dora)
+    plain = Network(tensors["weight"].float(), tensors["bias"].float())
+    theirs = PeftModel.from_pretrained(plain, taken(http, model["id"], tmp_path / "adapter"))
+    assert np.abs(computed(theirs) - outputs(http, model["id"])).max() <= 1e-6 * np.abs(computed(theirs)).max()
+    there = http.get(f"/bases/{base['id']}/weights").content
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in load_torch(there).items())
+
+
+@pytest.mark.parametrize(
+    "variant", [each for each in VARIANTS if each["init"] not in ON_THE_BASE], ids=lambda each: str(each.values())
+)
 def test_an_adapter_that_peft_trained_comes_here_trains_on_and_goes_back(http, tmp_path, variant):
     model = created(http, **variant)
     config = LoraConfig(
@@ -110,16 +138,13 @@ def test_an_adapter_that_peft_trained_comes_here_trains_on_and_goes_back(http, t
         r=2,
         lora_alpha=model["alpha"],
         use_rslora=variant["use_rslora"],
+        use_dora=variant["use_dora"],
         bias="lora_only" if variant["train_bias"] else "none",
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         theirs = get_peft_model(network(http, model["id"]), config)
-    optimizer = torch.optim.Adam([p for p in theirs.parameters() if p.requires_grad], lr=0.05)
-    for _ in range(5):
-        optimizer.zero_grad()
-        (theirs(torch.from_numpy(X)) ** 2).mean().backward()
-        optimizer.step()
+    trained_there(theirs)
     theirs.save_pretrained(tmp_path / "theirs")
     file = (tmp_path / "theirs" / "adapter_model.safetensors").read_bytes()
     answer = put(http, model["id"], file)
@@ -132,6 +157,70 @@ def test_an_adapter_that_peft_trained_comes_here_trains_on_and_goes_back(http, t
     base = network(http, model["id"])
     again = PeftModel.from_pretrained(base, taken(http, model["id"], tmp_path / "again"))
     assert np.abs(computed(again) - outputs(http, model["id"])).max() <= 1e-6 * np.abs(computed(again)).max()
+
+
+def trained_there(model: nn.Module) -> nn.Module:
+    """The adapter after some steps of PEFT's own."""
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    for _ in range(5):
+        optimizer.zero_grad()
+        (model(torch.from_numpy(X)) ** 2).mean().backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:.*changes the base weights.*:UserWarning")
+@pytest.mark.parametrize("use_dora", [False, True])
+@pytest.mark.parametrize("init", ON_THE_BASE)
+def test_an_adapter_that_peft_began_on_the_base_comes_here_raw_or_converted(http, tmp_path, init, use_dora):
+    model = created(http, init=init, use_dora=use_dora)
+    config = LoraConfig(target_modules=["linear"], r=2, lora_alpha=2, use_dora=use_dora, init_lora_weights=init)
+    theirs = get_peft_model(network(http, model["id"]), config)
+    begun = tmp_path / "begun"
+    config.init_lora_weights = True  # as PEFT's guide has it: what is saved is then what is there
+    theirs.save_pretrained(begun)
+    trained_there(theirs)
+    theirs.save_pretrained(tmp_path / "raw")
+    config.init_lora_weights = init
+    theirs.save_pretrained(tmp_path / "converted", path_initial_model_for_weight_conversion=str(begun))
+    if use_dora:  # PEFT's conversion loses the magnitude, so there is nothing here that could be loaded
+        lost = put(http, model["id"], (tmp_path / "converted" / "adapter_model.safetensors").read_bytes())
+        assert lost.json()["detail"] == "the file lacks lora_magnitude_vector, which this model has"
+    files = {"raw": 1e-5} if use_dora else {"raw": 1e-5, "converted": 2e-6}
+    for name, tolerance in files.items():  # the raw one needs our start to be theirs
+        file = (tmp_path / name / "adapter_model.safetensors").read_bytes()
+        answer = put(http, model["id"], file)
+        assert answer.status_code == 200, answer.text
+        assert np.abs(computed(theirs) - outputs(http, model["id"])).max() <= tolerance * np.abs(computed(theirs)).max()
+    there = http.get(f"/models/{model['id']}/adapter/adapter_model.safetensors").content
+    assert use_dora or there == file
+
+
+@EVERY_VARIANT
+def test_a_models_own_tensors_come_back_under_the_names_they_went_by(http, variant):
+    model, other = trained(http, **variant), created(http, **variant)
+    own = load(http.get(f"/models/{model['id']}/weights").content)
+    tensors = {name: tensor for name, tensor in own.items() if not name.startswith("base.")}
+    ours = {"lora_A_init.weight", "lora_B_init.weight"} if variant["init"] in ON_THE_BASE else set()
+    ours |= {"lora_magnitude_vector"} if variant["use_dora"] else set()
+    assert set(tensors) == {"lora_A.weight", "lora_B.weight"} | ours | ({"bias"} if variant["train_bias"] else set())
+    assert put(http, other["id"], save(tensors)).status_code == 200
+    for path in ("weights", "adapter/adapter_model.safetensors", "merged"):
+        assert http.get(f"/models/{other['id']}/{path}").content == http.get(f"/models/{model['id']}/{path}").content
+    assert np.array_equal(outputs(http, other["id"]), outputs(http, model["id"]))
+
+
+@pytest.mark.parametrize("init", ON_THE_BASE)
+def test_the_trained_ranks_alone_leave_the_frozen_ones_what_they_are(http, init):
+    model = trained(http, init=init)
+    before = load(http.get(f"/models/{model['id']}/weights").content)
+    alone = {name: 2 * before[name] for name in ("lora_A.weight", "lora_B.weight")}
+    assert put(http, model["id"], save(alone)).status_code == 200
+    after = load(http.get(f"/models/{model['id']}/weights").content)
+    assert np.array_equal(after["lora_A.weight"], alone["lora_A.weight"])
+    assert all(np.array_equal(after[name], before[name]) for name in ("lora_A_init.weight", "lora_B_init.weight"))
+    half = put(http, model["id"], save({**alone, "lora_A_init.weight": before["lora_A_init.weight"]}))
+    assert (half.status_code, half.json()["detail"]) == (422, "the file lacks lora_B_init.weight, which this model has")
 
 
 def test_an_adapter_is_for_the_module_that_is_asked_for(http, tmp_path):

@@ -98,9 +98,8 @@ def test_rows_go_where_the_maps_are_and_come_back(kind):
 def test_the_same_lines_serve_torch(layer):
     x = inputs(layer, 3)
     maps = Maps.of(layer)
-    as_torch = Maps(
-        *(None if array is None else torch.from_numpy(array) for array in (maps.weight, maps.bias, maps.down, maps.up)),
-        maps.scaling,
-    )
+    arrays = ("weight", "bias", "down", "up", "stretch")
+    there = {name: getattr(maps, name) for name in arrays if getattr(maps, name) is not None}
+    as_torch = replace(maps, **{name: torch.from_numpy(array) for name, array in there.items()})
     assert_close(fetched(as_torch(x)), layer(x).numpy())
     assert_close(fetched(as_torch.merged()(x)), layer(x).numpy())

@@ -35,7 +35,7 @@ class Gate(Maps):
 
     def __init__(self, breaks: bool = False) -> None:
         like = maps(99)
-        for name in ("weight", "bias", "down", "up", "scaling"):
+        for name in ("weight", "bias", "down", "up", "scaling", "stretch"):
             object.__setattr__(self, name, getattr(like, name))
         object.__setattr__(self, "entered", threading.Event())
         object.__setattr__(self, "open", threading.Event())

@@ -138,6 +138,12 @@ def gentle(spec: Spec, seed: int = 0) -> LoRALinear:
     return layer.adapted({"A": layer.A / spec.in_features**0.5, "B": B})
 
 
+def unadapted(layer: LoRALinear) -> LoRALinear:
+    """The layer whose trained ranks change nothing."""
+    trained = layer.trained()
+    return layer.learned({**trained, "B": torch.zeros_like(trained["B"])})
+
+
 @st.composite
 def layers(draw: Any, *, use_dora: bool = False) -> LoRALinear:
     """Any small layer; with two outputs at least, or a cosine could not turn."""

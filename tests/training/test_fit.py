@@ -59,7 +59,7 @@ def test_the_ten_default_losses_are_those_of_the_seed_document():
     assert x.shape == (1_000, 64)
     assert ours.losses == near(losses)
     assert ours.losses[0] == near(loss_of(layer, x, y, "mse"))
-    for name, tensor in ours.fitted.layer.adapter().items():
+    for name, tensor in ours.fitted.layer.trained().items():
         torch.testing.assert_close(tensor, trained[name], rtol=1e-4, atol=1e-5)
 
 
@@ -83,8 +83,8 @@ def test_a_run_equals_the_reference_loop(loss, optimizer, chosen, layer, size, s
         losses, trained = by_reference(layer, x, y, plan)
         assert ours.losses == near(losses)
         assert ours.fitted.metrics["final_loss"] == near(loss_of(ours.fitted.layer, x, y, loss))
-        assert ours.fitted.layer.adapter().keys() == trained.keys()
-        for name, tensor in ours.fitted.layer.adapter().items():
+        assert ours.fitted.layer.trained().keys() == trained.keys()
+        for name, tensor in ours.fitted.layer.trained().items():
             torch.testing.assert_close(tensor, trained[name], rtol=1e-4, atol=1e-4)
 
 

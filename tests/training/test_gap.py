@@ -11,7 +11,19 @@ from service.training.fit import Diverged
 from service.training.lesson import Lesson
 from service.training.moments import Moments, best_losses, residual
 from service.training.rows import Rows
-from tests.training.making import SMALL, gentle, in_double, layer_of, layers, learn, loss_of, plan_for, rows_for, run
+from tests.training.making import (
+    SMALL,
+    gentle,
+    in_double,
+    layer_of,
+    layers,
+    learn,
+    loss_of,
+    plan_for,
+    rows_for,
+    run,
+    unadapted,
+)
 from tests.training.test_moments import DEGENERATE, NUMPY, moments_of, spoiled
 from tests.training.test_optimizers import EVERY_SETTING
 
@@ -79,7 +91,7 @@ def test_losses_by_rank_fall_from_the_base_alone_to_least_squares(layer, n, seed
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] == pytest.approx(least(layer, x, y), rel=1e-6, abs=1e-9)
     if layer.own_bias is None:
-        exact, *rows = in_double(layer.adapted({"B": torch.zeros_like(layer.B)}), x, y)
+        exact, *rows = in_double(unadapted(layer), x, y)
         assert losses[0] == pytest.approx(loss_of(exact, *rows, "mse"), rel=1e-6)
 
 
@@ -96,7 +108,7 @@ def test_adam_closes_the_gap_of_an_easy_problem(train_bias, path):
 def test_a_run_that_had_nothing_to_gain_has_closed_its_gap(path):
     layer = layer_of(SMALL)
     x, _ = rows_for("mse", layer, 30)
-    still = layer.adapted({"B": torch.zeros_like(layer.B)})
+    still = unadapted(layer)
     plan = plan_for("mse", 30, epochs=2, optimizer="sgd", lr=1e-30, path=path)
     metrics = run(still, torch.zeros_like(x), still(torch.zeros_like(x)), plan).fitted.metrics
     assert metrics == {"final_loss": 0.0, "optimum_loss": 0.0, "gap_closed": 1.0}

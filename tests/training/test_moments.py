@@ -73,7 +73,7 @@ def test_a_run_by_moments_equals_the_reference_loop_in_float64(optimizer, chosen
     exact, *rows = in_double(layer, x, y)
     losses, trained = by_reference(exact, *rows, plan, weight=None if weight is None else weight.double())
     assert ours.losses == pytest.approx(losses, rel=1e-6, abs=1e-9 * losses[0])
-    for name, tensor in ours.fitted.layer.adapter().items():
+    for name, tensor in ours.fitted.layer.trained().items():
         torch.testing.assert_close(tensor.double(), trained[name], rtol=1e-5, atol=1e-6)
     exact, *_ = in_double(ours.fitted.layer)
     final = loss_of(exact, *rows, "mse", None if weight is None else weight.double())

@@ -73,7 +73,7 @@ def test_weighted_rows_equal_the_weighted_reference_loop(loss, batch_size, layer
     assert ours.losses == pytest.approx(losses, rel=1e-4)
     final = loss_of(ours.fitted.layer, x, y, loss, weight)
     assert ours.fitted.metrics["final_loss"] == pytest.approx(final, rel=1e-4)
-    for name, tensor in ours.fitted.layer.adapter().items():
+    for name, tensor in ours.fitted.layer.trained().items():
         torch.testing.assert_close(tensor, trained[name], rtol=1e-3, atol=1e-4)
 
 

@@ -86,7 +86,7 @@ def test_gradients_are_clipped_as_pytorch_clips_them(mode, optimizer, chosen, la
     ours = run(layer, x, y, plan)
     losses, trained = by_reference(layer, x, y, plan)
     assert ours.losses == pytest.approx(losses, rel=1e-4)
-    for name, tensor in ours.fitted.layer.adapter().items():
+    for name, tensor in ours.fitted.layer.trained().items():
         torch.testing.assert_close(tensor, trained[name], rtol=1e-3, atol=1e-4)
 
 
@@ -100,5 +100,5 @@ def test_b_and_the_bias_may_have_a_rate_of_their_own(mode, optimizer, chosen, la
     ours = run(layer, x, y, plan)
     losses, trained = by_reference(layer, x, y, plan)
     assert ours.losses == pytest.approx(losses, rel=1e-4)
-    for name, tensor in ours.fitted.layer.adapter().items():
+    for name, tensor in ours.fitted.layer.trained().items():
         torch.testing.assert_close(tensor, trained[name], rtol=1e-3, atol=1e-4)
