@@ -24,6 +24,7 @@ from torch import Tensor
 
 from service.codecs.message import pack, unpack
 from service.jobs.forks import serve
+from service.lora.chain import LoRAChain, Trainable, of_layer
 from service.lora.layer import LoRALinear
 from service.training import datasets
 from service.training.arrays import backend_of
@@ -38,8 +39,6 @@ from service.training.state import State, as_parts, continued, from_parts
 NICENESS = 10
 REPORT_SECONDS = 0.02  # finished epochs are told together when they come faster than this
 
-LAYER = frozenset({"weight", "bias", "A", "B", "own_bias", "magnitude"})
-SETTINGS = ("scaling", "frozen_rank")  # of a layer
 
 Message = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
@@ -124,22 +123,20 @@ def prepare(jobs: Sequence[dict[str, Any]], tensors: dict[str, Tensor], device: 
     placed = {name: tensor.to(device) for name, tensor in tensors.items()}
     known: dict[Any, tuple[Rows | None, Moments | None]] = {}
 
-    def learned_from(source: Source, layer: LoRALinear, sent: dict[str, Tensor]) -> tuple[Rows | None, Moments | None]:
-        key = (source, id(layer.weight), *(id(tensor) for tensor in sent.values()))
+    def learned_from(source: Source, layer: Trainable, sent: dict[str, Tensor]) -> tuple[Rows | None, Moments | None]:
+        key = (source, *(id(each.weight) for each in layer.layers), *(id(tensor) for tensor in sent.values()))
         if key not in known:
             rows = datasets.load(source, layer, sent) if has_rows(source) else None
-            known[key] = rows, given_moments(backend_of(layer.weight), sent)
+            known[key] = rows, given_moments(backend_of(layer.layers[0].weight), sent)
         return known[key]
 
     def lesson(job: dict[str, Any]) -> Lesson:
         own: dict[str, Any] = {name: placed[key] for name, key in job["tensors"].items()}
-        parts = {name: own[name] for name in LAYER if name in own}
         data, held_out = (
             {name.removeprefix(kind): own[name] for name in own if name.startswith(kind)}
             for kind in ("data.", "validation.")
         )
-        parts |= {name: job[name] for name in SETTINGS}
-        layer, plan = LoRALinear(**{"bias": None, **parts}), from_dict(job["plan"])
+        layer, plan = learner(job, own), from_dict(job["plan"])
         rows, moments = learned_from(plan.data, layer, data)
         validation, validation_moments = None, None
         if plan.n_validation and rows is not None:
@@ -154,6 +151,15 @@ def prepare(jobs: Sequence[dict[str, Any]], tensors: dict[str, Tensor], device: 
         return Lesson(layer, plan, rows, moments, validation, validation_moments, job["dropout"], state)
 
     return [lesson(job) for job in jobs]
+
+
+def learner(job: dict[str, Any], tensors: Mapping[str, Any]) -> Trainable:
+    """What a job trains: each layer from its settings and its tensors, which have its place before their names."""
+    layers = tuple(
+        LoRALinear(**{"bias": None, **settings, **of_layer(tensors, place)})
+        for place, settings in enumerate(job["layers"])
+    )
+    return layers[0] if len(layers) == 1 else LoRAChain(layers, tuple(job["activations"]))
 
 
 def follow(

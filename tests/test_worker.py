@@ -30,16 +30,17 @@ from tests.training.test_moments import taken
 
 PLAN = Plan(epochs=4, seed=3, data=Random(n_samples=20, seed=3))
 WEIGHTS = {
-    "weight": np.ones((3, 4), np.float32),
-    "bias": np.zeros(3, np.float32),
-    "A": np.ones((2, 4), np.float32),
-    "B": np.zeros((3, 2), np.float32),
+    "0.weight": np.ones((3, 4), np.float32),
+    "0.bias": np.zeros(3, np.float32),
+    "0.A": np.ones((2, 4), np.float32),
+    "0.B": np.zeros((3, 2), np.float32),
 }
+LAYERS = {"layers": [{"scaling": 1.0, "frozen_rank": 0}], "activations": []}
 
 
 def header(plan: Plan = PLAN, job: str = "job_1", names: Iterable[str] = WEIGHTS, **facts: Any) -> dict[str, Any]:
     """A task of one job, whose tensors travel under their own names."""
-    told = {"job": job, "plan": as_dict(plan), "scaling": 1.0, "dropout": 0.0, **facts}
+    told = {"job": job, "plan": as_dict(plan), **LAYERS, "dropout": 0.0, **facts}
     return {"do": "train", "jobs": [{**told, "tensors": {name: name for name in names}}]}
 
 
@@ -86,7 +87,7 @@ def test_a_task_is_performed_as_fit_does_it():
 
 
 def test_a_bias_of_its_own_is_trained_and_sent_back():
-    heard = performed(header(names=[*WEIGHTS, "own_bias"]), {**WEIGHTS, "own_bias": np.zeros(3, np.float32)})
+    heard = performed(header(names=[*WEIGHTS, "0.own_bias"]), {**WEIGHTS, "0.own_bias": np.zeros(3, np.float32)})
     assert {name for name in heard.arrays if "." not in name} == {"A", "B", "own_bias"}
     assert heard.arrays["own_bias"].any()
 
@@ -223,7 +224,7 @@ def test_a_run_that_diverges_tells_the_losses_it_had():
 
 def test_a_task_that_breaks_is_a_failure_and_in_the_log(caplog):
     with caplog.at_level(logging.ERROR):
-        heard = performed(header(plan=PLAN, scaling="broken"))
+        heard = performed(header(plan=PLAN, layers=[{"scaling": "broken", "frozen_rank": 0}]))
     assert [(line["say"], line.get("reason")) for line in heard.lines] == [("failed", "internal-error"), ("done", None)]
     assert "broken" not in heard.lines[0]["detail"]
     assert "Traceback" in caplog.text

@@ -27,6 +27,7 @@ from service.errors import (
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
 from service.jobs.state import State as JobState
+from service.lora.chain import named
 from service.lora.spec import Spec
 from service.models import job_rows
 from service.models.model import LoadedModel
@@ -129,14 +130,12 @@ class Run:
             return None
         if job.state is not JobState.RUNNING or model is None:
             return None
-        tensors = {"weight": model.base.weight, **model.adapter}
-        if model.base.bias is not None:
-            tensors["bias"] = model.base.bias
+        layer = model.layer
         header = {
             "job": self.job_id,
             "plan": as_dict(job.plan),
-            "scaling": model.spec.scaling,
-            "frozen_rank": model.spec.frozen_rank,
+            "layers": [{"scaling": each.scaling, "frozen_rank": each.frozen_rank} for each in layer.layers],
+            "activations": layer.activations,
             "dropout": model.spec.dropout,
         }
         try:
@@ -150,7 +149,7 @@ class Run:
             state = {f"state.{name}": array for name, array in arrays.items()}
         return header, {
             **state,
-            **{name: tensor.cpu().numpy() for name, tensor in tensors.items()},
+            **{name: tensor.cpu().numpy() for name, tensor in named([each.tensors() for each in layer.layers]).items()},
             **self._rows,
         }
 
@@ -191,7 +190,8 @@ class Run:
 
     def succeeded(self, metrics: dict[str, Any], facts: dict[str, Any], arrays: Arrays) -> None:
         """Publish the weights as the model's next version, with which the job has succeeded, and keep its state."""
-        kept = {name.removeprefix("state."): np.array(arrays.pop(name)) for name in list(arrays) if "." in name}
+        of_state = [name for name in arrays if name.startswith("state.")]
+        kept = {name.removeprefix("state."): np.array(arrays.pop(name)) for name in of_state}
         state = from_parts(facts, kept)
         with suppress(NotFound):  # deleted meanwhile, and the job cancelled by that
             device = self._registry.device

@@ -41,6 +41,16 @@ class LoRALinear:
         return y if self.whole_bias is None else y + self.whole_bias
 
     @property
+    def layers(self) -> "tuple[LoRALinear, ...]":
+        """Itself, as the one layer there is: what trains layers trains chains of them."""
+        return (self,)
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Those between its layers: none."""
+        return ()
+
+    @property
     def rank(self) -> int:
         """How many ranks are trained."""
         return len(self.A) - self.frozen_rank
@@ -86,6 +96,10 @@ class LoRALinear:
     def delta(self) -> Tensor:
         """The change of the weight that the adapter stands for, (out, in): s·B A where it has no magnitude."""
         return self.scaling * (self.B @ self.A) if self.magnitude is None else self.merged() - self.weight
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All its tensors by name, those of the base too."""
+        return {"weight": self.weight, **({} if self.bias is None else {"bias": self.bias}), **self.adapter()}
 
     def adapter(self) -> dict[str, Tensor]:
         """The tensors that are the adapter's own, by name."""

@@ -13,11 +13,13 @@ MAX_FEATURES = 65_536
 MAX_RANK = 1_024
 MAX_SETTING = 1_000_000
 MAX_SEED = 2**53 - 1
+MAX_LAYERS = 16
 
 Features = Annotated[int, Ge(1), Le(MAX_FEATURES)]
 Rank = Annotated[int, Ge(1), Le(MAX_RANK)]
 Alpha = Annotated[float, Gt(0), Le(MAX_SETTING)]
 Dropout = Annotated[float, Ge(0), Lt(1)]
+Activation = Literal["identity", "relu", "gelu", "tanh", "silu"]
 Init = Literal["kaiming", "normal", "gaussian", "orthogonal", "pissa", "olora"]
 Seed = Annotated[int, Ge(0), Le(MAX_SEED)]  # every JSON reader holds these exactly
 
@@ -64,14 +66,28 @@ class Spec:
 
     def __post_init__(self) -> None:
         bounds.check(self)
-        narrow = min(self.in_features, self.out_features)
-        if self.rank > narrow:
-            refuse("rank", f"rank is {self.rank}; it is at most min(in_features, out_features) = {narrow}")
+        if self.rank > self.narrow:
+            refuse("rank", f"rank is {self.rank}; it is at most min(in_features, out_features) = {self.narrow}")
         if self.init == "orthogonal" and self.rank % 2:
             refuse("rank", f"rank is {self.rank}; the init orthogonal needs an even one, half for A and half for B")
         if self.train_bias and not self.bias:
             refuse("train_bias", "train_bias is true; it needs a base that has a bias, and bias is false")
         object.__setattr__(self, "alpha", float(self.rank if self.alpha is None else self.alpha))
+
+    @property
+    def layers(self) -> "tuple[Spec, ...]":
+        """Itself, as the one layer there is."""
+        return (self,)
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """Those between its layers: none."""
+        return ()
+
+    @property
+    def narrow(self) -> int:
+        """The most ranks that a change of the weight can have."""
+        return min(self.in_features, self.out_features)
 
     @property
     def scaling(self) -> float:
@@ -110,6 +126,91 @@ class Spec:
         """What the adapter takes in memory, with its frozen ranks, and with what DoRA stretches outputs by."""
         held = self.frozen_rank * (self.in_features + self.out_features) + self.out_features * self.use_dora
         return FLOAT32_BYTES * (self.adapter_numbers + held)
+
+
+# What the layers of a chain have in common, since PEFT knows one value for all.
+SHARED = ("use_rslora", "use_dora", "init", "dropout", "train_bias")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainSpec:
+    """Layers one after another, with an activation between each two; the counts are those of all.
+
+    Raises:
+        Validation: where one layer does not take what the one before gives, or they differ in what they share.
+    """
+
+    layers: tuple[Spec, ...]
+    activations: tuple[Activation, ...]
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.layers) <= MAX_LAYERS:
+            refuse("layers", f"there are {len(self.layers)} layers; a chain has 2 to {MAX_LAYERS}")
+        for place, (before, layer) in enumerate(zip(self.layers, self.layers[1:], strict=False), start=1):
+            if layer.in_features != before.out_features:
+                given = f"in_features is {layer.in_features}; the layer before has out_features {before.out_features}"
+                refuse(f"layers/{place}/in_features", given)
+            for name in SHARED:
+                if getattr(layer, name) != getattr(before, name):
+                    refuse(name, f"the layers of a chain have one {name}, so give it beside them")
+
+    @property
+    def in_features(self) -> int:
+        return self.layers[0].in_features
+
+    @property
+    def out_features(self) -> int:
+        return self.layers[-1].out_features
+
+    @property
+    def rank(self) -> int:
+        """The least of all, which a hidden change may have in each layer."""
+        return min(layer.rank for layer in self.layers)
+
+    @property
+    def narrow(self) -> int:
+        return min(layer.narrow for layer in self.layers)
+
+    @property
+    def use_dora(self) -> bool:
+        return self.layers[0].use_dora
+
+    @property
+    def train_bias(self) -> bool:
+        return self.layers[0].train_bias
+
+    @property
+    def dropout(self) -> float:
+        return self.layers[0].dropout
+
+    @property
+    def frozen_rank(self) -> int:
+        """Of the first layer; where it is 0, it is 0 of all."""
+        return self.layers[0].frozen_rank
+
+    @property
+    def base_numbers(self) -> int:
+        return sum(layer.base_numbers for layer in self.layers)
+
+    @property
+    def adapter_numbers(self) -> int:
+        return sum(layer.adapter_numbers for layer in self.layers)
+
+    @property
+    def parameters(self) -> Parameters:
+        counts = [layer.parameters for layer in self.layers]
+        return Parameters(sum(count.trainable for count in counts), sum(count.frozen for count in counts))
+
+    @property
+    def base_bytes(self) -> int:
+        return sum(layer.base_bytes for layer in self.layers)
+
+    @property
+    def adapter_bytes(self) -> int:
+        return sum(layer.adapter_bytes for layer in self.layers)
+
+
+AnySpec = Spec | ChainSpec
 
 
 def refuse(field: str, detail: str) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from service.lora.activations import activated
+from service.lora.chain import Trainable
 from service.lora.init import stream
-from service.lora.layer import LoRALinear
 from service.lora.spec import refuse
 from service.training import digits
 from service.training.rows import Rows
@@ -16,37 +17,41 @@ from service.training.sources import Digits, Inline, Random, Source, Stored, Tea
 Tensors = Mapping[str, Tensor]
 
 
-def random(data: Random, layer: LoRALinear, tensors: Tensors) -> Rows:
+def random(data: Random, layer: Trainable, tensors: Tensors) -> Rows:
     """Inputs and targets N(0, 1)."""
-    out_features, in_features = layer.weight.shape
+    in_features, out_features = layer.layers[0].weight.shape[1], len(layer.layers[-1].weight)
     draw = stream(drawn(data.seed), "data")
     x = torch.randn(data.n_samples, in_features, generator=draw)
     return Rows(x, torch.randn(data.n_samples, out_features, generator=draw))
 
 
-def teacher(data: Teacher, layer: LoRALinear, tensors: Tensors) -> Rows:
-    """y = x (W + ΔW)ᵀ + b + noise, where ΔW has rank `teacher_rank` and entries about as large as a fresh W's."""
-    weight, bias = layer.weight.cpu(), 0 if layer.bias is None else layer.bias.cpu()
-    out_features, in_features = weight.shape
-    rank = drawn(data.teacher_rank)
-    draw = stream(drawn(data.seed), "change")
-    down = torch.randn(rank, in_features, generator=draw) / in_features**0.5
-    up = torch.randn(out_features, rank, generator=draw) / rank**0.5
+def teacher(data: Teacher, layer: Trainable, tensors: Tensors) -> Rows:
+    """y = x (W + ΔW)ᵀ + b + noise, where ΔW has rank `teacher_rank` and entries about as large as a fresh W's.
+
+    In a chain each layer has a change of its own.
+    """
+    rank, change = drawn(data.teacher_rank), stream(drawn(data.seed), "change")
     draw = stream(drawn(data.seed), "held out" if data.held_out else "data")
-    x = torch.randn(data.n_samples, in_features, generator=draw)
-    y = (x @ (weight + up @ down).T).add_(bias)
+    x = torch.randn(data.n_samples, layer.layers[0].weight.shape[1], generator=draw)
+    y = x
+    for place, each in enumerate(layer.layers):
+        y = activated(layer.activations[place - 1], y) if place else y
+        out_features, in_features = each.weight.shape
+        down = torch.randn(rank, in_features, generator=change) / in_features**0.5
+        up = torch.randn(out_features, rank, generator=change) / rank**0.5
+        y = (y @ (each.weight.cpu() + up @ down).T).add_(0 if each.bias is None else each.bias.cpu())
     if data.noise:
-        y += data.noise * torch.randn(data.n_samples, out_features, generator=draw)
+        y += data.noise * torch.randn(y.shape, generator=draw)
     return Rows(x, y)
 
 
-def handwritten(data: Digits, layer: LoRALinear, tensors: Tensors) -> Rows:
+def handwritten(data: Digits, layer: Trainable, tensors: Tensors) -> Rows:
     """The digits that come with the package."""
     x, y = digits.load(data.split)
     return Rows(torch.from_numpy(x), torch.from_numpy(y))
 
 
-def sent(data: Inline | Stored, layer: LoRALinear, tensors: Tensors) -> Rows:
+def sent(data: Inline | Stored, layer: Trainable, tensors: Tensors) -> Rows:
     """The rows that came with the request, or were uploaded before."""
     weight = tensors.get("weight")
     if weight is not None:  # only their ratios count, and near 1 they are far from the ends of float32
@@ -54,7 +59,7 @@ def sent(data: Inline | Stored, layer: LoRALinear, tensors: Tensors) -> Rows:
     return Rows(tensors["x"], tensors["y"], weight)
 
 
-DATASETS: dict[str, Callable[[Any, LoRALinear, Tensors], Rows]] = {
+DATASETS: dict[str, Callable[[Any, Trainable, Tensors], Rows]] = {
     "random": random,
     "teacher": teacher,
     "digits": handwritten,
@@ -63,12 +68,12 @@ DATASETS: dict[str, Callable[[Any, LoRALinear, Tensors], Rows]] = {
 }
 
 
-def load(data: Source, layer: LoRALinear, tensors: Tensors) -> Rows:
+def load(data: Source, layer: Trainable, tensors: Tensors) -> Rows:
     """The rows, on the layer's device.
 
     Numbers are drawn on the CPU whatever the device, so that a seed means the same rows everywhere.
     """
-    return DATASETS[data.kind](data, layer, tensors).to(layer.weight.device)
+    return DATASETS[data.kind](data, layer, tensors).to(layer.layers[0].weight.device)
 
 
 def split(rows: Rows, held_out: int, seed: int) -> tuple[Rows, Rows]:

@@ -7,6 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.lora.chain import LoRAChain
 from service.training.arrays import backend_of
 from service.training.cost import OPTIMUM_FEATURES
 from service.training.lesson import Fitted, Lesson
@@ -205,9 +206,12 @@ def _gap(
     lesson: Lesson, known: Residual | None, fitted: Fitted
 ) -> Generator[None, None, dict[str, float | str | None]]:
     """How near the run came to the best adapter of its rank, or why nobody knows."""
-    plan, layer, backend = lesson.plan, lesson.layer, backend_of(lesson.layer.weight)
+    plan, layer = lesson.plan, lesson.layer
     if plan.loss != "mse" or plan.batch_size is not None:
         return _unknown("the optimum is known for mse in full batches alone")
+    if isinstance(layer, LoRAChain):
+        return _unknown("the optimum is not known for a chain of layers")
+    backend = backend_of(layer.weight)
     if layer.magnitude is not None:
         return _unknown("the optimum is not known for a layer with a magnitude (use_dora)")
     if known is None:

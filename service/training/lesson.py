@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.lora.layer import LoRALinear
+from service.lora.chain import Trainable
 from service.training.moments import Moments
 from service.training.plan import Plan
 from service.training.rows import Rows
@@ -13,13 +13,13 @@ from service.training.state import State
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """One layer, and what it learns from and how.
+    """One layer, or a chain of them, and what it learns from and how.
 
     Rows may be missing where their moments are there; `dropout` is the layer's. With a `state` the run goes on from
     where that was taken, and ends as if it had never stopped.
     """
 
-    layer: LoRALinear
+    layer: Trainable
     plan: Plan
     rows: Rows | None = None
     moments: Moments | None = None
@@ -42,6 +42,6 @@ class Fitted:
     """
 
     run: int
-    layer: LoRALinear
+    layer: Trainable
     state: State
     metrics: Mapping[str, Any]

@@ -194,9 +194,10 @@ class ByMoments:
     accuracy = None
 
     def __init__(self, adapters: Adapters, residuals: Sequence[Residual]) -> None:
-        backend, self.xp, self.adapters = adapters.backend, adapters.backend.xp, adapters
-        runs, rank, inputs = adapters.of["A"].shape
-        outputs = adapters.of["B"].shape[1]
+        backend, self.xp = adapters.backend, adapters.backend.xp
+        (part,) = adapters.parts
+        runs, rank, inputs = part.of["A"].shape
+        outputs = part.of["B"].shape[1]
         self._c = c = (2 / outputs) ** 0.5
 
         def zeros(*shape: int) -> Array:
@@ -207,10 +208,10 @@ class ByMoments:
         self._gap = stacked(backend, residuals, lambda r: r.gap * c)
         self._constant = backend.of([r.tt / outputs for r in residuals], "float64")
         self._floor = backend.of([LOST * max(r.largest, 4 * r.tt) / outputs for r in residuals], "float64")
-        self._scales = bool((adapters.scaling != 1).any())
-        self._A, self._Bt = adapters.of["A"], adapters.of["B"].swapaxes(1, 2)
-        self._dA, self._dBt = adapters.gradient_of["A"], adapters.gradient_of["B"].swapaxes(1, 2)
-        self._bias, self._dbias = adapters.of.get("own_bias"), adapters.gradient_of.get("own_bias")
+        self._scaling, self._scales = part.scaling, bool((part.scaling != 1).any())
+        self._A, self._Bt = part.of["A"], part.of["B"].swapaxes(1, 2)
+        self._dA, self._dBt = part.gradient_of["A"], part.gradient_of["B"].swapaxes(1, 2)
+        self._bias, self._dbias = part.of.get("own_bias"), part.gradient_of.get("own_bias")
         self._Axx_mean, self._Axt = zeros(rank + 1, inputs), zeros(rank, outputs)
         self._Axx_mean[:, rank] = stacked(backend, residuals, lambda r: r.x_mean * c)
         self._sBt_error, self._K, self._S = zeros(rank + 1, outputs), zeros(rank + 1, rank), zeros(rank, rank + 1)
@@ -239,7 +240,7 @@ class ByMoments:
         """The losses (runs,); writes the gradient."""
         xp, matmul = self.xp, self.xp.matmul
         A, sBt, sBt_error, K = self._A, self._sBt, self._sBt_error, self._K
-        xp.multiply(self._Bt, self.adapters.scaling, out=sBt)
+        xp.multiply(self._Bt, self._scaling, out=sBt)
         matmul(A, self._xx, out=self._Axx)
         matmul(A, self._xt, out=self._Axt)
         matmul(self._Axx_mean, A.swapaxes(1, 2), out=K)  # A xx Aᵀ | x_meanᵀ Aᵀ
@@ -257,7 +258,7 @@ class ByMoments:
         xp.subtract(self._dBt, self._Axt, out=self._half[:, :-1])
         matmul(*self._flat, out=self._twice)  # ⟨s Bᵀ, dBᵀ - A xt⟩ + error · shift: twice what varies of the loss
         if self._scales:
-            self._dBt *= self.adapters.scaling
+            self._dBt *= self._scaling
         if self._dbias is not None:
             xp.multiply(self._error[:, 0], self._c, out=self._dbias)
         return self._twice[:, 0, 0] / 2 + self._constant

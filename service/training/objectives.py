@@ -36,8 +36,9 @@ def objectives(
 def residuals(adapters: Adapters, moments: list[Any]) -> list[Residual]:
     """The residual of each run; runs on the same data and base have one."""
     seen: dict[tuple[int, ...], Residual] = {}
-    keys = [_same(known, layer) for known, layer in zip(moments, adapters.layers, strict=True)]
-    for key, known, layer in zip(keys, moments, adapters.layers, strict=True):
+    layers = adapters.parts[0].layers
+    keys = [_same(known, layer) for known, layer in zip(moments, layers, strict=True)]
+    for key, known, layer in zip(keys, moments, layers, strict=True):
         if key not in seen:
             seen[key] = residual(adapters.backend, known, layer)
     return [seen[key] for key in keys]

@@ -2,16 +2,16 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from service.lora.activations import activated, slope
 from service.training.adapters import Adapters
 from service.training.arrays import Array, Backend, stacked
 from service.training.losses import LOSSES
-from service.training.magnitudes import Magnitudes
+from service.training.passes import Pass
 
 TINY = 1e-30
 
@@ -68,14 +68,16 @@ class ByRows:
         self.steps = -(-self._n // self._size)
         self._x = stacked(backend, [r.x for r in rows], backend.array)
         self._y = stacked(backend, [r.y for r in rows], backend.array)
-        self._frozen = adapters.frozen([r.x for r in rows])
+        first, *others = adapters.parts
+        self._passes = [Pass(first, [r.x for r in rows]), *map(Pass, others)]
+        self._activations = adapters.learners[0].activations
+        self._between: list[Array] = []  # what the activations were given
+        self._frozen = self._passes[0].known
         weights = [r.weight for r in rows]
         self._weight = stacked(backend, weights, backend.array) if weights[0] is not None else None
         self._total = self._n if self._weight is None else self._weight.sum(-1, dtype=self._xp.float64)
         self._counts_hits = loss == "cross_entropy"
         self._hits = backend.zeros(len(adapters), dtype="float64")
-        self._buffer = cache(lambda name, *shape: backend.zeros(*shape, dtype="float32"))
-        self._magnitudes = Magnitudes(adapters, self._buffer) if "magnitude" in adapters.of else None
 
     @property
     def accuracy(self) -> Array | None:
@@ -99,10 +101,9 @@ class ByRows:
         """The losses of the parameters as they are; yields after each piece of the rows."""
         self._hits[...] = 0
         losses = self.adapters.backend.zeros(len(self.adapters), dtype="float64")
-        B = self._scaled()
         for start in range(0, self._n, self._looked_at):
             rows = slice(start, start + self._looked_at)
-            _, p = self._outputs(self._x[:, rows], self._frozen[:, rows], B)
+            p = self._outputs(self._x[:, rows], self._frozen[:, rows])
             row_losses, _ = self._compared(p, self._y[:, rows])
             losses += self._share(row_losses, None if self._weight is None else self._weight[:, rows])
             yield None
@@ -126,48 +127,34 @@ class ByRows:
         return part[runs, index]
 
     def _losses(self, x: Array, frozen: Array, y: Array, weight: Array | None) -> Array:
-        xp, gradient = self._xp, self.adapters.gradient_of
-        if self._dropout:
-            x = x * self._masks(x.shape[1:])
-        B = self._scaled()
-        down, p = self._outputs(x, frozen, B, dropped=bool(self._dropout))
-        row_losses, dp = self._compared(p, y)
+        xp = self._xp
+        row_losses, dp = self._compared(self._outputs(x, frozen, drops=bool(self._dropout)), y)
         if weight is not None:
             dp *= weight[..., None]
-        if "own_bias" in gradient:
-            gradient["own_bias"][...] = dp.sum(1)
-        if self._magnitudes is not None:
-            dp = self._magnitudes.pulled(dp)
-        pulled = self._buffer("pulled", *down.shape)
-        xp.matmul(dp, B, out=pulled)
-        xp.matmul(pulled.swapaxes(1, 2), x, out=gradient["A"])
-        xp.matmul(dp.swapaxes(1, 2), down, out=gradient["B"])
-        gradient["B"] *= self.adapters.scaling
+        self._back(dp)
         if weight is None:
             self.adapters.gradient *= 1 / x.shape[1]
         else:  # a batch without any weight teaches nothing
             self.adapters.gradient /= xp.clip(weight.sum(-1), TINY, None)[:, None]
         return self._share(row_losses, weight)
 
-    def _scaled(self) -> Array:
-        B = self._buffer("B", *self.adapters.of["B"].shape)
-        self._xp.multiply(self.adapters.of["B"], self.adapters.scaling, out=B)
-        return B
+    def _outputs(self, x: Array, frozen: Array, *, drops: bool = False) -> Array:
+        """The outputs (runs, batch, out) of the last layer; `frozen` is the first layer's."""
+        first, *others = self._passes
+        p = first.forward(x, frozen, self._masks(x) if drops else None)
+        self._between = []
+        for name, each in zip(self._activations, others, strict=True):
+            self._between.append(p)
+            x = activated(name, p)
+            p = each.forward(x, mask=self._masks(x) if drops else None)
+        return p
 
-    def _outputs(self, x: Array, frozen: Array, B: Array, *, dropped: bool = False) -> tuple[Array, Array]:
-        """x Aᵀ (runs, batch, r), and the outputs (runs, batch, out)."""
-        xp, of, runs = self._xp, self.adapters.of, len(self.adapters)
-        down = self._buffer("down", runs, x.shape[1], B.shape[2])
-        p = self._buffer("p", runs, *frozen.shape[1:])
-        xp.matmul(x, of["A"].swapaxes(1, 2), out=down)
-        xp.matmul(down, B.swapaxes(1, 2), out=p)
-        if self._magnitudes is None:
-            p += frozen
-        else:
-            p = self._magnitudes.stretched(p, frozen, B, x if dropped else None)
-        if "own_bias" in of:
-            p += of["own_bias"][:, None]
-        return down, p
+    def _back(self, dp: Array) -> None:
+        """Write the gradients of all layers, from that in the outputs."""
+        for place in range(len(self._passes) - 1, 0, -1):
+            dx = self._passes[place].backward(dp, through=True)
+            dp = dx * slope(self._activations[place - 1], self._between[place - 1])
+        self._passes[0].backward(dp, through=False)
 
     def _compared(self, p: Array, y: Array) -> tuple[Array, Array]:
         """The loss of each row and its gradient in the outputs, counting the rows whose largest output is right."""
@@ -181,11 +168,10 @@ class ByRows:
             row_losses = row_losses * weight
         return row_losses.sum(-1, dtype=self._xp.float64) / self._total
 
-    def _masks(self, shape: tuple[int, ...]) -> Array:
+    def _masks(self, x: Array) -> Array:
         """Zero with probability p, otherwise 1 / (1 - p), for each run's own input numbers."""
-        return stacked(
-            self.adapters.backend, [keep(shape, self._dropout, draw.masks) for draw in self._draws], self._placed
-        )
+        masks = [keep(x.shape[1:], self._dropout, draw.masks) for draw in self._draws]
+        return stacked(self.adapters.backend, masks, self._placed)
 
     def _placed(self, mask: Tensor) -> Array:
         backend: Backend = self.adapters.backend

@@ -41,7 +41,7 @@ class Stack:
 
     def __init__(self, lessons: Sequence[Lesson], path: Path, burst: int = 1) -> None:
         self.lessons, self.path, self.plan = lessons, path, lessons[0].plan
-        self.backend: Backend = backend_of(lessons[0].layer.weight)
+        self.backend: Backend = backend_of(lessons[0].layer.layers[0].weight)
         self.adapters = Adapters(
             self.backend, [lesson.layer for lesson in lessons], "float64" if path == "moments" else "float32"
         )
@@ -53,8 +53,9 @@ class Stack:
         self.late: list[tuple[int, State]] = []
         self.epochs_done, self._over = 0, False
         self._careful_until = 0
-        layer = lessons[0].layer
-        cost = step_cost(self.plan, layer.rank, *reversed(layer.weight.shape)) * len(lessons)
+        cost = len(lessons) * sum(
+            step_cost(self.plan, layer.rank, *reversed(layer.weight.shape)) for layer in lessons[0].layer.layers
+        )
         self._burst_epochs = min(burst, BURST_MULTIPLICATIONS // cost)
         self.curves: dict[str, Numbers] = {}
         self.latest: dict[str, Numbers] = {}
@@ -184,7 +185,7 @@ class Stack:
         self.alive = self.alive & ~which
         looks = [metrics[name] for name in ("final_loss", "validation_loss") if name in metrics]
         self.diverged = which & ~np.all([look <= FLOAT32_MAX for look in looks], axis=0)
-        layers = {run: self.adapters.layer(run) for run in np.flatnonzero(which & ~self.diverged).tolist()}
+        layers = {run: self.adapters.learned(run) for run in np.flatnonzero(which & ~self.diverged).tolist()}
         parameters[...] = exact
         return [
             Fitted(run, layer, self.state(run), {name: numbers[run].item() for name, numbers in metrics.items()})
@@ -272,7 +273,8 @@ class Stack:
 
     def _solve(self) -> None:
         """Put every run at its optimum."""
-        for run, (known, layer) in enumerate(zip(self.residuals, self.adapters.layers, strict=True)):
+        (part,) = self.adapters.parts
+        for run, (known, layer) in enumerate(zip(self.residuals, part.layers, strict=True)):
             free = layer.own_bias is not None
             xx, xt, mean, _ = problem(known, bias_is_free=free)
             A, B = optimum.best(xx, xt, layer.rank, mean)
@@ -280,7 +282,7 @@ class Stack:
             if free:
                 solved["own_bias"] = torch.as_tensor(known.gap) - B @ (A @ torch.as_tensor(known.x_mean))
             for name, tensor in solved.items():
-                self.adapters.of[name][run] = self.backend.array(tensor)
+                part.of[name][run] = self.backend.array(tensor)
 
     def _lost(self, lost: Array | None) -> Flags | None:
         """Which runs' losses have lost their digits, where there are rows to go on with; None where none has."""

@@ -53,7 +53,7 @@ def test_a_run_equals_the_reference_loop(loss, optimizer, chosen, layer, n, seed
         assert ours.fitted.metrics["final_loss"] == near(loss_of(ours.fitted.layer, x, y, loss))
         assert ours.fitted.layer.trained().keys() == trained.keys()
         for name, tensor in ours.fitted.layer.trained().items():
-            torch.testing.assert_close(tensor, trained[name], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(tensor, trained[name], rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("train_bias", [False, True])
