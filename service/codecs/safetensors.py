@@ -84,20 +84,26 @@ def dump(
 
     Args:
         note: one entry of text beside them, by default what Hugging Face's tools look for.
-        dtype: what the tensors are written as, by default what they are; bfloat16 takes the upper half of float32.
+        dtype: what the tensors are written as, by default what they are; bfloat16 as the nearest to them.
     """
     # No more than one note: the library writes several in no fixed order.
     if dtype != "bfloat16":
         plain = {name: np.ascontiguousarray(tensor, dtype) for name, tensor in tensors.items()}
         return save(plain, dict([note]))
-    halves = {
-        name: (np.ascontiguousarray(tensor, "<f4").view("<u4") >> 16).astype("<u2") for name, tensor in tensors.items()
-    }
+    halves = {name: _bfloat16(tensor) for name, tensor in tensors.items()}
     described = {
         name: TensorSpec(dtype=dtype, shape=half.shape, data_ptr=half.ctypes.data, data_len=half.nbytes)
         for name, half in halves.items()
     }
     return bytes(serialize(described, dict([note])))
+
+
+def _bfloat16(tensor: NDArray[np.generic]) -> NDArray[np.uint16]:
+    """The upper half of each float32, rounded to the nearest, and to the even one of two; NaN stays NaN."""
+    numbers = np.ascontiguousarray(tensor, "<f4")
+    bits = numbers.view("<u4")
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return np.where(np.isnan(numbers), 0x7FC0, rounded).astype("<u2")
 
 
 def _bad(detail: str) -> BadSafetensors:

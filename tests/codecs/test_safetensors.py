@@ -81,6 +81,14 @@ def test_bfloat16_and_float16_are_read_as_the_numbers_that_they_are():
         assert np.array_equal(SAFETENSORS.decode(save_torch({"inputs": x}), 3), x.float().numpy())
 
 
+def test_bfloat16_is_dumped_as_torch_rounds_to_it():
+    edges = np.array([0, 0x7F7FFFFF, 0x7F800000, 0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001, 1, 0xFFFFFFFF], "<u4")
+    drawn = np.random.default_rng(0).integers(0, 2**32, 10_000, dtype="<u4")
+    numbers = np.concatenate([edges, edges | 0x80000000, drawn]).view("<f4")
+    expected = torch.from_numpy(numbers).bfloat16().float().numpy()
+    np.testing.assert_array_equal(load(dump({"x": numbers}, dtype="bfloat16"))["x"], expected)
+
+
 FAULTY = {
     "empty": b"",
     "no header": bytes(8),
