@@ -1,6 +1,7 @@
 """The service over HTTP, for Python: what you call is what the engine does. Imports no torch."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -9,12 +10,16 @@ import numpy as np
 import orjson
 from numpy.typing import ArrayLike, NDArray
 
-from service.codecs import npy, safetensors
+from service.codecs import layer, npy, peft, peft_settings, safetensors
+from service.codecs.layer import DType, Layer
 from service.codecs.npy import NPY
+from service.codecs.safetensors import SAFETENSORS, Tensors
 
 Json = dict[str, Any]
 
 TIMEOUT_SECONDS = 60.0
+FILE = {"Content-Type": SAFETENSORS.media_type}
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 
 class Problem(Exception):
@@ -97,9 +102,87 @@ class Client:
         answer = self._send("POST", f"/models/{model_id}/forward", content=body, headers=headers)
         return npy.load(answer.content).astype(np.float32, copy=False)
 
-    def weights(self, model_id: str) -> dict[str, NDArray[np.generic]]:
+    def weights(self, model_id: str) -> Tensors:
         """All tensors of a model by name."""
-        return safetensors.load(self._send("GET", f"/models/{model_id}/weights").content)
+        return self._tensors(f"/models/{model_id}/weights")
+
+    def merged(self, model_id: str) -> Tensors:
+        """The model as one plain layer: `weight` (out, in) and perhaps `bias` (out,)."""
+        return self._tensors(f"/models/{model_id}/merged")
+
+    def upload_base(self, weight: ArrayLike, bias: ArrayLike | None = None, dtype: DType = "float32") -> Json:
+        """A base of one's own, weight (out, in) and perhaps bias (out,), kept in this dtype."""
+        given = Layer(np.asarray(weight, np.float32), None if bias is None else np.asarray(bias, np.float32), dtype)
+        return self._json("POST", "/bases", content=layer.dumped(given), headers=FILE)
+
+    def bases(self) -> Iterator[Json]:
+        """Every base, in the order of their ids."""
+        cursor: Json = {}
+        while True:
+            page = self._json("GET", "/bases", params=cursor)
+            yield from page["items"]
+            if page["next_cursor"] is None:
+                return
+            cursor = {"cursor": page["next_cursor"]}
+
+    def base(self, base_id: str) -> Json:
+        """The base as it is now."""
+        return self._json("GET", f"/bases/{base_id}")
+
+    def base_weights(self, base_id: str) -> Tensors:
+        """The tensors of a base: `weight` (out, in) and perhaps `bias` (out,)."""
+        return self._tensors(f"/bases/{base_id}/weights")
+
+    def delete_base(self, base_id: str) -> None:
+        """Delete a base on which no model stands."""
+        self._send("DELETE", f"/bases/{base_id}")
+
+    def upload_dataset(self, x: ArrayLike, y: ArrayLike, weight: ArrayLike | None = None) -> Json:
+        """A data set of inputs x (n, in), targets y (n, out) or classes (n,), and perhaps weights of rows (n,)."""
+        classes = np.asarray(y).dtype.kind in "iu"
+        tensors = {"x": np.asarray(x, np.float32), "y": np.asarray(y, None if classes else np.float32)}
+        if weight is not None:
+            tensors["weight"] = np.asarray(weight, np.float32)
+        return self._json("POST", "/datasets", content=safetensors.dump(tensors), headers=FILE)
+
+    def adapter(self, model_id: str, module: str = peft.DEFAULT_MODULE) -> tuple[Json, bytes]:
+        """What `adapter_config.json` and `adapter_model.safetensors` hold, for one module of a network."""
+        path, which = f"/models/{model_id}/adapter", {"module": module}
+        config = self._json("GET", f"{path}/{CONFIG}", params=which)
+        return config, self._send("GET", f"{path}/{TENSORS}", params=which).content
+
+    def save_adapter(self, model_id: str, folder: str | Path, module: str = peft.DEFAULT_MODULE) -> None:
+        """Write the two files, with which `peft.PeftModel.from_pretrained` loads the folder."""
+        config, tensors = self.adapter(model_id, module)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        _write(Path(folder, TENSORS), tensors)
+        _write(Path(folder, CONFIG), orjson.dumps(config, option=orjson.OPT_INDENT_2))
+
+    def put_adapter(self, model_id: str, file: str | Path | bytes, module: str | None = None) -> Json:
+        """The model with the weights of a file, or of its bytes; `module` is one of `adapter_modules`."""
+        body = file if isinstance(file, bytes) else Path(file).read_bytes()
+        params = {} if module is None else {"module": module}
+        return self._json("PUT", f"/models/{model_id}/adapter", content=body, headers=FILE, params=params)
+
+    def import_adapter(self, folder: str | Path, module: str | None = None, **settings: Any) -> Json:
+        """A new model with one module's adapter out of PEFT's folder; `settings` are more fields of `POST /models`.
+
+        Among them are the sizes of the layer, or the `base_id` of one that was uploaded. No other module is sent.
+
+        Raises:
+            Validation, BadSafetensors: for an adapter that no model here can be.
+        """
+        module, tensors = peft.only(Path(folder, TENSORS).read_bytes(), module)
+        asked = peft_settings.settings(orjson.loads(Path(folder, CONFIG).read_bytes()), module)
+        model = self.create(**(asked | settings))
+        try:
+            return self.put_adapter(model["id"], tensors)
+        except Problem:
+            self.delete(model["id"])
+            raise
+
+    def _tensors(self, path: str) -> Tensors:
+        return safetensors.load(self._send("GET", path).content)
 
     def _json(self, method: str, path: str, **request: Any) -> Json:
         body: Json = self._send(method, path, **request).json()
@@ -113,6 +196,22 @@ class Client:
         if answer.is_error:
             raise _problem(answer)
         return answer
+
+
+def adapter_modules(file: str | Path) -> list[str]:
+    """The modules that an `adapter_model.safetensors` adapts.
+
+    Raises:
+        BadSafetensors: for a file that cannot be read.
+    """
+    return peft.modules(Path(file).read_bytes())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that is there as a whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def _problem(answer: httpx.Response) -> Problem:

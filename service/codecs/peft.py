@@ -70,7 +70,8 @@ def loaded(body: bytes | bytearray, spec: Spec, module: str | None = None) -> di
     """
     tensors = load(body)
     if any(name.startswith(PREFIX) for name in tensors):
-        called, tensors = IN_MODULE, _of_module(tensors, module)
+        _must_all_be_of_modules(tensors)
+        called, (_, tensors) = IN_MODULE, _one(_by_module(tensors), module)
     else:
         called = ALONE
     tensors = {OLDER.get(name, name): tensor for name, tensor in tensors.items()}
@@ -78,6 +79,25 @@ def loaded(body: bytes | bytearray, spec: Spec, module: str | None = None) -> di
     _must_be_those(set(tensors), {called[name] for name in expected}, spec)
     adapter = {name: _fitting(tensors[called[name]], called[name], shape, spec) for name, shape in expected.items()}
     return joined(adapter)
+
+
+def modules(body: bytes | bytearray) -> list[str]:
+    """The modules that a PEFT file adapts.
+
+    Raises:
+        BadSafetensors: for a file that the library refuses.
+    """
+    return list(_by_module(load(body)))
+
+
+def only(body: bytes | bytearray, module: str | None = None) -> tuple[str, bytes]:
+    """One module of a PEFT file, by default the only one, and a file of its tensors alone.
+
+    Raises:
+        BadSafetensors: for a file that the library refuses, or has no such module.
+    """
+    named, tensors = _one(_by_module(load(body)), module)
+    return named, dump({f"{PREFIX}{named}.{name}": tensor for name, tensor in tensors.items()})
 
 
 def shapes(spec: Spec, ranks: int) -> dict[str, tuple[int, ...]]:
@@ -120,21 +140,30 @@ def _expected(
     return alone, called
 
 
-def _of_module(tensors: Tensors, module: str | None) -> Tensors:
-    """The tensors of one module, by what they are called within it."""
-    modules: dict[str, Tensors] = {}
+def _by_module(tensors: Tensors) -> dict[str, Tensors]:
+    """The tensors of each module's adapter, by what they are called within it."""
+    found: dict[str, Tensors] = {}
     for name, tensor in tensors.items():
-        match = OF_A_MODULE.fullmatch(name)
-        if match is None:
+        if match := OF_A_MODULE.fullmatch(name):
+            found.setdefault(match[1], {})[match[2]] = tensor
+    return dict(sorted(found.items()))
+
+
+def _must_all_be_of_modules(tensors: Tensors) -> None:
+    for name in tensors:
+        if not OF_A_MODULE.fullmatch(name):
             raise _bad(name, f"{cut(name, 80)} is not a tensor of a LoRA adapter, such as {PREFIX}linear.lora_A.weight")
-        modules.setdefault(match[1], {})[match[2]] = tensor
+
+
+def _one(modules: Mapping[str, Tensors], module: str | None) -> tuple[str, Tensors]:
+    """The module that is asked for, with its tensors."""
     if module is None and len(modules) == 1:
-        return next(iter(modules.values()))
-    if module not in modules:
+        return next(iter(modules.items()))
+    if module is None or module not in modules:
         listed = ", ".join(cut(each, 60) for each in list(modules)[:SHOWN]) + (", …" if len(modules) > SHOWN else "")
-        what = "name one of them with ?module=" if module is None else f"{cut(module, 60)} is none of them"
+        what = "name one of them with module=" if module is None else f"{cut(module, 60)} is none of them"
         raise _bad("", f"the file has adapters of {len(modules)} modules ({listed}); {what}")
-    return modules[module]
+    return module, modules[module]
 
 
 def _must_be_those(found: set[str], expected: set[str], spec: Spec) -> None:

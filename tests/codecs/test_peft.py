@@ -1,0 +1,65 @@
+"""The file of a whole network's adapters is opened one module at a time."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load, save
+from safetensors.torch import save as save_torch
+
+from service.codecs.peft import dumped, loaded, modules, only
+from service.errors import BadSafetensors
+from service.lora.spec import Spec
+
+SPEC = Spec(in_features=6, out_features=5, rank=2, train_bias=True)
+NAMES = ["encoder", "encoder.0.fc", "encoder.1.fc"]
+
+
+def adapter(number: int) -> dict[str, np.ndarray]:
+    """An adapter that is full of one number."""
+    shapes = {"A": (2, 6), "B": (5, 2), "own_bias": (5,)}
+    return {name: np.full(shape, number, np.float32) for name, shape in shapes.items()}
+
+
+def whole() -> dict[str, np.ndarray]:
+    """The tensors of three modules, one of them within another's name."""
+    return {
+        name: tensor
+        for number, module in enumerate(NAMES)
+        for name, tensor in load(dumped(adapter(number), module)).items()
+    }
+
+
+def test_every_module_is_listed():
+    assert modules(save(whole())) == NAMES
+    assert modules(save({"lora_A.weight": np.ones((2, 6), np.float32)})) == []
+
+
+@pytest.mark.parametrize(("number", "module"), list(enumerate(NAMES)))
+def test_one_module_is_taken_as_peft_would_have_saved_it_alone(number, module):
+    assert only(save(whole()), module) == (module, dumped(adapter(number), module))
+
+
+def test_where_there_is_one_module_it_needs_no_name():
+    name, body = only(dumped(adapter(3), "fc"))
+    assert name == "fc"
+    assert (loaded(body, SPEC)["A"] == 3).all()
+
+
+def test_the_biases_that_peft_trains_in_other_modules_stay_behind():
+    others = {"base_model.model.norm.bias": np.ones(5, np.float32)}
+    assert only(save({**whole(), **others}), "encoder.0.fc")[1] == only(save(whole()), "encoder.0.fc")[1]
+
+
+def test_bfloat16_is_taken_as_the_numbers_that_it_has():
+    tensor = torch.randn(2, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
+    _, body = only(save_torch({"base_model.model.fc.lora_A.weight": tensor}))
+    assert np.array_equal(load(body)["base_model.model.fc.lora_A.weight"], tensor.float().numpy())
+
+
+def test_a_module_that_is_not_there_and_none_where_there_are_several_are_refused_with_a_list():
+    with pytest.raises(BadSafetensors, match=r"3 modules \(encoder, encoder.0.fc, encoder.1.fc\); decoder is none"):
+        only(save(whole()), "decoder")
+    with pytest.raises(BadSafetensors, match="name one of them with module="):
+        only(save(whole()))
+    with pytest.raises(BadSafetensors, match="adapters of 0 modules"):
+        only(save({}))
