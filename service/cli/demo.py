@@ -1,20 +1,16 @@
 """`lora demo`: the main job once, over real HTTP, for someone who wants to see it."""
 
-import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from service.cli.serve import READY
+from service.cli.follow import follow, must_succeed
+from service.cli.started import NotStarted, service
 from service.client import Client, Problem
 from service.training import digits
 
@@ -28,7 +24,6 @@ PLAN: dict[str, Any] = {
     "data": {"kind": "digits", "split": "train"},
     "seed": 0,
 }
-STOP_SECONDS = 30
 SHADES = " ░▒▓█"
 
 
@@ -60,43 +55,6 @@ def demo(*, keep: bool) -> int:
     return 0
 
 
-class NotStarted(Exception):
-    """The service ended before it was ready."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-
-
-@contextmanager
-def service(*, keep: bool) -> Iterator[tuple[str, int]]:
-    """The URL and the process id of a service that is started for this, and stopped again unless `keep`."""
-    command = [sys.executable, "-P", "-m", "service", "serve", "--port", "0"]
-    # A service that stays must not hold the terminal, or the pipe, that this command was given.
-    errors = subprocess.DEVNULL if keep else None
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=keep)
-    try:
-        yield _url(process), process.pid
-    except BaseException:
-        keep = False
-        raise
-    finally:
-        if not keep:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _url(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(READY):
-            return line.removeprefix(READY).strip()
-    raise NotStarted(process.wait())
-
-
 def first_run(client: Client, console: Console) -> None:
     """A 64→10 layer of rank 4 on random data, A and B both N(0, 1): ten epochs of Adam."""
     console.rule("A LoRA layer, trained on random data")
@@ -122,37 +80,14 @@ def read_digits(client: Client, console: Console) -> list[Reader]:
     for rank in RANKS[1:]:
         models.append(client.create(base_id=models[0]["base_id"], rank=rank, seed=0, name=f"digits, rank {rank}"))
     before = [accuracy(model["id"]) for model in models]
-    jobs = follow(client, console, [client.train(model["id"], **PLAN) for model in models])
+    launched = {f"rank {rank}": client.train(model["id"], **PLAN) for rank, model in zip(RANKS, models, strict=True)}
+    jobs = follow(client, console, launched)
     readers = [
         Reader(rank, client.model(model["id"]), job, was, accuracy(model["id"]))
         for rank, model, job, was in zip(RANKS, models, jobs, before, strict=True)
     ]
     console.print(as_table(readers))
     return readers
-
-
-def follow(client: Client, console: Console, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Show a progress bar for each job until all have ended; the jobs as they are then."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress, ThreadPoolExecutor(len(jobs)) as threads:
-
-        def show(job: dict[str, Any], bar: TaskID) -> None:
-            for kind, event in client.events(job["id"]):
-                if kind == "epoch":
-                    progress.update(bar, completed=event["epoch"], loss=f"{event['loss']:.4f}")
-
-        bars = [
-            progress.add_task(f"rank {rank}", total=job["epochs"], loss="-")
-            for rank, job in zip(RANKS, jobs, strict=True)
-        ]
-        list(threads.map(show, jobs, bars))
-    return [must_succeed(client.job(job["id"])) for job in jobs]
 
 
 def as_table(readers: list[Reader]) -> Table:
@@ -205,11 +140,3 @@ def goodbye(console: Console, url: str, model_id: str, pid: int | None) -> None:
     else:
         body, path = '{"in_features": 64, "out_features": 10}', "/models"
     console.print(f"curl {url}{path} -H 'Content-Type: application/json' -d '{body}'", soft_wrap=True)
-
-
-def must_succeed(job: dict[str, Any]) -> dict[str, Any]:
-    """The job, which has succeeded."""
-    if job["state"] != "succeeded":
-        why = job["detail"] or "its events ended before it did"
-        raise RuntimeError(f"job {job['id']} is {job['state']}: {why}")
-    return job

@@ -1,0 +1,47 @@
+"""A service that a command starts for itself, on a free port, and stops again."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.cli.serve import READY
+
+STOP_SECONDS = 30
+
+
+class NotStarted(Exception):
+    """The service ended before it was ready."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+@contextmanager
+def service(*, keep: bool) -> Iterator[tuple[str, int]]:
+    """The URL and the process id of a service that is started for this, and stopped again unless `keep`."""
+    command = [sys.executable, "-P", "-m", "service", "serve", "--port", "0"]
+    # A service that stays must not hold the terminal, or the pipe, that this command was given.
+    errors = subprocess.DEVNULL if keep else None
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=keep)
+    try:
+        yield _url(process), process.pid
+    except BaseException:
+        keep = False
+        raise
+    finally:
+        if not keep:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _url(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(READY):
+            return line.removeprefix(READY).strip()
+    raise NotStarted(process.wait())
