@@ -101,12 +101,21 @@ def test_every_curl_answers_what_the_page_shows(service: Service, page: str) -> 
 
 
 @page
-def test_every_python_block_runs(service: Service, page: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_python_block_runs(
+    service: Service,
+    page: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where they write their files
     code = [text for language, text in blocks(page) if language == "python"]
     assert code
     for text in code:
         exec(compile(text.replace(PUBLISHED, service.url), page, "exec"), {})
-    assert "(3, 10) (4, 64)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "(3, 10) (4, 64)" in printed
+    assert "8 (10, 64)" in printed
 
 
 @page
