@@ -165,9 +165,9 @@ class Client:
         return self._json("PUT", f"/models/{model_id}/adapter", content=body, headers=FILE, params=params)
 
     def import_adapter(self, folder: str | Path, module: str | None = None, **settings: Any) -> Json:
-        """A new model with one module's adapter out of PEFT's folder; `settings` are more fields of `POST /models`.
+        """A new model with one module's adapter out of PEFT's folder; `settings` are fields of `POST /models`.
 
-        Among them are the sizes of the layer, or the `base_id` of one that was uploaded. No other module is sent.
+        They go before what the folder says, and hold the sizes of the layer or its `base_id`. No other module is sent.
 
         Raises:
             Validation, BadSafetensors: for an adapter that no model here can be.

@@ -158,6 +158,12 @@ def test_each_module_of_a_network_that_peft_adapted_becomes_a_model(
     assert outputs(theirs, X) == pytest.approx(x, abs=1e-5)
 
 
+def test_what_the_caller_says_goes_before_what_the_folder_says(client: Client, tmp_path: Path) -> None:
+    by_peft(tmp_path, lora_dropout=0.1)
+    model = client.import_adapter(tmp_path, module="2", in_features=8, out_features=6, dropout=0.0, name="mine")
+    assert (model["dropout"], model["name"], model["rank"]) == (0, "mine", 2)
+
+
 def test_an_adapter_is_put_from_a_file_or_from_its_bytes(client: Client, tmp_path: Path) -> None:
     by_peft(tmp_path)
     file = tmp_path / "adapter_model.safetensors"

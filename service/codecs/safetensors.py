@@ -102,8 +102,13 @@ def _bfloat16(tensor: NDArray[np.generic]) -> NDArray[np.uint16]:
     """The upper half of each float32, rounded to the nearest, and to the even one of two; NaN stays NaN."""
     numbers = np.ascontiguousarray(tensor, "<f4")
     bits = numbers.view("<u4")
-    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
-    return np.where(np.isnan(numbers), 0x7FC0, rounded).astype("<u2")
+    rounded = bits >> 16  # and all that follows in place, since a layer may fill much of the memory
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    rounded[np.isnan(numbers)] = 0x7FC0
+    return rounded.astype("<u2")
 
 
 def _bad(detail: str) -> BadSafetensors:
