@@ -20,7 +20,7 @@ from tickets import Ticket, tickets
 from service.cli.follow import follow
 from service.client import Client
 
-ON_FILE, ARRIVING = 600, 300
+ON_FILE, ARRIVING = 450, 250
 OFFICES = {"customer care": "place", "quality": "event", "front desk": "wish"}
 ADAPTER = {"rank": 8, "dropout": 0.2, "seed": 0}
 PLAN: dict[str, Any] = {"epochs": 200, "lr": 0.005, "loss": "cosine", "seed": 0}
