@@ -24,8 +24,9 @@ from torch import Tensor
 
 from service.codecs.message import pack, unpack
 from service.jobs.forks import serve
-from service.lora.chain import LoRAChain, Trainable, of_layer
+from service.lora.chain import LoRAChain, Trainable
 from service.lora.layer import LoRALinear
+from service.lora.names import by_layer
 from service.training import datasets
 from service.training.arrays import backend_of
 from service.training.fit import Diverged, Ended, Epochs, Steps, fit, fit_one
@@ -39,6 +40,8 @@ from service.training.state import State, as_parts, continued, from_parts
 NICENESS = 10
 REPORT_SECONDS = 0.02  # finished epochs are told together when they come faster than this
 
+
+OF_A_LAYER = "layer."  # what the names of its tensors begin with in a task
 
 Message = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
@@ -154,11 +157,10 @@ def prepare(jobs: Sequence[dict[str, Any]], tensors: dict[str, Tensor], device: 
 
 
 def learner(job: dict[str, Any], tensors: Mapping[str, Any]) -> Trainable:
-    """What a job trains: each layer from its settings and its tensors, which have its place before their names."""
-    layers = tuple(
-        LoRALinear(**{"bias": None, **settings, **of_layer(tensors, place)})
-        for place, settings in enumerate(job["layers"])
-    )
+    """What a job trains: each layer from its settings and its tensors."""
+    own = {name.removeprefix(OF_A_LAYER): tensor for name, tensor in tensors.items() if name.startswith(OF_A_LAYER)}
+    parts = zip(job["layers"], by_layer(own, len(job["layers"])), strict=True)
+    layers = tuple(LoRALinear(**{"bias": None, **settings, **part}) for settings, part in parts)
     return layers[0] if len(layers) == 1 else LoRAChain(layers, tuple(job["activations"]))
 
 

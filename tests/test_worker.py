@@ -30,10 +30,10 @@ from tests.training.test_moments import taken
 
 PLAN = Plan(epochs=4, seed=3, data=Random(n_samples=20, seed=3))
 WEIGHTS = {
-    "0.weight": np.ones((3, 4), np.float32),
-    "0.bias": np.zeros(3, np.float32),
-    "0.A": np.ones((2, 4), np.float32),
-    "0.B": np.zeros((3, 2), np.float32),
+    "layer.weight": np.ones((3, 4), np.float32),
+    "layer.bias": np.zeros(3, np.float32),
+    "layer.A": np.ones((2, 4), np.float32),
+    "layer.B": np.zeros((3, 2), np.float32),
 }
 LAYERS = {"layers": [{"scaling": 1.0, "frozen_rank": 0}], "activations": []}
 
@@ -87,7 +87,9 @@ def test_a_task_is_performed_as_fit_does_it():
 
 
 def test_a_bias_of_its_own_is_trained_and_sent_back():
-    heard = performed(header(names=[*WEIGHTS, "0.own_bias"]), {**WEIGHTS, "0.own_bias": np.zeros(3, np.float32)})
+    heard = performed(
+        header(names=[*WEIGHTS, "layer.own_bias"]), {**WEIGHTS, "layer.own_bias": np.zeros(3, np.float32)}
+    )
     assert {name for name in heard.arrays if "." not in name} == {"A", "B", "own_bias"}
     assert heard.arrays["own_bias"].any()
 

@@ -11,7 +11,8 @@ from service.bounds import cut
 from service.codecs.codec import Array, finite
 from service.codecs.safetensors import Tensors, dump, load
 from service.errors import BadSafetensors, Fault, ShapeMismatch, pointer
-from service.lora.spec import Spec
+from service.lora.names import by_layer, named
+from service.lora.spec import AnySpec, Spec
 
 PREFIX = "base_model.model."
 # What an adapter's tensors are called in a file without a module, and behind the module's name.
@@ -19,66 +20,94 @@ ALONE = {"A": "lora_A.weight", "B": "lora_B.weight", "own_bias": "bias", "magnit
 IN_MODULE = {**ALONE, "own_bias": "base_layer.bias"}
 # What the frozen ranks of an adapter began with, where they stand by themselves: B with its own sign.
 STARTS = {"A_init": "lora_A_init.weight", "B_init": "lora_B_init.weight"}
-OLDER = {"lora_magnitude_vector.weight": "lora_magnitude_vector"}  # as peft calls it within a model
+OLDER = "lora_magnitude_vector.weight"  # as peft calls a magnitude within a model
 MODULE = r"^\w+(\.\w+)*$"
 OF_A_MODULE = re.compile(rf"{re.escape(PREFIX)}(\w+(?:\.\w+)*)\.((?:lora_|base_layer\.).+)")
 DEFAULT_MODULE = "linear"
 SHOWN = 10  # modules that are listed in an error
 
 
-def config(spec: Spec, module: str) -> dict[str, Any]:
+def config(spec: AnySpec, module: str) -> dict[str, Any]:
     """`adapter_config.json`, with which `PeftModel.from_pretrained` puts the adapter on a module.
 
-    Frozen ranks count as ranks, as in PEFT's own conversion of such a start, so the base stays what it is there too.
+    The layers of a chain are the modules 0, 1 … within it. Frozen ranks count as ranks, as in PEFT's own conversion of
+    such a start, so the base stays what it is there too.
     """
-    ranks = spec.rank + spec.frozen_rank
-    wider: float = ranks / spec.rank  # and alpha with it, so that the scaling is the same
-    alpha = float(spec.alpha or 0) * (wider**0.5 if spec.use_rslora else wider)
+    names = names_of(spec, module)
+    ranks = {name: layer.rank + layer.frozen_rank for name, layer in zip(names, spec.layers, strict=True)}
+    alphas = {name: _alpha(layer) for name, layer in zip(names, spec.layers, strict=True)}
+    first = spec.layers[0]
     return {
         "peft_type": "LORA",
         "base_model_name_or_path": None,
         "task_type": None,
         "inference_mode": True,
-        "target_modules": [module],
-        "r": ranks,
-        "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
-        "lora_dropout": spec.dropout,
-        "use_rslora": spec.use_rslora,
-        "use_dora": spec.use_dora,
-        "bias": "lora_only" if spec.train_bias else "none",
+        "target_modules": names,
+        "r": ranks[names[0]],
+        "lora_alpha": alphas[names[0]],
+        "lora_dropout": first.dropout,
+        "use_rslora": first.use_rslora,
+        "use_dora": first.use_dora,
+        "bias": "lora_only" if first.train_bias else "none",
         "init_lora_weights": True,
         "fan_in_fan_out": False,
-        "rank_pattern": {},
-        "alpha_pattern": {},
+        "rank_pattern": {name: ranks[name] for name in names if ranks[name] != ranks[names[0]]},
+        "alpha_pattern": {name: alphas[name] for name in names if alphas[name] != alphas[names[0]]},
     }
 
 
-def dumped(adapter: Mapping[str, NDArray[Any]], module: str) -> bytes:
+def _alpha(spec: Spec) -> int | float:
+    """The alpha that gives all ranks, the frozen ones too, the scaling of those that are trained."""
+    wider: float = (spec.rank + spec.frozen_rank) / spec.rank
+    alpha = float(spec.alpha or 0) * (wider**0.5 if spec.use_rslora else wider)
+    return int(alpha) if alpha.is_integer() else alpha
+
+
+def names_of(spec: AnySpec, module: str) -> list[str]:
+    """The modules of a network that a model's layers are."""
+    return [module] if len(spec.layers) == 1 else [f"{module}.{place}" for place in range(len(spec.layers))]
+
+
+def dumped(adapter: Mapping[str, NDArray[Any]], spec: AnySpec, module: str) -> bytes:
     """`adapter_model.safetensors`, as PEFT itself writes it."""
-    return dump({f"{PREFIX}{module}.{IN_MODULE[name]}": tensor for name, tensor in adapter.items()})
+    parts = zip(names_of(spec, module), by_layer(adapter, len(spec.layers)), strict=True)
+    return dump(
+        {f"{PREFIX}{within}.{IN_MODULE[name]}": tensor for within, part in parts for name, tensor in part.items()}
+    )
 
 
-def loaded(body: bytes | bytearray, spec: Spec, module: str | None = None) -> dict[str, Array]:
+def loaded(body: bytes | bytearray, spec: AnySpec, module: str | None = None) -> dict[str, Array]:
     """The adapter in a file, for a model of this spec; nothing may be missing and nothing left over.
 
     Args:
-        module: which one to take, where the file has several.
+        module: which one to take, where the file has several; for a chain, the one that has its layers within.
 
     Raises:
         BadSafetensors: for a file that the library refuses, or other tensors than the model has.
         ShapeMismatch, NonFinite
     """
-    tensors = load(body)
+    tensors, called = load(body), ALONE
     if any(name.startswith(PREFIX) for name in tensors):
         _must_all_be_of_modules(tensors)
-        called, (_, tensors) = IN_MODULE, _one(_by_module(tensors), module)
-    else:
-        called = ALONE
-    tensors = {OLDER.get(name, name): tensor for name, tensor in tensors.items()}
-    expected, called = _expected(tensors, called, spec)
-    _must_be_those(set(tensors), {called[name] for name in expected}, spec)
-    adapter = {name: _fitting(tensors[called[name]], called[name], shape, spec) for name, shape in expected.items()}
-    return joined(adapter)
+        found = _by_module(tensors)
+        several = len(spec.layers) > 1
+        tensors = named(_several(found, module, len(spec.layers)) if several else [_one(found, module)[1]])
+        called = IN_MODULE
+    tensors = {name.removesuffix(".weight") if OLDER in name else name: tensor for name, tensor in tensors.items()}
+    parts = by_layer(tensors, len(spec.layers))
+    expected = named([_expected(part, called, layer) for part, layer in zip(parts, spec.layers, strict=True)])
+    _must_be_those(set(tensors), {_at(place, text) for place, (text, _, _) in expected.items()}, spec)
+    adapter = {
+        place: _fitting(tensors[_at(place, text)], _at(place, text), shape, layer)
+        for place, (text, shape, layer) in expected.items()
+    }
+    return named([joined(part) for part in by_layer(adapter, len(spec.layers))])
+
+
+def _at(place: str, text: str) -> str:
+    """A tensor's name in a file, beside its layer's place where it has one."""
+    layer, dot, _ = place.rpartition(".")
+    return f"{layer}{dot}{text}"
 
 
 def modules(body: bytes | bytearray) -> list[str]:
@@ -124,20 +153,32 @@ def joined(parts: Mapping[str, Array]) -> dict[str, Array]:
     return adapter
 
 
-def _expected(
-    tensors: Tensors, called: dict[str, str], spec: Spec
-) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """The shapes that the tensors of a file must have, and what they are called there.
+def _expected(tensors: Tensors, called: Mapping[str, str], spec: Spec) -> dict[str, tuple[str, tuple[int, ...], Spec]]:
+    """The tensors that a layer's part of a file must have: by name, what it is called there, its shape, and the layer.
 
-    Where the model has frozen ranks, these stand behind the others, as what they began with, or stay what they are.
+    Where the layer has frozen ranks, these stand behind the others, as what they began with, or stay what they are.
     """
-    A = tensors.get(called["A"])
-    if not spec.frozen_rank or A is None or A.shape[:1] != (spec.rank,):
-        return shapes(spec, spec.rank + spec.frozen_rank), called
-    alone = shapes(spec, spec.rank)
-    if called is ALONE and not tensors.keys().isdisjoint(STARTS.values()):
-        return {**alone, "A_init": alone["A"], "B_init": alone["B"]}, {**called, **STARTS}
-    return alone, called
+    A, given = tensors.get(called["A"]), shapes(spec, spec.rank + spec.frozen_rank)
+    if spec.frozen_rank and A is not None and A.shape[:1] == (spec.rank,):
+        given = shapes(spec, spec.rank)
+        if called is ALONE and not tensors.keys().isdisjoint(STARTS.values()):
+            given |= {"A_init": given["A"], "B_init": given["B"]}
+    return {name: ({**called, **STARTS}[name], shape, spec) for name, shape in given.items()}
+
+
+def _several(modules: Mapping[str, Tensors], module: str | None, count: int) -> list[Tensors]:
+    """The layers of a chain: the modules within one that have numbers for names, in their order."""
+    numbered = {
+        int(number): tensors
+        for name, tensors in modules.items()
+        for within, _, number in [name.rpartition(".")]
+        if number.isdecimal() and module in (None, within)
+    }
+    if len(numbered) != count or (module is None and len(modules) != count):
+        listed = ", ".join(cut(each, 60) for each in list(modules)[:SHOWN])
+        what = "" if module is None else f" within {cut(module, 60)}"
+        raise _bad("", f"the file has {len(numbered)} numbered modules{what} ({listed}); the model has {count} layers")
+    return [numbered[number] for number in sorted(numbered)]
 
 
 def _by_module(tensors: Tensors) -> dict[str, Tensors]:
@@ -166,12 +207,14 @@ def _one(modules: Mapping[str, Tensors], module: str | None) -> tuple[str, Tenso
     return module, modules[module]
 
 
-def _must_be_those(found: set[str], expected: set[str], spec: Spec) -> None:
+def _must_be_those(found: set[str], expected: set[str], spec: AnySpec) -> None:
     if missing := sorted(expected - found):
         raise _bad(missing[0], f"the file lacks {', '.join(missing)}, which this model has")
     if extra := sorted(found - expected):
         known = "; this model does not train its bias" if not spec.train_bias and extra[0].endswith("bias") else ""
-        known = "; this model has use_dora false" if not spec.use_dora and extra[0] == ALONE["magnitude"] else known
+        known = (
+            "; this model has use_dora false" if not spec.use_dora and extra[0].endswith(ALONE["magnitude"]) else known
+        )
         raise _bad(extra[0], f"the file holds {cut(', '.join(extra), 80)}, which this model does not have{known}")
 
 

@@ -27,8 +27,8 @@ from service.errors import (
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
 from service.jobs.state import State as JobState
-from service.lora.chain import named
-from service.lora.spec import Spec
+from service.lora.names import named
+from service.lora.spec import AnySpec
 from service.models import job_rows
 from service.models.model import LoadedModel
 from service.models.registry import Registry
@@ -87,7 +87,7 @@ class Run:
         job_id: str,
         key: str,
         plan: Plan,
-        spec: Spec,
+        spec: AnySpec,
         held: Held,
         stored: Arrays,
         books: Books,
@@ -98,7 +98,7 @@ class Run:
         self.key = key
         self.likeness = likeness(plan, spec), 0 if reached is None else reached.epoch
         self.bytes_stacked = bytes_stacked(plan, spec)
-        self.step_cost = step_cost(plan, spec.rank, spec.in_features, spec.out_features)
+        self.step_cost = step_cost(plan, spec)
         self.group = group or job_id
         self._held = held
         self._rows = {**held.arrays, **stored}
@@ -149,7 +149,10 @@ class Run:
             state = {f"state.{name}": array for name, array in arrays.items()}
         return header, {
             **state,
-            **{name: tensor.cpu().numpy() for name, tensor in named([each.tensors() for each in layer.layers]).items()},
+            **{
+                f"layer.{name}": tensor.cpu().numpy()
+                for name, tensor in named([each.tensors() for each in layer.layers]).items()
+            },
             **self._rows,
         }
 

@@ -10,7 +10,7 @@ import torch
 from service.codecs.message import Arrays
 from service.engine.capacity import Capacity
 from service.engine.datasets import Datasets
-from service.lora.spec import Spec
+from service.lora.spec import AnySpec
 from service.training.datasets import check_split, drawn
 from service.training.fitted import fitted
 from service.training.plan import Plan
@@ -19,7 +19,7 @@ from service.training.sources import Inline, Stored, check_rows
 SEEDS = 2**32  # drawn seeds are short enough to be typed again
 
 
-def settled(plan: Plan, spec: Spec, given: Arrays, datasets: Datasets, capacity: Capacity) -> tuple[Plan, Arrays]:
+def settled(plan: Plan, spec: AnySpec, given: Arrays, datasets: Datasets, capacity: Capacity) -> tuple[Plan, Arrays]:
     """The plan with every setting in force for a model, and the rows of its data sets; those given are checked.
 
     Raises:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from torch import Tensor
 
 from service.lora.activations import activated
 from service.lora.layer import LoRALinear
+from service.lora.names import by_layer, named
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +19,21 @@ class LoRAChain:
 
     layers: tuple[LoRALinear, ...]
     activations: tuple[str, ...]  # one fewer than layers
+
+    @property
+    def in_features(self) -> int:
+        """How many numbers a row of inputs has."""
+        return self.layers[0].in_features
+
+    @property
+    def out_features(self) -> int:
+        """How many numbers a row of outputs has."""
+        return self.layers[-1].out_features
+
+    @property
+    def rank(self) -> int:
+        """The least of its layers'."""
+        return min(layer.rank for layer in self.layers)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map (…, in of the first) to (…, out of the last)."""
@@ -35,6 +50,11 @@ class LoRAChain:
         """What training changes, by name."""
         return named([layer.trained() for layer in self.layers])
 
+    def adapted(self, adapter: Mapping[str, Tensor]) -> "LoRAChain":
+        """The same bases under another adapter of the same kind."""
+        parts = by_layer(adapter, len(self.layers))
+        return replace(self, layers=tuple(layer.adapted(part) for layer, part in zip(self.layers, parts, strict=True)))
+
     def learned(self, trained: Mapping[str, Tensor]) -> "LoRAChain":
         """The chain with what training has made of `trained`."""
         parts = by_layer(trained, len(self.layers))
@@ -43,20 +63,3 @@ class LoRAChain:
 
 # What is trained: one layer, or a chain.
 Trainable = LoRALinear | LoRAChain
-T = TypeVar("T")
-
-
-def named(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of all layers, each under its place and its name."""
-    return {f"{place}.{name}": tensor for place, part in enumerate(parts) for name, tensor in part.items()}
-
-
-def by_layer(tensors: Mapping[str, T], count: int) -> list[dict[str, T]]:
-    """What `named` named, of each layer by itself; of one layer alone the names have no places."""
-    return [dict(tensors)] if count == 1 else [of_layer(tensors, place) for place in range(count)]
-
-
-def of_layer(tensors: Mapping[str, T], place: int) -> dict[str, T]:
-    """The tensors of the layer at a place, by their names there."""
-    here = f"{place}."
-    return {name.removeprefix(here): tensor for name, tensor in tensors.items() if name.startswith(here)}

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.lora.activations import activated
 from service.lora.layer import LoRALinear
 
 Matrix = Any  # a numpy array, or a torch tensor off the CPU
@@ -53,6 +54,11 @@ class Maps:
         stretch = None if layer.magnitude is None else _bare(layer.stretch())
         return Maps(self.weight, bias, _bare(layer.A.T), _bare(layer.B.T), layer.scaling, stretch)
 
+    @property
+    def weights(self) -> tuple[Matrix, ...]:
+        """The weights that a merge makes anew."""
+        return (self.weight,)
+
     def __call__(self, x: Matrix) -> Matrix:
         """Map rows (n, in) to (n, out)."""
         y = x @ self.weight
@@ -86,6 +92,43 @@ class Maps:
         if self.stretch is not None:
             change *= self.stretch
         return Maps(change, self.bias)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ChainMaps:
+    """The maps of layers one after another, with the activations between them."""
+
+    maps: tuple[Maps, ...]
+    activations: tuple[str, ...]
+
+    @property
+    def weight(self) -> Matrix:
+        """The first layer's weight."""
+        return self.maps[0].weight
+
+    @property
+    def weights(self) -> tuple[Matrix, ...]:
+        """The weights that a merge makes anew."""
+        return tuple(each.weight for each in self.maps)
+
+    @property
+    def down(self) -> Matrix | None:
+        """None where the adapters are merged."""
+        return self.maps[0].down
+
+    def __call__(self, x: Matrix) -> Matrix:
+        """Map rows (n, in of the first) to (n, out of the last)."""
+        y = self.maps[0](x)
+        for name, each in zip(self.activations, self.maps[1:], strict=True):
+            y = each(activated(name, y))
+        return y
+
+    def merged(self) -> "ChainMaps":
+        """The same with each adapter in the weight of its layer."""
+        return ChainMaps(tuple(each.merged() for each in self.maps), self.activations)
+
+
+AnyMaps = Maps | ChainMaps
 
 
 def grouped(x: Matrix, members: Sequence[tuple[Maps, int]]) -> Matrix:

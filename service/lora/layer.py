@@ -51,6 +51,16 @@ class LoRALinear:
         return ()
 
     @property
+    def in_features(self) -> int:
+        """How many numbers a row of inputs has."""
+        return self.weight.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        """How many numbers a row of outputs has."""
+        return len(self.weight)
+
+    @property
     def rank(self) -> int:
         """How many ranks are trained."""
         return len(self.A) - self.frozen_rank

@@ -11,7 +11,7 @@ from math import inf
 import numpy as np
 
 from service.errors import Draining, TemporaryReducedCapacity
-from service.lora.grouped import Maps
+from service.lora.grouped import AnyMaps
 from service.serving.passes import Rows, one_pass
 from service.serving.window import Window
 
@@ -19,7 +19,7 @@ from service.serving.window import Window
 @dataclass(eq=False, slots=True)
 class _Request:
     base: Hashable
-    maps: Maps
+    maps: AnyMaps
     x: Rows
     until: float
     at: float
@@ -64,7 +64,7 @@ class Batcher:
         self._closed = False
         self._last, self._ended = 1, -inf  # how many requests the last batch had, and when it ended
 
-    def submit(self, base: Hashable, maps: Maps, x: Rows, until: float = inf) -> "Future[Rows]":
+    def submit(self, base: Hashable, maps: AnyMaps, x: Rows, until: float = inf) -> "Future[Rows]":
         """The outputs (n, out) of rows (n, in), some time later.
 
         Args:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.lora.grouped import Maps, fetched, quietly
+from service.lora.grouped import AnyMaps, fetched, quietly
 
 ONCE = 1  # a layer that runs once is not worth a merge
 MAX_COUNTED = 2**16
@@ -14,8 +14,8 @@ MAX_COUNTED = 2**16
 
 @dataclass(slots=True)
 class _Kept:
-    source: Maps
-    merged: Maps
+    source: AnyMaps
+    merged: AnyMaps
     nbytes: int
     uses: int
 
@@ -34,7 +34,7 @@ class Merged:
         self._uses: Counter[str] = Counter()  # of those that are not kept
         self._lock = threading.Lock()
 
-    def of(self, key: str, maps: Maps) -> Maps:
+    def of(self, key: str, maps: AnyMaps) -> AnyMaps:
         """What to run for a layer: the merged maps where they are kept, or have become worth it; else its own."""
         kept = self._kept.get(key)
         if kept is not None and kept.source is maps:
@@ -51,12 +51,12 @@ class Merged:
             self._drop(key)
             self._uses.pop(key, None)
 
-    def _considered(self, key: str, maps: Maps) -> Maps:
+    def _considered(self, key: str, maps: AnyMaps) -> AnyMaps:
         self._drop(key)  # of an earlier version
         if len(self._uses) >= MAX_COUNTED:
             self._uses.clear()
         self._uses[key] += 1
-        uses, nbytes = self._uses[key], maps.weight.nbytes
+        uses, nbytes = self._uses[key], sum(weight.nbytes for weight in maps.weights)
         if uses <= ONCE or nbytes > self.max_bytes:
             return maps
         while self.used + nbytes > self.max_bytes:
@@ -67,8 +67,10 @@ class Merged:
                 return maps
             self._drop(oldest)
         del self._uses[key]
-        merged: Maps = quietly(maps.merged)
-        if not np.isfinite(fetched(merged.weight)).all():  # though what it computes may be: B A x is, and B A is not
+        merged: AnyMaps = quietly(maps.merged)
+        if not all(
+            np.isfinite(fetched(weight)).all() for weight in merged.weights
+        ):  # though what it computes may be: B A x is, and B A is not
             return maps
         self._kept[key] = _Kept(maps, merged, nbytes, uses)
         self.used += nbytes

@@ -6,15 +6,15 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from service.lora.grouped import Maps, fetched, grouped, placed, quietly
+from service.lora.grouped import AnyMaps, fetched, grouped, placed, quietly
 
 Rows = NDArray[np.float32]
 
 
-def one_pass(some: Sequence[tuple[Maps, Rows]]) -> list[Rows]:
+def one_pass(some: Sequence[tuple[AnyMaps, Rows]]) -> list[Rows]:
     """The outputs (n, out) for each request's rows (n, in), in the order of the requests.
 
-    All maps stand on one frozen weight.
+    All maps stand on one frozen weight; or all are one chain.
     """
     of_maps: dict[int, list[int]] = {}
     for at, (maps, _) in enumerate(some):
@@ -23,6 +23,8 @@ def one_pass(some: Sequence[tuple[Maps, Rows]]) -> list[Rows]:
     lengths = [len(x) for _, x in some]
     members = [(some[places[0]][0], sum(lengths[at] for at in places)) for places in of_maps.values()]
     x = some[0][1] if len(some) == 1 else np.concatenate([some[at][1] for at in order])
-    y = fetched(quietly(grouped, placed(x, members[0][0].weight), members))
+    first = members[0][0]
+    x = placed(x, first.weight)
+    y = fetched(quietly(first, x) if len(members) == 1 else quietly(grouped, x, members))
     ends = dict(zip(order, accumulate(lengths[at] for at in order), strict=True))
     return [y[ends[at] - length : ends[at]] for at, length in enumerate(lengths)]

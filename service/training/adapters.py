@@ -6,8 +6,9 @@ from math import prod
 
 import torch
 
-from service.lora.chain import Trainable, by_layer
+from service.lora.chain import Trainable
 from service.lora.layer import LoRALinear
+from service.lora.names import by_layer
 from service.training.arrays import Array, Backend, stacked
 
 

@@ -19,10 +19,9 @@ Tensors = Mapping[str, Tensor]
 
 def random(data: Random, layer: Trainable, tensors: Tensors) -> Rows:
     """Inputs and targets N(0, 1)."""
-    in_features, out_features = layer.layers[0].weight.shape[1], len(layer.layers[-1].weight)
     draw = stream(drawn(data.seed), "data")
-    x = torch.randn(data.n_samples, in_features, generator=draw)
-    return Rows(x, torch.randn(data.n_samples, out_features, generator=draw))
+    x = torch.randn(data.n_samples, layer.in_features, generator=draw)
+    return Rows(x, torch.randn(data.n_samples, layer.out_features, generator=draw))
 
 
 def teacher(data: Teacher, layer: Trainable, tensors: Tensors) -> Rows:
@@ -32,13 +31,12 @@ def teacher(data: Teacher, layer: Trainable, tensors: Tensors) -> Rows:
     """
     rank, change = drawn(data.teacher_rank), stream(drawn(data.seed), "change")
     draw = stream(drawn(data.seed), "held out" if data.held_out else "data")
-    x = torch.randn(data.n_samples, layer.layers[0].weight.shape[1], generator=draw)
+    x = torch.randn(data.n_samples, layer.in_features, generator=draw)
     y = x
     for place, each in enumerate(layer.layers):
         y = activated(layer.activations[place - 1], y) if place else y
-        out_features, in_features = each.weight.shape
-        down = torch.randn(rank, in_features, generator=change) / in_features**0.5
-        up = torch.randn(out_features, rank, generator=change) / rank**0.5
+        down = torch.randn(rank, each.in_features, generator=change) / each.in_features**0.5
+        up = torch.randn(each.out_features, rank, generator=change) / rank**0.5
         y = (y @ (each.weight.cpu() + up @ down).T).add_(0 if each.bias is None else each.bias.cpu())
     if data.noise:
         y += data.noise * torch.randn(y.shape, generator=draw)

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from service.errors import Fault, LimitExceeded, Validation
-from service.lora.spec import Spec, refuse
+from service.lora.spec import AnySpec, refuse
 from service.training.cost import MOMENTS_BYTES, bytes_needed, path_for
 from service.training.plan import LOSS_TARGETS, Plan
 from service.training.sources import SERVES_AS, TARGETS_IN_WORDS, Source, Teacher, has_rows, settled
 
 
-def fitted(plan: Plan, spec: Spec, seed: int, max_bytes: int, max_moments_bytes: int = MOMENTS_BYTES) -> Plan:
+def fitted(plan: Plan, spec: AnySpec, seed: int, max_bytes: int, max_moments_bytes: int = MOMENTS_BYTES) -> Plan:
     """The plan with every setting in force for a model: seeds drawn, the teacher's rank and the path known.
 
     Args:
@@ -20,10 +20,9 @@ def fitted(plan: Plan, spec: Spec, seed: int, max_bytes: int, max_moments_bytes:
     Raises:
         Validation, ShapeMismatch, LimitExceeded: where the data does not fit the model, the loss or the memory.
     """
-    if spec.use_dora and plan.optimizer == "closed_form":
-        refuse(
-            "optimizer", "closed_form solves for A and B; a model with use_dora has a magnitude too, so take another"
-        )
+    if plan.optimizer == "closed_form" and (spec.use_dora or len(spec.layers) > 1):
+        what = "a model with use_dora" if spec.use_dora else "a model of several layers"
+        refuse("optimizer", f"closed_form solves for the A and B of one layer; {what} takes another optimizer")
     seed = seed if plan.seed is None else plan.seed
     _check_targets(plan.data, plan.loss)
     plan = replace(plan, seed=seed, data=settled(plan.data, spec, seed, "/data"))
@@ -72,7 +71,7 @@ def _check_targets(source: Source, loss: str, within: str = "/data") -> None:
     raise Validation(f"{detail}; losses that fit this data: {', '.join(fitting)}", fault)
 
 
-def _check_rows_there(plan: Plan, spec: Spec) -> None:
+def _check_rows_there(plan: Plan, spec: AnySpec) -> None:
     """Rows that are not there can be neither held out, nor batched, nor dropped from."""
     if isinstance(plan.validation, float) and plan.data.n_samples < 2:
         refuse("validation", "the data has 1 row; at least 2 are needed to hold some out")
@@ -82,6 +81,7 @@ def _check_rows_there(plan: Plan, spec: Spec) -> None:
         "validation": isinstance(plan.validation, float),
         "dropout": spec.dropout > 0 and plan.optimizer != "closed_form",
         "use_dora": spec.use_dora,
+        "layers": len(spec.layers) > 1,
     }
     if any(needing.values()) and not has_rows(plan.data):
         why = next(name for name, needs in needing.items() if needs)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service import bounds
 from service.errors import Fault, NonFinite, ShapeMismatch, Validation
-from service.lora.spec import MAX_SETTING, Rank, Seed, Spec
+from service.lora.spec import MAX_SETTING, AnySpec, Rank, Seed
 from service.training import digits
 
 MAX_SAMPLES = 100_000_000
@@ -120,7 +120,7 @@ def is_weighted(source: Source) -> bool:
     return isinstance(source, Inline | Stored) and source.weighted
 
 
-def settled(source: Source, spec: Spec, seed: int, within: str) -> Source:
+def settled(source: Source, spec: AnySpec, seed: int, within: str) -> Source:
     """The source with nothing left open for a model: its own seed or the one given, the teacher's rank known.
 
     Args:
@@ -175,16 +175,15 @@ def targets_of(y: NDArray[Any]) -> Targets:
     return "probabilities" if bool(((y >= 0) & (y <= 1)).all()) else "numbers"
 
 
-def _taught(source: Teacher, spec: Spec, within: str) -> Teacher:
-    narrow = min(spec.in_features, spec.out_features)
+def _taught(source: Teacher, spec: AnySpec, within: str) -> Teacher:
     rank = spec.rank if source.teacher_rank is None else source.teacher_rank
-    if rank > narrow:
-        detail = f"teacher_rank is {rank}; it is at most min(in_features, out_features) = {narrow}"
+    if rank > spec.narrow:
+        detail = f"teacher_rank is {rank}; it is at most min(in_features, out_features) = {spec.narrow}"
         raise Validation(detail, Fault(f"{within}/teacher_rank", detail))
     return replace(source, teacher_rank=rank)
 
 
-def _check_stored(source: Stored, spec: Spec, within: str) -> None:
+def _check_stored(source: Stored, spec: AnySpec, within: str) -> None:
     outputs = spec.out_features if source.out_features is None else source.out_features
     if (source.in_features, outputs) != (spec.in_features, spec.out_features):
         detail = (
@@ -197,7 +196,7 @@ def _check_stored(source: Stored, spec: Spec, within: str) -> None:
         raise Validation(detail, Fault(within, detail))
 
 
-def _check_digits(spec: Spec, within: str) -> None:
+def _check_digits(spec: AnySpec, within: str) -> None:
     if spec.in_features != digits.FEATURES or spec.out_features < digits.CLASSES:
         detail = (
             f"digits has {digits.FEATURES} features and {digits.CLASSES} classes; the model maps "

@@ -53,9 +53,7 @@ class Stack:
         self.late: list[tuple[int, State]] = []
         self.epochs_done, self._over = 0, False
         self._careful_until = 0
-        cost = len(lessons) * sum(
-            step_cost(self.plan, layer.rank, *reversed(layer.weight.shape)) for layer in lessons[0].layer.layers
-        )
+        cost = len(lessons) * step_cost(self.plan, lessons[0].layer)
         self._burst_epochs = min(burst, BURST_MULTIPLICATIONS // cost)
         self.curves: dict[str, Numbers] = {}
         self.latest: dict[str, Numbers] = {}

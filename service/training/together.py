@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 from dataclasses import fields
 
-from service.lora.spec import Spec
+from service.lora.spec import AnySpec
 from service.training.plan import Plan
 from service.training.sources import Source, has_rows, is_weighted
 
@@ -13,7 +13,7 @@ STEP_MAX = 2**26
 SETTINGS = [field.name for field in fields(Plan) if field.name not in ("lr", "seed", "data", "validation")]
 
 
-def likeness(plan: Plan, spec: Spec) -> Hashable:
+def likeness(plan: Plan, spec: AnySpec) -> Hashable:
     """What runs must have in common to be stacked: shapes and settings, but not data, seeds, scaling and lr.
 
     The plan is `fitted`.
@@ -22,7 +22,8 @@ def likeness(plan: Plan, spec: Spec) -> Hashable:
     held_out = plan.held_out
     return (
         tuple(getattr(plan, name) for name in SETTINGS),
-        (spec.in_features, spec.out_features, spec.rank, spec.train_bias, spec.dropout, spec.use_dora),
+        tuple((layer.in_features, layer.out_features, layer.rank) for layer in spec.layers),
+        (spec.activations, spec.train_bias, spec.dropout, spec.use_dora),
         _kind(plan.data, by_rows),
         plan.n_validation if by_rows else bool(plan.n_validation),
         None if held_out is None else _kind(held_out, by_rows),

@@ -71,8 +71,8 @@ def test_a_worker_is_told_all_it_needs():
     assert (header["do"], told["job"], told["dropout"]) == ("train", job.id, 0.25)
     assert (told["layers"], told["activations"]) == ([{"scaling": 2.0, "frozen_rank": 0}], [])
     assert from_dict(told["plan"]) == job.plan
-    assert tensors.keys() == {"0.weight", "0.bias", "0.A", "0.B", "0.own_bias", "data.x", "data.y"}
-    assert np.array_equal(tensors["0.weight"], model.base.weight.numpy())
+    assert tensors.keys() == {"layer.weight", "layer.bias", "layer.A", "layer.B", "layer.own_bias", "data.x", "data.y"}
+    assert np.array_equal(tensors["layer.weight"], model.base.weight.numpy())
     assert np.array_equal(tensors["data.x"], rows["data.x"])
     assert run.release() == rows["data.x"].nbytes + rows["data.y"].nbytes
 
@@ -85,9 +85,9 @@ def test_what_several_jobs_share_travels_once():
     jobs = [engine.train(model.id, plan, rows) for model in models]
     header, arrays = unpack(task_of(engine, *(run_of(engine, job, rows) for job in jobs)).begin())
     keys = [told["tensors"] for told in header["jobs"]]
-    for name in ("0.weight", "0.bias", "data.x", "data.y"):
+    for name in ("layer.weight", "layer.bias", "data.x", "data.y"):
         assert len({each[name] for each in keys}) == 1
-    assert len({each["0.A"] for each in keys}) == 3
+    assert len({each["layer.A"] for each in keys}) == 3
     assert len(arrays) == 4 + 2 * 3
     assert [engine.ledger.get(job.id).together for job in jobs] == [3, 3, 3]
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from service.lora.activations import ACTIVATIONS, activated, slope
-from service.lora.chain import LoRAChain, of_layer
+from service.lora.chain import LoRAChain
 from service.lora.init import stream
+from service.lora.names import by_layer
 from service.lora.spec import Spec
 from service.training.lesson import Lesson
 from service.training.rows import Rows, keep
@@ -42,9 +43,10 @@ def rows_for(loss, chain, n, seed=0):
 def outputs(chain, trained, x, drops=None):
     """The outputs by plain PyTorch, each layer by the reference's formula."""
     drops = drops or [None] * len(chain.layers)
+    parts = by_layer(trained, len(chain.layers))
     for place, layer in enumerate(chain.layers):
         x = PLAIN[chain.activations[place - 1]](x) if place else x
-        x = reference.outputs({**reference.parts(layer), **of_layer(trained, place)}, layer.scaling, x, drops[place])
+        x = reference.outputs({**reference.parts(layer), **parts[place]}, layer.scaling, x, drops[place])
     return x
 
 

@@ -90,7 +90,7 @@ def test_the_two_paths_are_not_alike():
 
 def test_a_step_costs_what_it_multiplies():
     by_moments = fitted(Plan(), SPEC, 0, 2**40)
-    assert step_cost(by_moments, 4, 64, 10) == 4 * (64 + 10) * 64
+    assert step_cost(by_moments, SPEC) == 4 * (64 + 10) * 64
     by_rows = replace(by_moments, path="batch")
-    assert step_cost(by_rows, 4, 64, 10) == 3 * 4 * (64 + 10) * 1_000
-    assert step_cost(fitted(Plan(batch_size=10), SPEC, 0, 2**40), 4, 64, 10) == 3 * 4 * (64 + 10) * 10
+    assert step_cost(by_rows, SPEC) == 3 * 4 * (64 + 10) * 1_000
+    assert step_cost(fitted(Plan(batch_size=10), SPEC, 0, 2**40), SPEC) == 3 * 4 * (64 + 10) * 10

@@ -83,7 +83,7 @@ async def get_adapter(
 
     def work() -> tuple[Model, bytes]:
         model, adapter = engine.adapter(model_id)
-        return model, peft.dumped(adapter, module)
+        return model, peft.dumped(adapter, model.spec, module)
 
     model, body = await off_loop(model.nbytes, work)
     return file(request, body, kind, model)
