@@ -22,6 +22,7 @@ from service.models.shelf import Also, Shelf
 from service.models.store import Store
 from service.training.arrays import backend_of
 from service.training.cost import FLOAT64_BYTES
+from service.training.digests import digest_of_rows
 from service.training.moments import Moments, gathered
 from service.training.sources import MAX_SAMPLES, Stored, check_rows, targets_of
 
@@ -154,6 +155,7 @@ def read(arrays: Arrays, max_moments_bytes: int, keep_rows: bool) -> Upload:
         classes=int(y.max()) + 1 if classes and len(y) else 0,
         weighted="weight" in rows,
         kept=keep_rows,
+        digest=digest_of_rows(rows),
         gathered=not classes and FLOAT64_BYTES * x.shape[1] * (x.shape[1] + y.shape[-1]) <= max_moments_bytes,
     )
     check_rows(rows, classes, x.shape[1], source.classes if classes else y.shape[1], "")

@@ -20,7 +20,7 @@ from service.engine.datasets import Datasets
 from service.engine.forwards import Forwards
 from service.engine.making import Maker
 from service.engine.profile import Reach, rank_profile
-from service.engine.settled import as_computed, settled
+from service.engine.settled import as_computed, digested, digests, settled
 from service.engine.stack import Stack, Stacks
 from service.engine.sweeps import Sweeps
 from service.engine.trainings import Also, Trainings
@@ -350,7 +350,7 @@ class Engine:
             raise TemporaryReducedCapacity(detail, reason="profile-busy", limit=1)
         try:
             with self.budget.held(bytes_needed(plan, model.spec)):
-                return plan.data, rank_profile(model, plan, {**given, **stored})
+                return digested(plan, digests(given)).data, rank_profile(model, plan, {**given, **stored})
         finally:
             self._profiling.release()
 

@@ -12,7 +12,7 @@ from service.engine.capacity import Capacity
 from service.engine.datasets import Datasets
 from service.engine.recovery import recovered
 from service.engine.run import Books, Held, Run
-from service.engine.settled import as_computed, dataset_ids, settled
+from service.engine.settled import as_computed, dataset_ids, digested, digests, settled
 from service.engine.states import States
 from service.errors import DatasetBusy, Draining, JobNotFound, StateGone
 from service.ids import Mint
@@ -74,7 +74,9 @@ class Trainings:
             as `Engine.train`
         """
         given = as_computed(rows)
-        ready = [(model, *settled(plan, model.spec, given, self._datasets, self._capacity)) for model, plan in members]
+        fits = [(model, *settled(plan, model.spec, given, self._datasets, self._capacity)) for model, plan in members]
+        named_by = digests(given)  # once, whatever the number of members
+        ready = [(model, digested(plan, named_by), stored) for model, plan, stored in fits]
         with self.lock:
             if self.draining:
                 raise Draining("the service is shutting down and takes no more training")

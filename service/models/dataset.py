@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.training.digests import chained
 from service.training.moments import Moments, as_arrays
 from service.training.sources import Stored
 
@@ -64,6 +65,7 @@ class Dataset:
                 n_samples=n + source.n_samples,
                 targets=narrow,
                 classes=max(self.source.classes, source.classes),
+                digest=chained(self.source.digest, source.digest),
             ),
             columns={name: _appended(column, n, rows[name]) for name, column in self.columns.items()},
             moments=None if self.moments is None or moments is None else self.moments + moments,

@@ -72,11 +72,15 @@ class Digits:
 
 @dataclass(frozen=True, kw_only=True)
 class Inline:
-    """Rows that came with the request; they travel beside the plan. `weighted`: each has a weight of its own."""
+    """Rows that came with the request; they travel beside the plan. `weighted`: each has a weight of its own.
+
+    `digest` names the rows (`training.digests`); None where they have not been looked at.
+    """
 
     n_samples: Samples
     targets: Targets
     weighted: bool = False
+    digest: str | None = None
     kind: Literal["inline"] = "inline"
 
 
@@ -85,7 +89,7 @@ class Stored:
     """An uploaded data set, as it was when the job was accepted.
 
     `out_features` is None where the targets are classes, of which `classes` is one more than the greatest. `kept`: its
-    rows are there; `gathered`: its moments are. Both travel beside the plan.
+    rows are there; `gathered`: its moments are. Both travel beside the plan. `digest` names the rows of all uploads.
     """
 
     id: str
@@ -97,6 +101,7 @@ class Stored:
     weighted: bool = False
     kept: bool = True
     gathered: bool = False
+    digest: str | None = None
     kind: Literal["dataset"] = "dataset"
 
 

@@ -31,6 +31,7 @@ def like(path, spec=SPEC, seed=0, **chosen):
         {"data": Random(seed=9)},
         {"data": Teacher()},
         {"data": Inline(n_samples=1_000, targets="numbers")},
+        {"data": Inline(n_samples=1_000, targets="numbers", digest="0")},
         {"data": Stored(id="d", n_samples=1_000, targets="probabilities", in_features=64, out_features=10)},
         {"spec": replace(SPEC, alpha=17.0)},
         {"spec": replace(SPEC, use_rslora=True)},

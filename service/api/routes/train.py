@@ -105,8 +105,10 @@ async def train_model(
         if once.earlier is not None:  # the key is bound to the job, which may have gone on since
             return once.again(engine.ledger.get)
         plan = asked.plan(engine.datasets.source, engine.plan_of)
+        rows = asked.rows()
         looked_at = plan.data.n_samples * is_weighted(plan.data)  # weights are looked at one by one
-        job = await written(engine, looked_at, lambda: engine.train(model_id, plan, asked.rows(), once.also))
+        size = sum(array.nbytes for array in rows.values())  # and rows are named by their bytes
+        job = await written(engine, looked_at + size, lambda: engine.train(model_id, plan, rows, once.also))
         once.told(job)
     wait = wait_seconds(prefer or [])
     if wait is None:
