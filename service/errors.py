@@ -153,6 +153,14 @@ class ModelNotFound(NotFound):
     """
 
 
+class VersionNotFound(NotFound):
+    """This version of the model is not kept.
+
+    A model keeps its current version, as many before it as `LORA_KEEP_VERSIONS` says, and the one of the lowest loss.
+    `GET /models/{id}/versions` lists them.
+    """
+
+
 class BaseNotFound(NotFound):
     """There is no base with this id.
 

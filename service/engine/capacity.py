@@ -21,6 +21,7 @@ class Capacity:
     max_datasets: int = 1_000
     queue_max: int = 1_024
     keep_jobs: int = 10_000
+    keep_versions: int = 5
     workers: int = 1
     worker_threads: int = 1
     together_max: int = 256

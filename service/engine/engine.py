@@ -65,7 +65,14 @@ class Engine:
         self.device = device
         self.budget = Budget(self.capacity.memory_bytes)
         self.store: Store = store or MemoryOnly()
-        self.registry = Registry(self.capacity.max_models, self.budget, self.store, self.capacity.weights_bytes, device)
+        self.registry = Registry(
+            self.capacity.max_models,
+            self.budget,
+            self.store,
+            self.capacity.weights_bytes,
+            device,
+            self.capacity.keep_versions,
+        )
         self.datasets = Datasets(self.capacity.max_datasets, self.capacity.moments_bytes, self.budget, self.store)
         self.trainings = Trainings(self.capacity, self.registry, self.datasets, self.budget, self.store)
         self.ledger, self.queue, self.states = self.trainings.ledger, self.trainings.queue, self.trainings.states
@@ -229,35 +236,65 @@ class Engine:
             self._must_be_idle(model_id, "cancel it, or wait until it has ended")
             if model.spec.frozen_rank and len(tensors["A"]) == model.spec.rank:
                 tensors = self.registry.loaded(model_id).layer.learned(tensors).adapter()
-            return self.registry.publish(model_id, tensors, lambda model: model.published(instant().wall))
+            return self.registry.publish(model_id, tensors, lambda model: model.next(instant().wall, "import"))
 
-    def adapter(self, model_id: str) -> tuple[LoadedModel, Arrays]:
-        """The model, and the tensors of its own: A, B, and own_bias and magnitude where it trains them.
+    def roll_back(
+        self,
+        model_id: str,
+        number: int | None = None,
+        check: Check = lambda model: None,
+        also: Callable[[Model], Iterable[Change]] = lambda model: (),
+    ) -> Model:
+        """Publish the weights of an earlier version as the model's next one; the new model.
+
+        Args:
+            number: of the version; by default the newest that is kept before the current one.
+            check: raises where the model is not to be changed as it is now.
+            also: what is to be stored together with that.
 
         Raises:
-            ModelNotFound
+            ModelNotFound, VersionNotFound
+            ModelBusy: while a job is active, which would publish over it.
+            TemporaryReducedCapacity: when there is no memory to read them.
         """
-        model = self.registry.loaded(model_id)
+        with self.trainings.lock:
+            model = self.registry.get(model_id)
+            check(model)
+            self._must_be_idle(model_id, "cancel it, or wait until it has ended")
+            number = model.before.number if number is None else number
+            with self.registry.version(model_id, number) as (version, adapter):
+                return self.registry.publish(
+                    model_id, adapter, lambda now: now.rolled_back(instant().wall, version), also
+                )
+
+    def adapter(self, model_id: str, number: int | None = None) -> tuple[LoadedModel, Arrays]:
+        """The model, now or at an earlier version, and the tensors of its own: A and B, own_bias and
+        magnitude where it trains them.
+
+        Raises:
+            ModelNotFound, VersionNotFound
+        """
+        model = self.registry.loaded(model_id, number)
         return model, {name: tensor.cpu().numpy() for name, tensor in model.adapter.items()}
 
-    def merged(self, model_id: str) -> tuple[LoadedModel, Arrays]:
-        """The model, and the weight and bias of one plain layer that does the same.
+    def merged(self, model_id: str, number: int | None = None) -> tuple[LoadedModel, Arrays]:
+        """The model, now or at an earlier version, and the weight and bias of one plain layer that does the same.
 
         Raises:
-            ModelNotFound, CapacityExhausted
+            ModelNotFound, VersionNotFound, CapacityExhausted
         """
-        model = self.registry.loaded(model_id)
+        model = self.registry.loaded(model_id, number)
         with self.budget.held(2 * model.base.nbytes):
             named = {"weight": model.layer.merged(), "bias": model.layer.whole_bias}
             return model, {name: tensor.cpu().numpy() for name, tensor in named.items() if tensor is not None}
 
-    def weights(self, model_id: str) -> tuple[LoadedModel, Arrays]:
-        """The model, and all its tensors under the names of PEFT.
+    def weights(self, model_id: str, number: int | None = None) -> tuple[LoadedModel, Arrays]:
+        """The model, now or at an earlier version, and all its tensors under the names of PEFT.
 
         Raises:
-            ModelNotFound
+            ModelNotFound, VersionNotFound
         """
-        model, adapter = self.adapter(model_id)
+        model, adapter = self.adapter(model_id, number)
         base = {"base.weight": model.base.weight, "base.bias": model.base.bias}
         called = {**peft.ALONE, **peft.STARTS}
         return model, {
@@ -265,14 +302,14 @@ class Engine:
             **{called[name]: array for name, array in peft.parted(adapter, model.spec.rank).items()},
         }
 
-    def forward(self, model_id: str, x: Array) -> Answer:
-        """The model's outputs (…, out) for inputs (…, in), all from one published version.
+    def forward(self, model_id: str, x: Array, number: int | None = None) -> Answer:
+        """The model's outputs (…, out) for inputs (…, in), all from one published version: now, or the one named.
 
         Raises:
-            ModelNotFound
+            ModelNotFound, VersionNotFound
             LimitExceeded: when the outputs would be too large.
         """
-        return self.forwards.run(self.registry.loaded(model_id), x)
+        return self.forwards.run(self.registry.loaded(model_id, number), x)
 
     def train(
         self,

@@ -46,7 +46,9 @@ class Forwards:
             LimitExceeded: when the outputs would be too large.
         """
         rows = self._checked(model, x)
-        maps = self.merged.of(model.id, model.maps) if self.on_the_spot(model, x) else model.maps
+        # An earlier version would drive the current one from its place among those that are merged.
+        hot = self.on_the_spot(model, x) and self._registry.is_current(model)
+        maps = self.merged.of(model.id, model.maps) if hot else model.maps
         y = fetched(quietly(maps, placed(x if x.ndim == 2 else x.reshape(rows, x.shape[-1]), maps.weight)))
         return self.answer(model, x, y)
 

@@ -241,7 +241,7 @@ class Run:
         model = self._registry.publish(
             self.key,
             adapter,
-            lambda model: model.published(at.wall, loss),
+            lambda model: model.next(at.wall, "training", job_id=job.id, plan=job.plan, loss=loss),
             lambda model: chain(self._row(succeeded(model.version)), self._left(state)),
         )
         with suppress(ServiceError):  # a start drops them again

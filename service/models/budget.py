@@ -13,7 +13,7 @@ class Budget:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.used = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may give back in the midst of a take
 
     def take(self, size: int) -> None:
         """Count so many bytes as held.

@@ -7,10 +7,13 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from service.bounds import cut, shown
+from service.errors import VersionNotFound
 from service.lora.grouped import Maps
 from service.lora.layer import LoRALinear
 from service.lora.spec import Spec
 from service.models.base import Base
+from service.models.versions import FIRST, Mark, Marks, Origin, Version
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -27,12 +30,45 @@ class Model:
     revision: int = 0  # rises with every change
     name: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
-    last_loss: float | None = None
+    last_loss: float | None = None  # of the last training
+    kept: Marks = (FIRST,)  # versions, the oldest first and this one last
 
-    def published(self, at: datetime, loss: float | None = None) -> Self:
-        """The next version, whose weights are others; `loss` is that of the training that made them."""
-        loss = self.last_loss if loss is None else loss
-        return replace(self, updated_at=at, version=self.version + 1, revision=self.revision + 1, last_loss=loss)
+    def next(self, at: datetime, origin: Origin, **known: Any) -> Version:
+        """The version that comes next; made from this one, unless it has another `parent`."""
+        return Version(**{"number": self.version + 1, "parent": self.version, **known}, created_at=at, origin=origin)
+
+    def rolled_back(self, at: datetime, to: Version) -> Version:
+        """The next version where it has the weights, hence the loss, of an earlier one."""
+        return self.next(at, "rollback", parent=to.number, loss=to.loss)
+
+    def published(self, version: Version, kept: Marks) -> Self:
+        """This model at its next version, beside which these are kept."""
+        return replace(
+            self,
+            updated_at=version.created_at,
+            version=version.number,
+            revision=self.revision + 1,
+            last_loss=version.loss if version.origin == "training" else self.last_loss,
+            kept=kept,
+        )
+
+    @property
+    def before(self) -> Mark:
+        """The newest version that is kept before the current one.
+
+        Raises:
+            VersionNotFound: where there is none.
+        """
+        if len(self.kept) == 1:
+            raise VersionNotFound(f"model {self.id} keeps no version before the current one, which is {self.version}")
+        return self.kept[-2]
+
+    def must_keep(self, number: int) -> None:
+        """Raise VersionNotFound unless a version is kept."""
+        numbers = [mark.number for mark in self.kept]
+        if number not in numbers:
+            there = ", ".join(map(str, reversed(numbers)))
+            raise VersionNotFound(f"model {self.id} keeps no version {shown(number)}; it keeps {cut(there, 100)}")
 
     @property
     def nbytes(self) -> int:

@@ -1,27 +1,25 @@
-"""The models, keyed by id: what is known of them in memory, their weights in memory or on the disk."""
+"""The models, keyed by id, as they change: taken in, published anew, removed."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import chain
 
-from torch import Tensor
-
-from service.errors import CapacityExhausted, ModelNotFound, TemporaryReducedCapacity
+from service.errors import CapacityExhausted
 from service.ids import Mint
-from service.models import base_rows, rows
+from service.models import base_rows, rows, version_rows
 from service.models.base import BaseRecord
 from service.models.budget import Budget
-from service.models.ground import Ground
+from service.models.history import Adapter
+from service.models.library import Library
 from service.models.model import LoadedModel, Model
-from service.models.store import Change, MemoryOnly, Store
+from service.models.store import Change, Store
+from service.models.versions import Version, pruned
 
 
-class Registry(Ground):
-    """Models by id, in order of creation; a change swaps one immutable snapshot for the next.
+class Registry(Library):
+    """Models of which a change swaps one immutable snapshot for the next, once the store has been told.
 
-    Readers take no lock: they get a snapshot and keep it. A change is written to the store before anybody sees it. What
-    the tensors in memory take is counted in the budget. Where the store has them too, those that have not been used for
-    longest make room when all take more than `cache_bytes`; `loaded` reads them back.
+    Beside its current version a model keeps `keep_versions` earlier ones, and the best.
     """
 
     def __init__(
@@ -31,54 +29,12 @@ class Registry(Ground):
         store: Store | None = None,
         cache_bytes: int = 2**30,
         device: str = "cpu",
+        keep_versions: int = 5,
     ) -> None:
-        super().__init__(rows.models(store or MemoryOnly()), budget, store, cache_bytes, device)
+        super().__init__(budget, store, cache_bytes, device)
         self.max_models = max_models
+        self.keep_versions = keep_versions
         self.new_id = Mint("mdl", self._models)
-
-    def __len__(self) -> int:
-        return len(self._models)
-
-    def __contains__(self, model_id: str) -> bool:
-        return model_id in self._models
-
-    def all(self) -> list[Model]:
-        """Every model, oldest first."""
-        return list(self._models.values())
-
-    def get(self, model_id: str) -> Model:
-        """What is known of the model now.
-
-        Raises:
-            ModelNotFound
-        """
-        try:
-            return self._models[model_id]
-        except KeyError:
-            raise ModelNotFound(f"there is no model {model_id}; GET /models lists those there are") from None
-
-    def at_hand(self, model_id: str) -> LoadedModel | None:
-        """The model as it is now where its weights are in memory; None where `loaded` would have to read them.
-
-        Raises:
-            ModelNotFound
-        """
-        model = self.get(model_id)
-        if not isinstance(model, LoadedModel):
-            return None
-        if self._store.durable:
-            self._weights.touched.add(model_id)
-        return model
-
-    def loaded(self, model_id: str) -> LoadedModel:
-        """The model as it is now, with its weights, read from the store where they are not in memory.
-
-        Raises:
-            ModelNotFound
-            TemporaryReducedCapacity: when there is no memory for the weights.
-            StorageUnavailable: when they cannot be read.
-        """
-        return self.at_hand(model_id) or self._kept(model_id)
 
     def must_have_room(self, count: int = 1) -> None:
         """Raise CapacityExhausted when with so many more there would be more models than there may be."""
@@ -111,9 +67,11 @@ class Registry(Ground):
                 if base.id not in self._bases
             }
             size = self._weights.take(*kept)
+            first = [(model, Version.first(model.created_at), model.adapter) for model in kept]
             try:
                 told = chain.from_iterable(base_rows.added(record, bases[base_id]) for base_id, record in new.items())
-                self._store.write(told, *map(rows.added, kept), also)
+                versions = (version_rows.added(model.id, version, adapter) for model, version, adapter in first)
+                self._store.write(told, *map(rows.changed, kept), *versions, also)
             except BaseException:
                 self.budget.give(size)
                 raise
@@ -121,6 +79,8 @@ class Registry(Ground):
                 self._bases.put(record)
             for model in kept:
                 self._bases.stand(model.base_id, model.id)
+            for model, version, adapter in first:
+                self._history.put(model.id, version, adapter)
             self._weights.hold(size, *kept)
             return kept
 
@@ -140,24 +100,33 @@ class Registry(Ground):
     def publish(
         self,
         model_id: str,
-        adapter: dict[str, Tensor],
-        change: Callable[[Model], Model],
+        adapter: Adapter,
+        next_of: Callable[[Model], Version],
         also: Callable[[Model], Iterable[Change]] = lambda model: (),
     ) -> Model:
         """Put new weights in the place of the old ones, at once for every reader; the new model.
 
-        Where the old ones are on the disk alone, the new ones go there too: this asks for no memory.
+        Where the old ones are on the disk alone, the new ones go there too, and where there is no memory for one
+        version more, an old one goes: this never fails for want of memory.
 
         Args:
-            change: what else becomes of the model.
+            next_of: the version that these weights are.
             also: what is to be stored in the same transaction.
 
         Raises:
             as `swap`
         """
         with self._lock:
-            changed = change(self.get(model_id))
-            self._store.write(rows.changed(changed), rows.weights(model_id, adapter), also(changed))
+            model = self.get(model_id)
+            version = next_of(model)
+            marks = pruned(model.kept, version.mark, self.keep_versions)
+            with self._history.room(model, *marks) as (kept, dropped):
+                changed = model.published(version, kept)
+                gone = version_rows.dropped(model_id, dropped)
+                self._store.write(
+                    rows.changed(changed), version_rows.added(model_id, version, adapter), gone, also(changed)
+                )
+            self._history.put(model_id, version, adapter, dropped)
             if isinstance(changed, LoadedModel):
                 changed = replace(changed, adapter=adapter)
             self._models[model_id] = changed
@@ -180,36 +149,8 @@ class Registry(Ground):
             for model in models:
                 if isinstance(model, LoadedModel):
                     self._weights.let_go(model)
+                self._history.forget(model)
                 del self._models[model.id]
                 self._bases.leave(model.base_id, model.id)
             for base_id in gone:
                 self._bases.drop(base_id)
-
-    def read(self, model_id: str) -> LoadedModel:
-        """The model as `loaded` gives it, without keeping in memory what is not there yet.
-
-        Raises:
-            ModelNotFound
-            StorageUnavailable: when the weights cannot be read.
-        """
-        there = self.at_hand(model_id)
-        if there is not None:
-            return there
-        with self._lock:
-            model = self.get(model_id)
-            if isinstance(model, LoadedModel):  # meanwhile
-                return model
-            base = self._bases.at_hand(model.base_id) or base_rows.read(
-                self._store, self._bases.get(model.base_id), self.device
-            )
-            return LoadedModel.of(model, base, rows.adapter(self._store, model_id, self.device))
-
-    def _kept(self, model_id: str) -> LoadedModel:
-        with self._lock:
-            read = self.read(model_id)
-            if self._models[model_id] is not read:
-                try:
-                    self._weights.hold(self._weights.take(read), read)
-                except CapacityExhausted as full:  # of what is not asked for here, so that it may be gone soon
-                    raise TemporaryReducedCapacity(full.detail, reason="no-memory", **full.facts) from None
-            return read

@@ -8,22 +8,13 @@ from typing import Any
 import numpy as np
 import orjson
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from service.codecs.safetensors import dump, read
-from service.errors import StorageUnavailable
 from service.lora.spec import Spec
-from service.models.model import LoadedModel, Model
-from service.models.store import Change, Drop, Put, Row, Store
-
-Arrays = Mapping[str, NDArray[Any]]
-
-
-def added(model: LoadedModel) -> Iterator[Change]:
-    """A new model, whose base is there."""
-    yield from changed(model)
-    yield from weights(model.id, model.adapter)
+from service.models.model import Model
+from service.models.store import Change, Drop, Put, Store
+from service.models.versions import Mark
 
 
 def changed(model: Model) -> Iterator[Change]:
@@ -33,11 +24,6 @@ def changed(model: Model) -> Iterator[Change]:
         "models",
         {"id": model.id, "base_id": model.base_id, "facts": dumps({"spec": asdict(model.spec), **facts})},
     )
-
-
-def weights(model_id: str, adapter: Mapping[str, Tensor]) -> Iterator[Change]:
-    """A model's own tensors."""
-    yield Put("adapters", {"model_id": model_id, "tensors": packed_tensors(adapter)})
 
 
 def removed(models: Iterable[Model]) -> Iterator[Change]:
@@ -51,15 +37,12 @@ def models(store: Store) -> Iterator[Model]:
     for row in store.rows("models", "id", "base_id", "facts"):
         facts = orjson.loads(row["facts"])
         times: dict[str, Any] = {name: datetime.fromisoformat(facts.pop(name)) for name in ("created_at", "updated_at")}
-        yield Model(id=row["id"], base_id=row["base_id"], spec=Spec(**facts.pop("spec")), **times, **facts)
+        kept = tuple(Mark(**mark) for mark in facts.pop("kept"))
+        spec = Spec(**facts.pop("spec"))
+        yield Model(id=row["id"], base_id=row["base_id"], spec=spec, kept=kept, **times, **facts)
 
 
-def adapter(store: Store, model_id: str, device: torch.device | str) -> dict[str, Tensor]:
-    """A model's own tensors."""
-    return unpacked_tensors(_only(store.rows("adapters", "tensors", model_id=model_id))["tensors"], device)
-
-
-FACTS = ("seed", "created_at", "updated_at", "version", "revision", "name", "metadata", "last_loss")
+FACTS = ("seed", "created_at", "updated_at", "version", "revision", "name", "metadata", "last_loss", "kept")
 
 
 def packed_tensors(tensors: Mapping[str, Tensor]) -> bytes:
@@ -75,9 +58,3 @@ def unpacked_tensors(packed: bytes, device: torch.device | str) -> dict[str, Ten
 def dumps(facts: Any) -> str:
     """Facts as JSON."""
     return orjson.dumps(facts).decode()
-
-
-def _only(rows: Iterator[Row]) -> Row:
-    for row in rows:
-        return row
-    raise StorageUnavailable("the database has these weights no longer; restart the service")

@@ -3,7 +3,7 @@
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBinary, MetaData, Table, Text
 
 # The newest migration: a database at an older one is brought here, one at a newer one is refused.
-REVISION = "0002"
+REVISION = "0003"
 
 METADATA = MetaData()
 
@@ -25,11 +25,13 @@ Table(
     Column("base_id", Text, ForeignKey("bases.id"), nullable=False),
     Column("facts", Text, nullable=False),
 )
-# Apart from the models, so that a start reads no weights.
+# Those that are kept, the current ones among them; apart from the models, so that a start reads no weights.
 Table(
-    "adapters",
+    "versions",
     METADATA,
     Column("model_id", Text, ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("facts", Text, nullable=False),
     Column("tensors", LargeBinary, nullable=False),
 )
 # Rows that came with a request; several jobs may learn from them.

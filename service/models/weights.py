@@ -24,8 +24,11 @@ class Weights:
         self._cache_bytes, self._stored = cache_bytes, stored
         self._order: OrderedDict[str, None] = OrderedDict()  # of models in memory, the next to go first
 
-    def take(self, *models: LoadedModel) -> int:
+    def take(self, *models: LoadedModel, cached: bool = True) -> int:
         """The bytes that models and their bases take more than is held, once the budget has them and the cache room.
+
+        Args:
+            cached: whether they are to stay.
 
         Raises:
             CapacityExhausted: when they are not left, though nothing is in memory that need not be.
@@ -33,7 +36,7 @@ class Weights:
         while True:
             absent = {model.base_id: model.base for model in models if self._bases.at_hand(model.base_id) is None}
             size = sum(model.nbytes for model in models) + sum(base.nbytes for base in absent.values())
-            if self._stored and self.used + size > self._cache_bytes and self._unload_one():
+            if cached and self._stored and self.used + size > self._cache_bytes and self._unload_one():
                 continue
             try:
                 self._budget.take(size)

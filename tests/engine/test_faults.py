@@ -25,7 +25,9 @@ from tests.engine.worlds import (
     World,
     copied,
     counted,
+    imported,
     inline,
+    lineage,
     outliving,
     populate,
     rows,
@@ -62,6 +64,17 @@ def create_with_key(at: World) -> None:
         at.engine.replies.end("new", reply)
 
 
+def roll_back_with_key(at: World) -> None:
+    """As the API does, likewise."""
+    assert at.engine.replies.begin("back", REPLY.fingerprint) is None
+    reply = None
+    try:
+        at.engine.roll_back(at.ids["first"], also=lambda model: at.engine.replies.kept("back", REPLY))
+        reply = REPLY
+    finally:
+        at.engine.replies.end("back", reply)
+
+
 def start_sweep(at: World) -> None:
     at.engine.sweeps.start({**SIZES, "seed": 5}, [Trial({"lr": lr}, {}, replace(HELD_OUT, lr=lr)) for lr in (0.1, 0.2)])
 
@@ -73,6 +86,9 @@ STEPS = {
     ),
     "a model with a key": Step(create_with_key),
     "another name": Step(lambda at: at.engine.update(at.ids["first"], name="ñ", metadata={"a": "b"})),
+    "an adapter": Step(lambda at: at.engine.adopt(at.ids["first"], imported())),
+    "a rollback": Step(lambda at: at.engine.roll_back(at.ids["first"], 0)),
+    "a rollback with a key": Step(roll_back_with_key),
     "a model that goes with its base": Step(lambda at: at.engine.delete(at.ids["spare"])),
     "a model that goes, and whose job had ended": Step(lambda at: at.engine.delete(at.ids["first"])),
     "a model that goes with its jobs": Step(lambda at: at.engine.delete(at.ids["second"], force=True), writes=3),
@@ -115,7 +131,8 @@ class Place:
         gc.collect(1)  # what an error has held on to
         memory = {**snapshot(at.engine), "bytes": at.engine.budget.used}
         with self.restarted() as fresh:
-            return memory, {**snapshot(fresh), "rows": {**counted(fresh), "progress": 1}}
+            rows = {**counted(fresh), "progress": 1}
+            return memory, {**snapshot(fresh), "versions": lineage(fresh), "rows": rows}
 
     def reference(self, name: str) -> tuple[Seen, Seen]:
         """What there is before and after a step that nothing disturbs."""
@@ -223,6 +240,13 @@ def test_while_a_fault_lasts_all_stays_as_it_was_and_afterwards_the_step_is_done
         if nothing and not waits:
             step.do(at)
         assert place.seen(at) == after
+
+
+def test_a_step_that_publishes_lets_go_of_an_old_version_in_the_same_transaction(place):
+    for name in ("an adapter", "a rollback", "a rollback with a key"):
+        (_, before), (_, after) = place.reference(name)
+        numbers = [[version[0].number for version in of["versions"][1]] for of in (before, after)]
+        assert numbers == [[0, 1], [1, 2]]
 
 
 def test_weights_that_nobody_knows_to_be_gone_cannot_be_read(place):

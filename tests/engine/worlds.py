@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from service.codecs.message import Arrays
-from service.engine import Engine
+from service.engine import Capacity, Engine
 from service.engine.run import Run
 from service.engine.sweeps import Trial
 from service.models.replies import Reply
@@ -21,6 +21,7 @@ from service.training.plan import Plan
 from service.training.sources import Inline, Random
 
 SIZES = {"in_features": 8, "out_features": 4, "rank": 2}
+KEEP_VERSIONS = 1
 PLAN = Plan(epochs=3, seed=1, data=Random(n_samples=10))
 HELD_OUT = replace(PLAN, validation=0.5)
 FACTS = {"path": "batch", "epoch": 2, "steps": 2, "over": False, "watched": {}}
@@ -60,9 +61,15 @@ def succeed(run: Run, fill: float = 0.5) -> None:
     run.succeeded({"final_loss": fill, "validation_loss": fill}, dict(FACTS), {**adapter, **state})
 
 
+def imported(fill: float = 0.25) -> Arrays:
+    """An adapter that comes from outside."""
+    shapes = {"A": (SIZES["rank"], SIZES["in_features"]), "B": (SIZES["out_features"], SIZES["rank"])}
+    return {name: np.full(shape, fill, np.float32) for name, shape in shapes.items()}
+
+
 def populate(path: Path) -> dict[str, str]:
     """Write the world into a file; the ids of what is in it."""
-    engine = Engine(store=SqlStore(f"sqlite:///{path}"))
+    engine = Engine(Capacity(keep_versions=KEEP_VERSIONS), store=SqlStore(f"sqlite:///{path}"))
     models = {name: engine.create(**SIZES, seed=seed) for seed, name in enumerate(("alone", "first", "spare"))}
     models["second"] = engine.create(base_id=models["first"].base_id, rank=2, seed=3)
     done = engine.train(models["first"].id, PLAN)
@@ -92,7 +99,7 @@ def copied(path: Path, folder: Path) -> Iterator[Engine]:
         (folder / name).unlink(missing_ok=True)
         if (path.parent / name).exists():
             shutil.copy(path.parent / name, folder / name)
-    engine = Engine(store=SqlStore(f"sqlite:///{folder / path.name}"))
+    engine = Engine(Capacity(keep_versions=KEEP_VERSIONS), store=SqlStore(f"sqlite:///{folder / path.name}"))
     try:
         yield engine
     finally:
@@ -119,7 +126,7 @@ def snapshot(engine: Engine) -> dict[str, Any]:
     place = {thing.id: number for of in (models, jobs) for number, thing in enumerate(of)}
     return {
         "models": [
-            (of.name, of.metadata, of.version, of.revision, of.last_loss, hashed(engine.weights(of.id)[1]))
+            (of.name, of.metadata, of.version, of.revision, of.last_loss, hashed(engine.weights(of.id)[1]), of.kept)
             for of in models
         ],
         "bases": engine.registry.base_count,
@@ -135,6 +142,17 @@ def snapshot(engine: Engine) -> dict[str, Any]:
         "replies": sorted((key, reply.body) for key, reply in engine.replies._replies.items()),
         "queue": len(engine.queue),
     }
+
+
+def lineage(engine: Engine) -> list[list[tuple[Any, ...]]]:
+    """What is known of the versions of each model that are kept, weights included."""
+    return [
+        [
+            (of.mark, of.origin, of.parent, of.data_digest, of.loss, hashed(engine.weights(model.id, of.number)[1]))
+            for of in engine.registry.versions(model.id)[1]
+        ]
+        for model in engine.registry.all()
+    ]
 
 
 def outliving(seen: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import torch
 
 from service.lora.spec import Spec
 from service.models.base import Base
-from service.models.model import LoadedModel
+from service.models.model import LoadedModel, Model
+from service.models.versions import Version
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -24,3 +25,13 @@ def model(model_id: str = "mdl_1", on: Base | None = None, **facts: Any) -> Load
     adapter = {"A": torch.ones(2, in_features), "B": torch.zeros(out_features, 2)}
     known = {"id": model_id, "spec": spec, "seed": 0, "created_at": NOW, "updated_at": NOW, **facts}
     return LoadedModel(**known, base_id=on.id, base=on, adapter=adapter)
+
+
+def trained(of: Model, loss: float = 0.1) -> Version:
+    """The version that a training of a model makes."""
+    return of.next(NOW, "training", loss=loss)
+
+
+def filled(number: float) -> dict[str, torch.Tensor]:
+    """Weights of such a model, all of one number."""
+    return {name: torch.full_like(tensor, number) for name, tensor in model().adapter.items()}

@@ -30,7 +30,8 @@ def model(name: str, on: str) -> Put:
 
 def fill(store: SqlStore) -> None:
     """Something in every table."""
-    store.write([base("b"), model("m", "b"), Put("adapters", {"model_id": "m", "tensors": bytes(range(256))})])
+    version = {"model_id": "m", "number": 0, "facts": "{}", "tensors": bytes(range(256))}
+    store.write([base("b"), model("m", "b"), Put("versions", version)])
     job = {"id": "j", "model_id": "m", "given_id": "g", "ended": False, "facts": '{"ñ": 1}', "curves": b""}
     store.write([Put("given", {"id": "g", "tensors": b"g"}), Put("jobs", job)])
     store.write([Put("states", {"job_id": "j", "facts": "{}", "tensors": b"s"})])

@@ -1,17 +1,17 @@
 """A registry with a store: what was acknowledged is there again, and memory is a cache."""
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import StorageUnavailable, TemporaryReducedCapacity
 from service.models.budget import Budget
+from service.models.history import Adapter
 from service.models.model import LoadedModel
 from service.models.registry import Registry
 from service.models.sql import SqlStore
 from service.models.store import MemoryOnly
-from tests.models.layers import NOW, base, model
+from tests.models.layers import NOW, base, filled, model, trained
 
 BASE_BYTES = base().nbytes
 ADAPTER_BYTES = model().nbytes
@@ -30,17 +30,19 @@ def described(held: Registry) -> list[tuple]:
             of.unloaded().__dict__,
             of.base.weight.tolist(),
             None if of.base.bias is None else of.base.bias.tolist(),
-            {name: tensor.tolist() for name, tensor in of.adapter.items()},
+            listed(of.adapter),
+            [(version, listed(held.loaded(of.id, version.number).adapter)) for version in held.versions(of.id)[1]],
         )
         for of in loaded
     ]
 
 
-def trained(number: int) -> dict[str, torch.Tensor]:
-    return {name: torch.full_like(tensor, number) for name, tensor in model().adapter.items()}
+def listed(adapter: Adapter) -> dict[str, list]:
+    return {name: tensor.tolist() for name, tensor in adapter.items()}
 
 
-OPERATIONS = st.tuples(st.sampled_from(["add", "remove", "note", "publish", "restart", "load"]), st.integers(0, 3))
+VERBS = ["add", "remove", "note", "publish", "publish", "roll back", "restart", "load"]
+OPERATIONS = st.tuples(st.sampled_from(VERBS), st.integers(0, 3))
 
 
 @settings(deadline=None, max_examples=40)
@@ -48,9 +50,9 @@ OPERATIONS = st.tuples(st.sampled_from(["add", "remove", "note", "publish", "res
 def test_a_restart_finds_all_that_was_there_and_memory_keeps_within_its_bytes(folder, operations, cached):
     path = folder / "lora.db"
     path.unlink(missing_ok=True)
-    most = BASE_BYTES + cached * ADAPTER_BYTES
+    most, keeping = BASE_BYTES + cached * ADAPTER_BYTES, {"keep_versions": 2}
     store = SqlStore(f"sqlite:///{path}")
-    held, plain = Registry(100, Budget(2**30), store, most), Registry(100, Budget(2**30))
+    held, plain = Registry(100, Budget(2**30), store, most, **keeping), Registry(100, Budget(2**30), **keeping)
     bases = [base(fill=float(n)) for n in range(4)]
     try:
         for number, (what, which) in enumerate(operations):
@@ -64,13 +66,16 @@ def test_a_restart_finds_all_that_was_there_and_memory_keeps_within_its_bytes(fo
                 elif model_id and what == "note":
                     registry.swap(model_id, lambda of: of.noted(NOW, name="ñ", metadata={"a": "b"}))
                 elif model_id and what == "publish":
-                    registry.publish(model_id, trained(number), lambda of: of.published(NOW, 0.1))
+                    registry.publish(model_id, filled(number), trained)
+                elif model_id and what == "roll back":
+                    with registry.version(model_id, registry.get(model_id).kept[0].number) as (to, adapter):
+                        registry.publish(model_id, adapter, lambda of, to=to: of.rolled_back(NOW, to))
                 elif model_id and what == "load":
                     registry.loaded(model_id)
             if what == "restart":
                 store.close()
                 store = SqlStore(f"sqlite:///{path}")
-                held = Registry(100, Budget(2**30), store, most)
+                held = Registry(100, Budget(2**30), store, most, **keeping)
             in_memory = [of for of in held.all() if isinstance(of, LoadedModel)]
             assert held.budget.used == sum(of.nbytes for of in in_memory) + BASE_BYTES * len(
                 {of.base_id for of in in_memory}
@@ -117,7 +122,7 @@ def test_weights_are_published_and_read_though_there_is_no_memory_for_them(folde
     held.add(model("mdl_1"))
     held.remove("mdl_1")
     budget.take(BASE_BYTES + ADAPTER_BYTES)
-    held.publish("mdl_0", trained(7), lambda of: of.published(NOW, 0.1))
+    held.publish("mdl_0", filled(7), trained)
     there = held.read("mdl_0")
     assert (there.version, float(there.adapter["A"].max())) == (1, 7)
     assert held.at_hand("mdl_0") is None
@@ -141,7 +146,7 @@ def test_what_could_not_be_stored_has_not_happened():
     for change in (
         lambda: held.add(model("mdl_1", base(fill=2.0))),
         lambda: held.swap("mdl_0", lambda of: of.noted(NOW, name="new")),
-        lambda: held.publish("mdl_0", {}, lambda of: of.published(NOW, 1.0)),
+        lambda: held.publish("mdl_0", {}, trained),
         lambda: held.remove("mdl_0"),
     ):
         with pytest.raises(StorageUnavailable):

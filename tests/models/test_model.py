@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from service.errors import ShapeMismatch
+from service.errors import ShapeMismatch, VersionNotFound
 from service.ids import BASE_ID, matches
 from service.models.base import Base, content_id
+from service.models.versions import FIRST, Mark, Version
 from tests.models.layers import NOW, base, model
 
 WEIGHTS = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=4), elements=st.integers(-2, 2))
@@ -75,12 +76,38 @@ def test_a_size_that_the_base_does_not_have_is_refused(field, value, detail):
 def test_a_publication_is_the_next_version_and_the_old_one_stays():
     old = model(name="mine", metadata={"a": "b"})
     later = NOW + timedelta(seconds=1)
-    new = replace(old.published(later, 0.25), adapter={"A": torch.zeros(2, 4), "B": torch.ones(3, 2)})
-    assert (old.version, old.last_loss, old.updated_at) == (0, None, NOW)
-    assert (new.version, new.last_loss, new.updated_at, new.created_at) == (1, 0.25, later, NOW)
+    version = old.next(later, "training", loss=0.25)
+    kept = (*old.kept, version.mark)
+    new = replace(old.published(version, kept), adapter={"A": torch.zeros(2, 4), "B": torch.ones(3, 2)})
+    assert (old.version, old.last_loss, old.updated_at, old.kept) == (0, None, NOW, (FIRST,))
+    assert (new.version, new.last_loss, new.updated_at, new.created_at, new.kept) == (1, 0.25, later, NOW, kept)
     assert (new.id, new.name, new.metadata, new.base, new.spec) == (old.id, "mine", {"a": "b"}, old.base, old.spec)
     assert old.adapter["B"].sum() == 0
     assert new.adapter["B"].sum() == 6
+
+
+def test_only_a_training_says_which_loss_was_last():
+    trained = model().published(model().next(NOW, "training", loss=0.5), ())
+    assert (trained.version, trained.last_loss) == (1, 0.5)
+    for origin in ("import", "rollback"):
+        later = trained.published(trained.next(NOW, origin, loss=0.1), ())
+        assert (later.version, later.last_loss) == (2, 0.5)
+
+
+def test_a_version_is_made_from_the_one_before_unless_it_is_said_otherwise():
+    of = replace(model(), version=4)
+    assert (of.next(NOW, "training").number, of.next(NOW, "training").parent) == (5, 4)
+    assert (of.next(NOW, "rollback", parent=1).number, of.next(NOW, "rollback", parent=1).parent) == (5, 1)
+    assert (Version.first(NOW).number, Version.first(NOW).parent) == (0, None)
+
+
+def test_a_version_that_is_not_kept_is_not_found_and_those_kept_are_listed():
+    of = replace(model(), version=400, kept=tuple(Mark(number) for number in (3, *range(200, 401))))
+    of.must_keep(3)
+    with pytest.raises(VersionNotFound) as refused:
+        of.must_keep(4)
+    assert refused.value.detail.startswith("model mdl_1 keeps no version 4; it keeps 400, 399, 398")
+    assert len(refused.value.detail) < 200
 
 
 def test_notes_change_neither_version_nor_weights():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from service.errors import BaseNotFound, CapacityExhausted, ModelNotFound
 from service.models.budget import Budget
 from service.models.registry import Registry
-from tests.models.layers import NOW, base, model
+from tests.models.layers import NOW, base, model, trained
 
 BASE_BYTES = base().nbytes
 ADAPTER_BYTES = model().nbytes
@@ -119,7 +119,7 @@ def test_changes_by_many_threads_all_count():
     def work(_):
         start.wait()
         for _ in range(100):
-            held.swap("mdl_1", lambda of: of.published(NOW, 0.0))
+            held.publish("mdl_1", model().adapter, trained)
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(work, range(4)))

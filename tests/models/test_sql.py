@@ -56,10 +56,13 @@ def test_a_put_leaves_the_columns_that_it_does_not_name(path):
     store.close()
 
 
+ORPHAN = Put("versions", {"model_id": "no such model", "number": 0, "facts": "{}", "tensors": b""})
+
+
 def test_changes_are_written_together_or_not_at_all(path):
     store = opened(path)
     with pytest.raises(StorageUnavailable):
-        store.write([sweep(1), Put("adapters", {"model_id": "no such model", "tensors": b""})])
+        store.write([sweep(1), ORPHAN])
     assert kept(store) == []
     store.write([sweep(2)])
     assert kept(store) == [("swp_2", "{}")]
@@ -201,7 +204,7 @@ def test_postgresql_keeps_what_sqlite_does(server):
     store = SqlStore(server)
     store.write([sweep(2), sweep(1), Put("bases", {"id": "b", "nbytes": 3, "tensors": b"\x00\xff"})])
     with pytest.raises(StorageUnavailable):
-        store.write([sweep(3), Put("adapters", {"model_id": "no such model", "tensors": b""})])
+        store.write([sweep(3), ORPHAN])
     store.write([sweep(2, "[]"), Drop("sweeps", {"id": "swp_1"})])
     with pytest.raises(StoreRefused, match="another server uses this database"):
         SqlStore(server)

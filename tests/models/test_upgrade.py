@@ -1,7 +1,9 @@
 """A database of every earlier revision is brought to the newest one, with all that it holds."""
 
+import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,19 @@ import torch
 from alembic import command
 from alembic.config import Config
 
+from service.models.base import BaseRecord
+from service.models.base_rows import added
 from service.models.budget import Budget
 from service.models.database import engine_on, revision, url_of
+from service.models.model import LoadedModel
 from service.models.registry import Registry
 from service.models.rows import changed, packed_tensors
 from service.models.sql import SqlStore
 from service.models.tables import REVISION
-from tests.models.layers import base, model
+from service.models.versions import Mark
+from service.training.plan import Plan, as_dict
+from service.training.sources import Random
+from tests.models.layers import NOW, base, filled, model, trained
 
 
 def made_at(path: Path, at: str) -> None:
@@ -26,6 +34,14 @@ def made_at(path: Path, at: str) -> None:
     command.upgrade(config, at)
     assert revision(engine) == at
     engine.dispose()
+
+
+def put(connection: sqlite3.Connection, of: LoadedModel) -> None:
+    """A model as it was stored before there were versions."""
+    (row,) = changed(of)
+    facts = {name: value for name, value in json.loads(row.columns["facts"]).items() if name != "kept"}
+    connection.execute("INSERT INTO models VALUES (?, ?, ?)", (of.id, of.base_id, json.dumps(facts)))
+    connection.execute("INSERT INTO adapters VALUES (?, ?)", (of.id, packed_tensors(of.adapter)))
 
 
 def test_a_database_from_before_bases_of_their_own_tells_what_each_base_is(tmp_path: Path) -> None:
@@ -39,10 +55,8 @@ def test_a_database_from_before_bases_of_their_own_tells_what_each_base_is(tmp_p
         for model_id, on in old.items():
             of = model(model_id, on)
             tensors = {"weight": on.weight} | ({} if on.bias is None else {"bias": on.bias})
-            (put,) = changed(of)
             connection.execute("INSERT INTO bases VALUES (?, ?, ?)", (on.id, on.nbytes, packed_tensors(tensors)))
-            connection.execute("INSERT INTO models VALUES (:id, :base_id, :facts)", dict(put.columns))
-            connection.execute("INSERT INTO adapters VALUES (?, ?)", (model_id, packed_tensors(of.adapter)))
+            put(connection, of)
     store = SqlStore(f"sqlite:///{path}")
     registry = Registry(100, Budget(2**30), store)
     assert {record.id: (record.out_features, record.in_features, record.bias) for record in registry.bases()} == {
@@ -58,3 +72,55 @@ def test_a_database_from_before_bases_of_their_own_tells_what_each_base_is(tmp_p
     assert registry.base_count == 0
     store.close()
     assert revision(engine_on(url_of(f"sqlite:///{path}"))) == REVISION
+
+
+PLAN = Plan(seed=1, data=Random(seed=1))
+
+
+def job(model_id: str, version: int | None) -> tuple[object, ...]:
+    """The row of a job that has published a version, or none."""
+    facts = {
+        "model_version": version,
+        "finished_at": NOW.isoformat(),
+        "metrics": {} if version is None else {"final_loss": 0.5},
+        "plan": as_dict(PLAN),
+    }
+    return f"job_{version}", model_id, None, True, json.dumps(facts), b""
+
+
+def test_a_database_from_before_versions_keeps_the_weights_that_were_current_and_where_they_came_from(
+    tmp_path: Path,
+) -> None:
+    path, on = tmp_path / "lora.db", base()
+    made_at(path, "0002")
+    fresh, imported, trained_, renamed = (f"mdl_0000000000000000000000000{number}" for number in range(4))
+    at = {fresh: 0, imported: 3, trained_: 2, renamed: 2}
+    with closing(sqlite3.connect(path)) as connection, connection:
+        (row,) = added(BaseRecord.of(on, NOW, uploaded=True), on)
+        connection.execute(
+            "INSERT INTO bases (id, nbytes, facts, tensors) VALUES (:id, :nbytes, :facts, :tensors)", dict(row.columns)
+        )
+        for model_id, version in at.items():
+            put(connection, replace(model(model_id, on, version=version, name="ñ"), adapter=filled(version)))
+        for row_of in (job(trained_, 2), job(imported, 1), job(trained_, None)):
+            connection.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?)", row_of)
+    with closing(SqlStore(f"sqlite:///{path}")) as store:
+        registry = Registry(100, Budget(2**30), store)
+        known = {model_id: registry.versions(model_id)[1] for model_id in at}
+        assert {model_id: [version.number for version in of] for model_id, of in known.items()} == {
+            model_id: [version] for model_id, version in at.items()
+        }
+        assert [(of.origin, of.parent, of.job_id, of.plan, of.loss) for (of,) in known.values()] == [
+            ("created", None, None, None, None),
+            ("import", 2, None, None, None),
+            ("training", 1, "job_2", PLAN, 0.5),
+            ("import", 1, None, None, None),
+        ]
+        for model_id, version in at.items():
+            assert float(registry.loaded(model_id).adapter["A"].max()) == version
+            assert registry.get(model_id).name == "ñ"
+        assert registry.get(trained_).kept == (Mark(2, 0.5),)
+        registry.publish(trained_, filled(9), trained)
+        assert float(registry.loaded(trained_, 2).adapter["A"].max()) == 2
+        registry.remove(*at)
+        assert list(store.rows("versions", "number")) == []
