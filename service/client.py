@@ -72,6 +72,15 @@ class Client:
         headers = {} if wait is None else {"Prefer": f"wait={wait}"}
         return self._json("POST", f"/models/{model_id}/train", json=plan, headers=headers, timeout=TIMEOUT_SECONDS + 5)
 
+    def versions(self, model_id: str) -> list[Json]:
+        """The versions of a model that are kept, newest first."""
+        items: list[Json] = self._json("GET", f"/models/{model_id}/versions")["items"]
+        return items
+
+    def roll_back(self, model_id: str, version: int | None = None) -> Json:
+        """The model with the weights of an earlier version, by default of the one before, as its next version."""
+        return self._json("POST", f"/models/{model_id}/rollback", json={"version": version})
+
     def job(self, job_id: str) -> Json:
         """The job as it is now."""
         return self._json("GET", f"/jobs/{job_id}")
@@ -95,11 +104,12 @@ class Client:
                 elif field == "data":
                     yield kind, orjson.loads(value)
 
-    def forward(self, model_id: str, inputs: ArrayLike) -> NDArray[np.float32]:
-        """The model's outputs (…, out_features) for inputs (…, in_features), sent as bytes."""
+    def forward(self, model_id: str, inputs: ArrayLike, version: int | None = None) -> NDArray[np.float32]:
+        """The outputs (…, out_features) of a model, or of a `version`, for inputs (…, in_features), sent as bytes."""
         body = npy.dump(np.asarray(inputs, dtype=np.float32))
         headers = {"Content-Type": NPY.media_type}
-        answer = self._send("POST", f"/models/{model_id}/forward", content=body, headers=headers)
+        query = {} if version is None else {"version": version}
+        answer = self._send("POST", f"/models/{model_id}/forward", content=body, headers=headers, params=query)
         return npy.load(answer.content).astype(np.float32, copy=False)
 
     def weights(self, model_id: str) -> Tensors:

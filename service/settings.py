@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     max_datasets: int = _setting(1_000, "data sets", unit="data sets", ge=1)
     queue_max: int = _setting(1_024, "jobs that wait for a worker", unit="jobs", ge=1)
     keep_jobs: int = _setting(10_000, "jobs remembered after their end; the oldest go first", unit="jobs", ge=1)
+    keep_versions: int = _setting(
+        5, "earlier versions of a model kept beside the current one; the best is kept too", unit="versions", ge=0
+    )
     json_body_mib: int = _setting(16, "body of a JSON request", unit="MiB", ge=1, le=1_024)
     binary_body_mib: int = _setting(64, "binary body, and outputs of a forward", unit="MiB", ge=1, le=4_096)
     weights_cache_mib: int = _setting(

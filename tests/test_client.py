@@ -40,6 +40,19 @@ def test_it_creates_trains_follows_and_runs_a_model(client: Client) -> None:
     client.delete(model["id"])
 
 
+def test_it_lists_versions_runs_one_and_goes_back_to_it(client: Client) -> None:
+    model = client.create(in_features=8, out_features=4)["id"]
+    x = np.ones((2, 8), np.float32)
+    before = client.forward(model, x)
+    client.train(model, wait=60)
+    assert [each["version"] for each in client.versions(model)] == [1, 0]
+    assert client.forward(model, x, version=0) == pytest.approx(before, abs=1e-6)
+    assert client.roll_back(model)["version"] == 2
+    assert client.roll_back(model, 1)["version"] == 3
+    assert client.forward(model, x) == pytest.approx(client.forward(model, x, version=1), abs=1e-6)
+    client.delete(model)
+
+
 def test_it_waits_for_a_job_and_cancels_one(client: Client) -> None:
     model = client.create(in_features=8, out_features=4)
     assert client.train(model["id"], wait=60)["state"] == "succeeded"

@@ -119,7 +119,7 @@ def test_settings_stay_as_they_are():
 
 
 def test_every_limit_has_a_unit_and_can_be_moved(monkeypatch):
-    assert len(LIMITS) == 22
+    assert len(LIMITS) == 23
     for name in LIMITS:
         monkeypatch.setenv(f"LORA_{name.upper()}", "5")
     assert {getattr(load(), name) for name in LIMITS} == {5}
@@ -127,7 +127,7 @@ def test_every_limit_has_a_unit_and_can_be_moved(monkeypatch):
 
 def test_a_limit_below_one_is_refused_unless_none_at_all_makes_sense():
     for name in LIMITS:
-        least = 0 if name in ("merged_cache_mib", "batch_wait_ms", "checkpoint_seconds") else 1
+        least = 0 if name in ("merged_cache_mib", "batch_wait_ms", "checkpoint_seconds", "keep_versions") else 1
         assert getattr(load(**{name: least}), name) == least
         with pytest.raises(SettingsError, match=f"LORA_{name.upper()} is '{least - 1}'"):
             load(**{name: least - 1})

@@ -57,6 +57,7 @@ def create_engine(settings: Settings, nursery: Nursery | None = None) -> Engine:
         max_models=settings.max_models,
         queue_max=settings.queue_max,
         keep_jobs=settings.keep_jobs,
+        keep_versions=settings.keep_versions,
         weights_bytes=settings.weights_cache_mib * MIB,
         checkpoint_seconds=settings.checkpoint_seconds,
         merged_bytes=settings.merged_cache_mib * MIB,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Path
+from fastapi import Depends, Path, Query
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
@@ -41,6 +41,7 @@ DatasetIdPath = Annotated[
     str, Path(pattern=DATASET_ID, description="the data set's id", examples=[fields.A_DATASET_ID])
 ]
 JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="the job's id", examples=[fields.A_JOB_ID])]
+VersionQuery = Annotated[int | None, Query(ge=0, description="a version that is kept; default: the current one")]
 
 # Forwards do not wait behind the creation of a large layer, or an upload.
 _threads = ThreadPoolExecutor(max_workers=max(2, usable_cores()), thread_name_prefix="lora-api")
@@ -52,6 +53,11 @@ async def off_loop(cost: int, work: Callable[[], T]) -> T:
     if cost <= SPOT:
         return work()
     return await in_thread(work)
+
+
+async def read_at(version: int | None, cost: int, work: Callable[[], T]) -> T:
+    """The result of work on a model's weights, as `off_loop`; earlier ones may have to be read first."""
+    return await (off_loop(cost, work) if version is None else in_thread(work))
 
 
 async def written(engine: Engine, cost: int, work: Callable[[], T]) -> T:

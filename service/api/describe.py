@@ -42,6 +42,7 @@ from service.schemas.requests import (
 )
 from service.schemas.sweeps import SweepRequest
 from service.schemas.training import Dataset, DatasetPage, EventPage, Job, JobPage, Sweep, SweepPage
+from service.schemas.versions import RollbackRequest, VersionPage
 
 # Schemas of bodies that the routes read and write themselves, which FastAPI does not see; and of those whose
 # examples it would cut, since it drops every null.
@@ -54,6 +55,8 @@ SCHEMAS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
     (MixedForwardRequest, "validation"),
     (InferRequest, "validation"),
     (Model, "serialization"),
+    (RollbackRequest, "validation"),
+    (VersionPage, "serialization"),
     (SweepRequest, "validation"),
     (Sweep, "serialization"),
     (SweepPage, "serialization"),

@@ -5,6 +5,8 @@ The router has an entry for it all the same, so that `/openapi.json` describes i
 
 import re
 
+from pydantic import TypeAdapter, ValidationError
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
@@ -12,15 +14,19 @@ from service.api import problems
 from service.api.accept import accept_of, codec_out
 from service.api.bodies import MIB, codec_in, received
 from service.api.deps import awaited, soon
+from service.api.faults import from_pydantic
 from service.codecs.codec import Answer, Array, Codec
 from service.codecs.json import JSON
 from service.engine import Engine
 from service.errors import ServiceError
 from service.ids import MODEL_ID
+from service.schemas.versions import Number
 from service.settings import Settings
 
 PATH = re.compile(rf"/models/(?P<model_id>{MODEL_ID.strip('^$')})/forward")
 ROUTE = "/models/{model_id}/forward"
+
+NUMBER: TypeAdapter[int] = TypeAdapter(Number)
 
 # What is decoded and encoded on the spot takes about a millisecond at most.
 QUICK_BYTES = 2**19
@@ -59,6 +65,7 @@ class Forward:
         """The version that answered, and its answer."""
         find, model_id, headers = self._engine.registry.get, scope["path_params"]["model_id"], dict(scope["headers"])
         find(model_id)  # before anything is read
+        number = version_of(scope["query_string"]) if scope["query_string"] else None
         reader = codec_in(headers.get(b"content-type", b"").decode("latin-1"))
         writer = codec_out(accept_of(scope), reader)
         body = await received(headers, receive, self._json_bytes if reader is JSON else self._binary_bytes)
@@ -66,7 +73,7 @@ class Forward:
         x = quickly(reader, body, model.spec.in_features)
         if x is None:
             x = await soon(lambda: reader.decode(body, model.spec.in_features), self._wait_seconds, receive)
-        answer = await run(self._engine, model_id, x, self._wait_seconds, receive)
+        answer = await run(self._engine, model_id, x, self._wait_seconds, receive, number)
         if answer.outputs.size <= SPOT_OUTPUTS:
             content = writer.encode(answer)
         else:
@@ -74,20 +81,38 @@ class Forward:
         return answer.model_version, writer.media_type, content
 
 
-async def run(engine: Engine, model_id: str, x: Array, wait_seconds: float, receive: Receive) -> Answer:
+async def run(
+    engine: Engine, model_id: str, x: Array, wait_seconds: float, receive: Receive, number: int | None = None
+) -> Answer:
     """The model's outputs for x: on the spot where that holds nobody up, else from a thread.
+
+    Args:
+        number: of the version that is to answer; by default the current one.
 
     Raises:
         what `Registry.loaded`, `Forwards.run`, `Forwards.submit` and `deps.awaited` raise
     """
     registry, forwards = engine.registry, engine.forwards
     model = registry.at_hand(model_id)
-    if model is None:
-        model = await soon(lambda: registry.loaded(model_id), wait_seconds, receive)
+    if model is None or number not in (None, model.version):
+        model = await soon(lambda: registry.loaded(model_id, number), wait_seconds, receive)
     if forwards.on_the_spot(model, x):
         return forwards.run(model, x)
     outputs = forwards.submit(model, x, wait_seconds)
     return forwards.answer(model, x, await awaited(outputs, wait_seconds, receive))
+
+
+def version_of(query: bytes) -> int | None:
+    """The version that a query asks for; None where it asks for none.
+
+    Raises:
+        Validation: for what is no whole number.
+    """
+    given = QueryParams(query).get("version")
+    try:
+        return None if given is None else NUMBER.validate_python(given)
+    except ValidationError as error:
+        raise from_pydantic([{**fault, "loc": ("version",)} for fault in error.errors(include_url=False)]) from None
 
 
 def quickly(reader: Codec, body: bytes | bytearray, in_features: int) -> Array | None:

@@ -1,6 +1,7 @@
 """Models and jobs as the world sees them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -11,7 +12,8 @@ from service.jobs.job import Job
 from service.models.base import BaseRecord
 from service.models.dataset import Dataset
 from service.models.model import Model
-from service.schemas import answers, training
+from service.models.versions import Mark, Version, best
+from service.schemas import answers, training, versions
 from service.training import plan
 
 
@@ -39,6 +41,28 @@ def of_model(model: Model, *, durable: bool) -> answers.Model:
         updated_at=model.updated_at,
         last_loss=model.last_loss,
         durable=durable,
+    )
+
+
+def of_versions(model: Model, known: Sequence[Version]) -> versions.VersionPage:
+    """The versions of a model that are kept, newest first."""
+    lowest = best(model.kept)
+    return versions.VersionPage(items=[_version(model, version, lowest) for version in reversed(known)])
+
+
+def _version(model: Model, version: Version, lowest: Mark | None) -> versions.Version:
+    return versions.Version(
+        version=version.number,
+        created_at=version.created_at,
+        origin=version.origin,
+        parent=version.parent,
+        job_id=version.job_id,
+        data_digest=version.data_digest,
+        plan=None if version.plan is None else plan.as_dict(version.plan),
+        loss=version.loss,
+        current=version.number == model.version,
+        best=lowest is not None and version.number == lowest.number,
+        bytes=model.nbytes,
     )
 
 

@@ -268,8 +268,7 @@ class Engine:
                 )
 
     def adapter(self, model_id: str, number: int | None = None) -> tuple[LoadedModel, Arrays]:
-        """The model, now or at an earlier version, and the tensors of its own: A and B, own_bias and
-        magnitude where it trains them.
+        """The model, now or at an earlier version, and the tensors that are its own, by the names of `LoRALinear`.
 
         Raises:
             ModelNotFound, VersionNotFound

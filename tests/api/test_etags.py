@@ -31,6 +31,7 @@ def test_a_model_that_has_not_changed_is_304(http: httpx.Client, model: dict) ->
     [
         lambda http, path: http.patch(path, json={"name": "b"}),
         lambda http, path: http.post(f"{path}/train", headers={"Prefer": "wait=60"}),
+        lambda http, path: http.post(f"{path}/rollback", json={"version": 0}),
     ],
 )
 def test_every_change_gives_another_tag(

@@ -33,6 +33,7 @@ def requests(http: httpx.Client, tag: str) -> dict[str, dict[str, Any]]:
         "/datasets": {"content": ROWS, "headers": {**SAFETENSORS, **key}},
         f"/datasets/{dataset}/rows": {"content": ROWS, "headers": {**SAFETENSORS, **key}},
         "/sweeps": {"json": {"model": SIZES, "over": {"rank": [1, 2]}, "train": trained}, "headers": key},
+        f"/models/{model}/rollback": {"json": {"version": 0}, "headers": key},
         f"/models/{model}/train": {"json": {"epochs": 1}, "headers": key},
     }
 

@@ -14,6 +14,7 @@ from service.api.routes import (
     sweeps,
     system,
     train,
+    versions,
 )
 
 # Matched in this order, so the call that is made most often comes first.
@@ -23,6 +24,7 @@ ROUTERS = [
     oip.router,
     models.router,
     adapters.router,
+    versions.router,
     bases.router,
     train.router,
     profile.router,

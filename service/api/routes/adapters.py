@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.api import describe, etags, views
 from service.api.accept import JsonRoute, accepted
 from service.api.bodies import media_type, must_be, read
-from service.api.deps import EngineOf, ModelIdPath, SettingsOf, in_thread, off_loop
+from service.api.deps import EngineOf, ModelIdPath, SettingsOf, VersionQuery, in_thread, read_at
 from service.api.replies import FILE_TYPES, file, reply
 from service.codecs import peft, safetensors
 from service.codecs.json import JSON, dumps
@@ -28,6 +28,7 @@ from service.errors import (
     UnsupportedEncoding,
     UnsupportedMediaType,
     Validation,
+    VersionNotFound,
 )
 from service.models.model import Model
 from service.schemas import answers
@@ -71,21 +72,25 @@ async def get_adapter_config(
     responses={
         200: {**describe.binary("…lora_A.weight, …lora_B.weight, …base_layer.bias", *FILE_TYPES), "headers": HEADERS},
         304: {"description": "the client has it"},
-        **describe.problems(*REFUSALS, Validation),
+        **describe.problems(*REFUSALS, VersionNotFound, Validation),
     },
 )
 async def get_adapter(
-    model_id: ModelIdPath, request: Request, engine: EngineOf, module: Module = peft.DEFAULT_MODULE
+    model_id: ModelIdPath,
+    request: Request,
+    engine: EngineOf,
+    module: Module = peft.DEFAULT_MODULE,
+    version: VersionQuery = None,
 ) -> Response:
     """float32, under PEFT's names for `module`. The base stays here: `GET /models/{id}/weights` has it too."""
     kind = accepted(request, FILE_TYPES)
     model = engine.registry.get(model_id)
 
     def work() -> tuple[Model, bytes]:
-        model, adapter = engine.adapter(model_id)
+        model, adapter = engine.adapter(model_id, version)
         return model, peft.dumped(adapter, model.spec, module)
 
-    model, body = await off_loop(model.nbytes, work)
+    model, body = await read_at(version, model.nbytes, work)
     return file(request, body, kind, model)
 
 
@@ -138,18 +143,20 @@ async def put_adapter(
     responses={
         200: {**describe.binary("weight (out, in) and bias (out,)", *FILE_TYPES), "headers": HEADERS},
         304: {"description": "the client has it"},
-        **describe.problems(*REFUSALS),
+        **describe.problems(*REFUSALS, VersionNotFound, Validation),
     },
 )
-async def get_merged(model_id: ModelIdPath, request: Request, engine: EngineOf) -> Response:
+async def get_merged(
+    model_id: ModelIdPath, request: Request, engine: EngineOf, version: VersionQuery = None
+) -> Response:
     """The weight W + s·B A and the bias, in float32, for `torch.nn.Linear.load_state_dict`."""
     kind = accepted(request, FILE_TYPES)
     model = engine.registry.get(model_id)
 
     def work() -> tuple[Model, bytes]:
-        model, tensors = engine.merged(model_id)
+        model, tensors = engine.merged(model_id, version)
         return model, safetensors.dump(tensors)
 
     # A product of rank r costs as many multiplications as r layers have numbers.
-    model, body = await off_loop(model.spec.base_bytes * model.spec.rank, work)
+    model, body = await read_at(version, model.spec.base_bytes * model.spec.rank, work)
     return file(request, body, kind, model)

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from service.api import describe
-from service.api.deps import ModelIdPath
+from service.api.deps import ModelIdPath, VersionQuery
 from service.api.forward import ROUTE
 from service.errors import (
     BadNpy,
@@ -13,6 +13,7 @@ from service.errors import (
     NotFound,
     ShapeMismatch,
     TemporaryReducedCapacity,
+    VersionNotFound,
 )
 from service.schemas.answers import ForwardResponse
 from service.schemas.requests import ForwardRequest
@@ -37,6 +38,7 @@ EXAMPLES = {"one row for 64 to 10": {"inputs": [0.5] * 64}, "two rows for 64 to 
             *describe.JSON_BODY,
             NotFound,
             ModelNotFound,
+            VersionNotFound,
             NotAcceptable,
             ShapeMismatch,
             BadNpy,
@@ -46,7 +48,7 @@ EXAMPLES = {"one row for 64 to 10": {"inputs": [0.5] * 64}, "two rows for 64 to 
     },
     openapi_extra=describe.body(ForwardRequest, EXAMPLES, binary=describe.BINARY),
 )
-async def forward(model_id: ModelIdPath) -> None:
+async def forward(model_id: ModelIdPath, version: VersionQuery = None) -> None:
     """y = x Wᵀ + b + scaling·(x Aᵀ) Bᵀ for inputs of shape (…, in_features), by one published version.
 
     Tensors come and go as JSON, npy, safetensors (`inputs`, `outputs`) or bare little-endian float32.

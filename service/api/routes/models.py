@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.api import describe, etags, views
 from service.api.accept import JsonRoute, accepted
 from service.api.bodies import read_json
-from service.api.deps import EngineOf, ModelIdPath, SettingsOf, in_thread, off_loop, written
+from service.api.deps import EngineOf, ModelIdPath, SettingsOf, VersionQuery, in_thread, read_at, written
 from service.api.once import IdempotencyKey, Once
 from service.api.paging import CursorQuery, LimitQuery, page
 from service.api.replies import FILE_TYPES, file, listed, reply
@@ -27,6 +27,7 @@ from service.errors import (
     Stale,
     TemporaryReducedCapacity,
     Validation,
+    VersionNotFound,
 )
 from service.models.model import Model
 from service.schemas import answers
@@ -178,19 +179,23 @@ async def delete_model(
             "headers": describe.headers("X-Model-Version", "ETag"),
         },
         304: {"description": "the client has them"},
-        **describe.problems(NotFound, ModelNotFound, NotAcceptable, TemporaryReducedCapacity),
+        **describe.problems(
+            NotFound, ModelNotFound, VersionNotFound, NotAcceptable, TemporaryReducedCapacity, Validation
+        ),
     },
 )
-async def get_weights(model_id: ModelIdPath, request: Request, engine: EngineOf) -> Response:
+async def get_weights(
+    model_id: ModelIdPath, request: Request, engine: EngineOf, version: VersionQuery = None
+) -> Response:
     """float32, under the names PEFT uses; `bias` is the adapter's own copy, where it trains one."""
     media_type = accepted(request, FILE_TYPES)
     model = engine.registry.get(model_id)
 
     def work() -> tuple[Model, bytes]:
-        model, tensors = engine.weights(model_id)
+        model, tensors = engine.weights(model_id, version)
         return model, safetensors.dump(tensors)
 
-    model, body = await off_loop(model.nbytes + model.spec.base_bytes, work)
+    model, body = await read_at(version, model.nbytes + model.spec.base_bytes, work)
     return file(request, body, media_type, model)
 
 
