@@ -1,6 +1,7 @@
 """A durable server and plain dicts that agree on everything, whatever is asked and however often it is killed."""
 
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import count
@@ -30,6 +31,7 @@ SHORT = [
 ]
 LONG = {"epochs": 3_000, "batch_size": 4, "data": {"kind": "random", "n_samples": 20}}
 MAX_STARTS = 3
+KEEP_VERSIONS = 2
 ENDED = ("succeeded", "failed", "cancelled")
 CHANGING = {"name", "version", "updated_at", "last_loss"}  # of a model
 SAFETENSORS = {"Content-Type": "application/x-safetensors"}
@@ -65,6 +67,8 @@ VERBS = {  # what may happen, and what it needs
     "rename": ["model"],
     "train": ["model", "plan"],
     "wait": ["job"],
+    "look_back": ["model"],
+    "roll_back": ["model", "n"],
     "cancel": ["job"],
     "forward": ["model"],
     "delete": ["model"],
@@ -88,9 +92,14 @@ class DurableServer(RuleBasedStateMachine):
     def begin(self) -> None:
         self.over = ExitStack()
         folder = self.over.enter_context(TemporaryDirectory())
-        self.environment = {"LORA_DATABASE_URL": f"sqlite:///{folder}/lora.db", "LORA_CHECKPOINT_SECONDS": "0.05"}
+        self.environment = {
+            "LORA_DATABASE_URL": f"sqlite:///{folder}/lora.db",
+            "LORA_CHECKPOINT_SECONDS": "0.05",
+            "LORA_KEEP_VERSIONS": str(KEEP_VERSIONS),
+        }
         self.known: dict[str, Json] = {}  # models, as they were told last
         self.outputs: dict[tuple[str, int], Any] = {}  # by model and version
+        self.rollbacks: Counter[str] = Counter()  # of models
         self.seen: dict[str, Json] = {}  # jobs, as far as they were seen
         self.may_be_cancelled: set[str] = set()
         self.sizes: dict[str, int] = {}  # rows of the data sets
@@ -123,8 +132,20 @@ class DurableServer(RuleBasedStateMachine):
     def works(self) -> bool:
         return any(job["state"] not in ENDED for job in self.seen.values())
 
-    def succeeded(self, model: str) -> int:
-        return sum(job["model_id"] == model and job["state"] == "succeeded" for job in self.seen.values())
+    def published(self, model: str) -> int:
+        """How many versions of a model there have been after the first, as far as anybody knows."""
+        return len(self.losses(model)) + self.rollbacks[model]
+
+    def losses(self, model: str) -> dict[int, float]:
+        """Those of the versions that jobs have published."""
+        mine = [job for job in self.seen.values() if job["model_id"] == model and job["state"] == "succeeded"]
+        return {job["model_version"]: job["metrics"]["final_loss"] for job in mine}
+
+    def kept(self, model: str) -> list[int]:
+        """The versions that a model must keep, the newest first, where nothing is under way."""
+        last, losses = self.published(model), self.losses(model)
+        lowest = max((number for number, loss in losses.items() if loss == min(losses.values())), default=last)
+        return sorted({*range(max(0, last - KEEP_VERSIONS), last + 1), lowest}, reverse=True)
 
     def key(self) -> dict[str, str]:
         return {"Idempotency-Key": f"key {next(self.numbers)}"}
@@ -164,6 +185,24 @@ class DurableServer(RuleBasedStateMachine):
 
     def wait(self, job: str) -> None:
         until(lambda: self.ask("GET", f"/jobs/{job}").json()["state"] in ENDED)
+
+    def look_back(self, model: str) -> None:
+        self.must_keep_what_it_should(model)
+
+    def roll_back(self, model: str, n: int) -> None:
+        self.look_at_jobs()
+        kept = [each["version"] for each in self.versions(model)]
+        number = kept[n % len(kept)]
+        active, then = self.active(model), self.outputs_of(model, number)
+        answer = self.http.post(f"/models/{model}/rollback", json={"version": number})
+        if not active or answer.status_code not in (404, 409):  # gone meanwhile, or busy
+            assert answer.status_code == 200, answer.text
+            self.rollbacks[model] += 1
+            if then is not None:
+                self.outputs[model, answer.json()["version"]] = then
+
+    def versions(self, model: str) -> list[Json]:
+        return self.ask("GET", f"/models/{model}/versions").json()["items"]
 
     def cancel(self, job: str) -> None:
         told = self.ask("POST", f"/jobs/{job}/cancel").json()
@@ -251,12 +290,12 @@ class DurableServer(RuleBasedStateMachine):
     @invariant()
     def the_server_has_what_the_dicts_have(self) -> None:
         self.look_at_jobs()
-        least = {model: self.succeeded(model) for model in self.known}
+        least = {model: self.published(model) for model in self.known}
         models = {model["id"]: model for model in self.listed("/models")}
         self.look_at_jobs()
         assert [*models] == [*self.known]
         for name, model in models.items():
-            assert least[name] <= model["version"] <= self.succeeded(name)
+            assert least[name] <= model["version"] <= self.published(name)
             was = self.known[name]
             assert {key: of for key, of in model.items() if key not in CHANGING} == {
                 key: of for key, of in was.items() if key not in CHANGING
@@ -284,6 +323,32 @@ class DurableServer(RuleBasedStateMachine):
         else:
             assert job["state"] in ("queued", "running") or job["id"] in self.may_be_cancelled
 
+    def must_keep_what_it_should(self, model: str) -> None:
+        """Each version that is kept is what it was, and where nothing is under way they are the right ones."""
+        self.look_at_jobs()
+        active, versions = self.active(model), self.versions(model)
+        numbers = [each["version"] for each in versions]
+        assert active or numbers == self.kept(model)
+        assert [each["version"] for each in versions if each["current"]] == numbers[:1]
+        for each in versions:
+            assert each["parent"] is None or each["parent"] < each["version"]
+            assert each["origin"] == ("training" if each["job_id"] else "rollback" if each["version"] else "created")
+            assert self.outputs_of(model, each["version"]) is not None or active
+
+    def outputs_of(self, model: str, number: int) -> Any:
+        """The outputs of a version, by its weights and by a forward; None where it is gone meanwhile."""
+        told, query = self.known[model], {"version": number}
+        x = inputs(told["in_features"])
+        weights = self.http.get(f"/models/{model}/weights", params=query)
+        given = self.http.post(f"/models/{model}/forward", params=query, json={"inputs": x.tolist()})
+        if 404 in (weights.status_code, given.status_code):
+            return None
+        assert weights.headers["X-Model-Version"] == given.headers["X-Model-Version"] == str(number)
+        outputs = computed(load(weights.content), told["scaling"], x)
+        assert near(given.json()["outputs"], outputs, 1e-5)
+        assert near(self.outputs.setdefault((model, number), outputs), outputs, 1e-5)
+        return outputs
+
     def must_give_what_its_weights_do(self, model: str) -> None:
         told = self.known[model]
         x = inputs(told["in_features"])
@@ -310,7 +375,8 @@ class DurableServer(RuleBasedStateMachine):
         for job in self.seen.values():
             assert job["state"] == "succeeded" or job["id"] in self.may_be_cancelled, job
         for model, told in self.known.items():
-            assert told["version"] == self.succeeded(model)
+            assert told["version"] == self.published(model)
+            self.must_keep_what_it_should(model)
             self.must_give_what_its_weights_do(model)
             assert (model, told["version"]) in self.outputs
 
