@@ -60,7 +60,7 @@ def fill(database: str, models: int) -> None:
     for number in range(models):
         A, B = start(SPEC, number)
         known = {"id": f"mdl_{number:026}", "spec": SPEC, "seed": number, "created_at": at, "updated_at": at}
-        registry.add(LoadedModel(**known, base_id=base.id, base=base, adapter={"A": A, "B": B}))
+        registry.add(LoadedModel(**known, base_ids=(base.id,), bases=(base,), adapter={"A": A, "B": B}))
     store.close()
 
 

@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from typing import Any
 
 from service.engine import Engine
 from service.engine.sweeps import Standing, Sweep
 from service.errors import ModelNotFound
 from service.jobs.job import Job
+from service.lora.spec import AnySpec
 from service.models.base import BaseRecord
 from service.models.dataset import Dataset
 from service.models.model import Model
@@ -16,31 +18,71 @@ from service.models.versions import Mark, Version, best
 from service.schemas import answers, training, versions
 from service.training import plan
 
+# What may be set of a layer, and what each layer of a chain has for itself.
+SETTINGS = (
+    "rank",
+    "alpha",
+    "scaling",
+    "use_rslora",
+    "use_dora",
+    "init",
+    "dropout",
+    "bias",
+    "train_bias",
+)
+OF_EACH_LAYER = ("rank", "alpha", "scaling", "bias")
+
 
 def of_model(model: Model, *, durable: bool) -> answers.Model:
     """A model's settings with their effective values, its version and its counts."""
     spec = model.spec
-    counts = spec.parameters
+    several = len(spec.layers) > 1
     return answers.Model(
-        **vars(spec),
+        in_features=spec.in_features,
+        out_features=spec.out_features,
+        **_settings(spec),
         id=model.id,
         base_id=model.base_id,
-        scaling=spec.scaling,
         seed=model.seed,
         name=model.name,
         metadata=model.metadata,
         version=model.version,
-        parameters=answers.Parameters(
-            trainable=counts.trainable,
-            frozen=counts.frozen,
-            total=counts.total,
-            trainable_percent=counts.trainable_percent,
-        ),
+        parameters=_counts(spec),
         bytes=model.nbytes,
         created_at=model.created_at,
         updated_at=model.updated_at,
         last_loss=model.last_loss,
         durable=durable,
+        layers=[_layer(model, place) for place in range(len(spec.layers))] if several else None,
+    )
+
+
+def _settings(spec: AnySpec) -> dict[str, Any]:
+    """What is set of a layer; of several, what they have in common, and null where each has its own."""
+    first = {name: getattr(spec.layers[0], name) for name in SETTINGS}
+    return first if len(spec.layers) == 1 else {**first, **dict.fromkeys(OF_EACH_LAYER)}
+
+
+def _layer(model: Model, place: int) -> answers.Layer:
+    spec, last = model.spec.layers[place], place == len(model.spec.layers) - 1
+    return answers.Layer(
+        base_id=model.base_ids[place],
+        in_features=spec.in_features,
+        out_features=spec.out_features,
+        bias=spec.bias,
+        activation=None if last else model.spec.activations[place],
+        **{name: getattr(spec, name) for name in ("rank", "alpha", "scaling")},
+        parameters=_counts(spec),
+    )
+
+
+def _counts(spec: AnySpec) -> answers.Parameters:
+    counts = spec.parameters
+    return answers.Parameters(
+        trainable=counts.trainable,
+        frozen=counts.frozen,
+        total=counts.total,
+        trainable_percent=counts.trainable_percent,
     )
 
 

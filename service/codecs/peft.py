@@ -23,11 +23,11 @@ STARTS = {"A_init": "lora_A_init.weight", "B_init": "lora_B_init.weight"}
 OLDER = "lora_magnitude_vector.weight"  # as peft calls a magnitude within a model
 MODULE = r"^\w+(\.\w+)*$"
 OF_A_MODULE = re.compile(rf"{re.escape(PREFIX)}(\w+(?:\.\w+)*)\.((?:lora_|base_layer\.).+)")
-DEFAULT_MODULE = "linear"
+DEFAULT_MODULE, DEFAULT_CHAIN = "linear", "layers"
 SHOWN = 10  # modules that are listed in an error
 
 
-def config(spec: AnySpec, module: str) -> dict[str, Any]:
+def config(spec: AnySpec, module: str | None = None) -> dict[str, Any]:
     """`adapter_config.json`, with which `PeftModel.from_pretrained` puts the adapter on a module.
 
     The layers of a chain are the modules 0, 1 … within it. Frozen ranks count as ranks, as in PEFT's own conversion of
@@ -63,12 +63,14 @@ def _alpha(spec: Spec) -> int | float:
     return int(alpha) if alpha.is_integer() else alpha
 
 
-def names_of(spec: AnySpec, module: str) -> list[str]:
-    """The modules of a network that a model's layers are."""
-    return [module] if len(spec.layers) == 1 else [f"{module}.{place}" for place in range(len(spec.layers))]
+def names_of(spec: AnySpec, module: str | None) -> list[str]:
+    """The modules of a network that a model's layers are: `module`, or of a chain those within it."""
+    if len(spec.layers) == 1:
+        return [module or DEFAULT_MODULE]
+    return [f"{module or DEFAULT_CHAIN}.{place}" for place in range(len(spec.layers))]
 
 
-def dumped(adapter: Mapping[str, NDArray[Any]], spec: AnySpec, module: str) -> bytes:
+def dumped(adapter: Mapping[str, NDArray[Any]], spec: AnySpec, module: str | None = None) -> bytes:
     """`adapter_model.safetensors`, as PEFT itself writes it."""
     parts = zip(names_of(spec, module), by_layer(adapter, len(spec.layers)), strict=True)
     return dump(

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from service.clock import instant
-from service.codecs import peft
 from service.codecs.codec import Answer, Array
 from service.codecs.layer import Layer
 from service.codecs.message import Arrays, pack
+from service.engine import tensors
 from service.engine.capacity import Capacity
 from service.engine.datasets import Datasets
 from service.engine.forwards import Forwards
@@ -24,7 +24,7 @@ from service.engine.settled import as_computed, digested, digests, settled
 from service.engine.stack import Stack, Stacks
 from service.engine.sweeps import Sweeps
 from service.engine.trainings import Also, Trainings
-from service.errors import ModelBusy, TemporaryReducedCapacity
+from service.errors import ModelBusy, TemporaryReducedCapacity, Validation
 from service.jobs.job import Job
 from service.jobs.nursery import Nursery, of_workers
 from service.jobs.state import State
@@ -137,12 +137,14 @@ class Engine:
         self,
         *,
         base_id: str | None = None,
+        layers: Sequence[Mapping[str, Any]] | None = None,
         also: Callable[[LoadedModel], Iterable[Change]] = lambda model: (),
         **settings: Any,
     ) -> LoadedModel:
-        """A new model on a fresh base, or on the one named.
+        """A new model on a fresh base, or on the one named; or of several layers, each likewise.
 
         Args:
+            layers: what each has of its own: `base_id`, sizes, `rank`, `alpha`, and the `activation` after it.
             also: what is to be stored together with it.
             settings: those of `Spec`, and `seed`, `base_seed`, `name`, `metadata`. A fresh base begins from `seed` too,
                 unless it has a seed of its own.
@@ -150,8 +152,10 @@ class Engine:
         Raises:
             Validation, ShapeMismatch, LimitExceeded, BaseNotFound, CapacityExhausted
         """
-        base = None if base_id is None else self.registry.base(base_id)
-        made = self._maker.one(base, **settings)
+        if layers is None:
+            made = self._maker.one(self._base(base_id), **settings)
+        else:
+            made = self._maker.chain(layers, [self._base(each.get("base_id")) for each in layers], **settings)
         with self.trainings.lock:  # ids come in the order in which models do: a page of a list ends between two of them
             named = replace(made, id=self.registry.new_id())
             return self.registry.add(named, also=also(named))[0]
@@ -229,14 +233,14 @@ class Engine:
             ModelNotFound
             ModelBusy: while a job is active, which would publish over it.
         """
-        tensors = {name: self._tensor(array) for name, array in adapter.items()}
+        placed = {name: self._tensor(array) for name, array in adapter.items()}
         with self.trainings.lock:
             model = self.registry.get(model_id)
             check(model)
             self._must_be_idle(model_id, "cancel it, or wait until it has ended")
-            if model.spec.frozen_rank and len(tensors["A"]) == model.spec.rank:
-                tensors = self.registry.loaded(model_id).layer.learned(tensors).adapter()
-            return self.registry.publish(model_id, tensors, lambda model: model.next(instant().wall, "import"))
+            if model.spec.frozen_rank:
+                placed = tensors.whole(placed, model.spec, self.registry.loaded(model_id).layer)
+            return self.registry.publish(model_id, placed, lambda model: model.next(instant().wall, "import"))
 
     def roll_back(
         self,
@@ -274,18 +278,17 @@ class Engine:
             ModelNotFound, VersionNotFound
         """
         model = self.registry.loaded(model_id, number)
-        return model, {name: tensor.cpu().numpy() for name, tensor in model.adapter.items()}
+        return model, tensors.own(model)
 
     def merged(self, model_id: str, number: int | None = None) -> tuple[LoadedModel, Arrays]:
-        """The model, now or at an earlier version, and the weight and bias of one plain layer that does the same.
+        """The model, now or at an earlier version, and the weight and bias of plain layers that do the same.
 
         Raises:
             ModelNotFound, VersionNotFound, CapacityExhausted
         """
         model = self.registry.loaded(model_id, number)
-        with self.budget.held(2 * model.base.nbytes):
-            named = {"weight": model.layer.merged(), "bias": model.layer.whole_bias}
-            return model, {name: tensor.cpu().numpy() for name, tensor in named.items() if tensor is not None}
+        with self.budget.held(2 * model.spec.base_bytes):
+            return model, tensors.merged(model)
 
     def weights(self, model_id: str, number: int | None = None) -> tuple[LoadedModel, Arrays]:
         """The model, now or at an earlier version, and all its tensors under the names of PEFT.
@@ -293,13 +296,8 @@ class Engine:
         Raises:
             ModelNotFound, VersionNotFound
         """
-        model, adapter = self.adapter(model_id, number)
-        base = {"base.weight": model.base.weight, "base.bias": model.base.bias}
-        called = {**peft.ALONE, **peft.STARTS}
-        return model, {
-            **{name: tensor.cpu().numpy() for name, tensor in base.items() if tensor is not None},
-            **{called[name]: array for name, array in peft.parted(adapter, model.spec.rank).items()},
-        }
+        model = self.registry.loaded(model_id, number)
+        return model, tensors.all_of(model)
 
     def forward(self, model_id: str, x: Array, number: int | None = None) -> Answer:
         """The model's outputs (…, out) for inputs (…, in), all from one published version: now, or the one named.
@@ -350,8 +348,7 @@ class Engine:
         """
         common = dict(common)
         base_id = common.pop("base_id", None)
-        base = None if base_id is None else self.registry.base(base_id)
-        made = self._maker.several(base, common, [own for own, _ in members])
+        made = self._maker.several(self._base(base_id), common, [own for own, _ in members])
         pairs = [(model, plan) for model, (_, plan) in zip(made, members, strict=True)]
         return self.trainings.accept(pairs, rows, group, also, new=made)
 
@@ -375,6 +372,8 @@ class Engine:
             TemporaryReducedCapacity: while another profile is computed.
         """
         model = self.registry.loaded(model_id)
+        if len(model.spec.layers) > 1:
+            raise Validation(f"the profile is that of one layer; model {model_id} has {len(model.spec.layers)}")
         if data.targets == "classes":
             refuse("data", f"{data.kind} data has integer classes; the profile is that of mse, which needs numbers")
         given = as_computed(rows)
@@ -412,6 +411,9 @@ class Engine:
         """
         plan: Plan = self.ledger.get(job_id).plan
         return plan
+
+    def _base(self, base_id: str | None) -> Base | None:
+        return None if base_id is None else self.registry.base(base_id)
 
     def _must_be_idle(self, model_id: str, advice: str) -> None:
         for job in self.ledger.active(model_id)[:1]:

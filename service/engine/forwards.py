@@ -37,7 +37,7 @@ class Forwards:
 
     def on_the_spot(self, model: LoadedModel, x: Array) -> bool:
         """Whether a forward is done sooner than a thread could begin with it."""
-        return max(x.size, model.spec.in_features) * model.spec.out_features <= SPOT
+        return max(x.size // model.spec.in_features, 1) * model.row_cost <= SPOT
 
     def run(self, model: LoadedModel, x: Array) -> Answer:
         """The model's outputs (…, out) for inputs (…, in).
@@ -63,7 +63,7 @@ class Forwards:
             raise self._too_large(numbers, "all items", "/items")
         on_base: dict[str, list[int]] = {}
         for at, (model, _) in enumerate(items):
-            on_base.setdefault(model.base.id, []).append(at)
+            on_base.setdefault(model.ground, []).append(at)
         answers: dict[int, Answer] = {}
         for places in on_base.values():
             requests = [(model.maps, x.reshape(-1, x.shape[-1])) for model, x in (items[at] for at in places)]
@@ -91,7 +91,7 @@ class Forwards:
             raise TemporaryReducedCapacity(detail, reason="no-memory", **full.facts) from None
         try:
             outputs = self.batcher.submit(
-                model.base.id, model.maps, x.reshape(rows, x.shape[-1]), time.monotonic() + wait_seconds
+                model.ground, model.maps, x.reshape(rows, x.shape[-1]), time.monotonic() + wait_seconds
             )
         except BaseException:
             self._budget.give(held)

@@ -24,7 +24,9 @@ class Reach:
 def rank_profile(model: LoadedModel, plan: Plan, rows: Arrays) -> list[Reach]:
     """The reach of every rank from 0 to min(in_features, out_features), for full-batch mse on the plan's data."""
     spec = model.spec
-    layer = replace(model.layer, frozen_rank=0)  # however this one begins, an adapter may stand on all of the base
+    layer = replace(
+        model.layer.layers[0], frozen_rank=0
+    )  # however this one begins, an adapter may stand on all of the base
     sent = {name.removeprefix("data."): torch.from_numpy(array).to(layer.weight.device) for name, array in rows.items()}
     backend = backend_of(layer.weight)
     moments = given_moments(backend, sent)
@@ -32,7 +34,7 @@ def rank_profile(model: LoadedModel, plan: Plan, rows: Arrays) -> list[Reach]:
         data = datasets.load(plan.data, layer, sent)
         moments = gathered(backend, data.x, data.y, data.weight)
     known = residual(backend, moments, layer)
-    own = spec.out_features * spec.train_bias
+    own = spec.out_features * (spec.train_bias + spec.use_dora)
     return [
         Reach(rank, loss, rank * (spec.in_features + spec.out_features) + own)
         for rank, loss in enumerate(best_losses(known, bias_is_free=spec.train_bias))

@@ -213,6 +213,13 @@ class ChainSpec:
 AnySpec = Spec | ChainSpec
 
 
+def spec_of(facts: dict[str, Any]) -> AnySpec:
+    """The spec whose fields these are, those of layers within it as well."""
+    if "layers" not in facts:
+        return Spec(**facts)
+    return ChainSpec(layers=tuple(Spec(**each) for each in facts["layers"]), activations=tuple(facts["activations"]))
+
+
 def refuse(field: str, detail: str) -> None:
     """Raise Validation with a pointer to the field."""
     raise Validation(detail, Fault(f"/{field}", detail))

@@ -61,13 +61,15 @@ class Bases:
         """Know nothing more of a base."""
         del self._records[base_id], self._models[base_id]
 
-    def stand(self, base_id: str, model_id: str) -> None:
-        """A model stands on a base."""
-        self._models[base_id].add(model_id)
+    def stand(self, base_ids: Iterable[str], model_id: str) -> None:
+        """A model stands on bases."""
+        for base_id in base_ids:
+            self._models[base_id].add(model_id)
 
-    def leave(self, base_id: str, model_id: str) -> None:
-        """A model stands on it no longer."""
-        self._models[base_id].discard(model_id)
+    def leave(self, base_ids: Iterable[str], model_id: str) -> None:
+        """A model stands on them no longer."""
+        for base_id in base_ids:
+            self._models[base_id].discard(model_id)
 
     def without(self, base_id: str, model_ids: Collection[str]) -> bool:
         """Whether a base goes when these models do."""
@@ -77,15 +79,16 @@ class Bases:
         """A base whose tensors are in memory."""
         return self._loaded.get(base_id)
 
-    def hold(self, base: Base) -> None:
+    def hold(self, *bases: Base) -> None:
         """Keep the tensors in memory for one holder more."""
-        self._loaded[base.id] = base
-        self._holders[base.id] += 1
+        for base in bases:
+            self._loaded[base.id] = base
+            self._holders[base.id] += 1
 
-    def let_go(self, base_id: str) -> int:
+    def let_go(self, *base_ids: str) -> int:
         """One holder less; the bytes that are free by that."""
-        self._holders[base_id] -= 1
-        if self._holders[base_id]:
-            return 0
-        del self._holders[base_id]
-        return self._loaded.pop(base_id).nbytes
+        self._holders.subtract(base_ids)
+        free = [base_id for base_id in {*base_ids} if not self._holders[base_id]]
+        for base_id in free:
+            del self._holders[base_id]
+        return sum(self._loaded.pop(base_id).nbytes for base_id in free)

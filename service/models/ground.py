@@ -30,7 +30,7 @@ class Ground:
         self._models = {model.id: model for model in models}
         self._bases = Bases(base_rows.records(self._store))
         for model in self._models.values():
-            self._bases.stand(model.base_id, model.id)
+            self._bases.stand(model.base_ids, model.id)
         self._weights = Weights(self._models, self._bases, budget, cache_bytes, stored=self._store.durable)
         self._lock = threading.RLock()
 

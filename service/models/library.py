@@ -7,6 +7,7 @@ from weakref import finalize
 
 from service.errors import CapacityExhausted, ModelNotFound, TemporaryReducedCapacity
 from service.models import base_rows, rows
+from service.models.base import Base
 from service.models.budget import Budget
 from service.models.ground import Ground
 from service.models.history import Adapter, History, InMemory, InStore
@@ -129,9 +130,10 @@ class Library(Ground):
             return self._with_weights(model, self._history.adapter(model_id, model.version))
 
     def _with_weights(self, model: Model, adapter: Adapter) -> LoadedModel:
-        there = self._bases.at_hand(model.base_id)
-        base = there or base_rows.read(self._store, self._bases.get(model.base_id), self.device)
-        return LoadedModel.of(model, base, adapter)
+        return LoadedModel.of(model, tuple(map(self._base, model.base_ids)), adapter)
+
+    def _base(self, base_id: str) -> Base:
+        return self._bases.at_hand(base_id) or base_rows.read(self._store, self._bases.get(base_id), self.device)
 
     def _kept(self, model_id: str) -> LoadedModel:
         with self._lock, _soon_free():

@@ -1,5 +1,6 @@
 """A model, as an immutable snapshot: a reader keeps what it has while a newer one takes its place."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import cached_property
@@ -9,21 +10,26 @@ from torch import Tensor
 
 from service.bounds import cut, shown
 from service.errors import VersionNotFound
-from service.lora.grouped import Maps
+from service.lora.chain import LoRAChain, Trainable
+from service.lora.grouped import AnyMaps, ChainMaps
 from service.lora.layer import LoRALinear
-from service.lora.spec import Spec
+from service.lora.names import by_layer
+from service.lora.spec import AnySpec, Spec
 from service.models.base import Base
 from service.models.versions import FIRST, Mark, Marks, Origin, Version
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Model:
-    """What is known of one adapter on one base, at one version; its weights may be on the disk alone."""
+    """What is known of one adapter at one version; its weights may be on the disk alone.
+
+    It stands on one base, or as a chain of layers on one for each.
+    """
 
     id: str
-    spec: Spec
+    spec: AnySpec
     seed: int
-    base_id: str
+    base_ids: tuple[str, ...]  # one for each layer
     created_at: datetime
     updated_at: datetime
     version: int = 0
@@ -71,6 +77,11 @@ class Model:
             raise VersionNotFound(f"model {self.id} keeps no version {shown(number)}; it keeps {cut(there, 100)}")
 
     @property
+    def base_id(self) -> str | None:
+        """That of its one layer; a chain has several."""
+        return self.base_ids[0] if len(self.base_ids) == 1 else None
+
+    @property
     def nbytes(self) -> int:
         """What the adapter takes; the base is shared and counted once, on its own."""
         return self.spec.adapter_bytes
@@ -84,28 +95,56 @@ class Model:
 class LoadedModel(Model):
     """A model with its weights."""
 
-    base: Base
+    bases: tuple[Base, ...]
     adapter: dict[str, Tensor]
 
     @classmethod
-    def of(cls, model: Model, base: Base, adapter: dict[str, Tensor]) -> "LoadedModel":
+    def of(cls, model: Model, bases: tuple[Base, ...], adapter: dict[str, Tensor]) -> "LoadedModel":
         """The model with these weights."""
-        return cls(**{each.name: getattr(model, each.name) for each in fields(Model)}, base=base, adapter=adapter)
+        return cls(**{each.name: getattr(model, each.name) for each in fields(Model)}, bases=bases, adapter=adapter)
 
     def unloaded(self) -> Model:
         """What is known of it without its weights."""
         return Model(**{each.name: getattr(self, each.name) for each in fields(Model)})
 
     @property
-    def layer(self) -> LoRALinear:
-        """The layer this model computes."""
-        parts: dict[str, Any] = {**self.adapter, "scaling": self.spec.scaling, "frozen_rank": self.spec.frozen_rank}
-        return LoRALinear(self.base.weight, self.base.bias, **parts)
+    def layer(self) -> Trainable:
+        """The layer this model computes, or the chain of them."""
+        layers = tuple(
+            LoRALinear(base.weight, base.bias, scaling=spec.scaling, frozen_rank=spec.frozen_rank, **tensors)
+            for spec, base, tensors in self._parts()
+        )
+        return layers[0] if len(layers) == 1 else LoRAChain(layers, self.spec.activations)
 
     @cached_property
-    def maps(self) -> Maps:
+    def maps(self) -> AnyMaps:
         """What a forward multiplies with: views of the tensors."""
-        return self.base.maps.adapted(self.layer)
+        each = tuple(base.maps.adapted(layer) for base, layer in zip(self.bases, self.layer.layers, strict=True))
+        return each[0] if len(each) == 1 else ChainMaps(each, self.spec.activations)
+
+    @cached_property
+    def row_cost(self) -> int:
+        """Multiplications of one row, about."""
+        return sum(spec.in_features * spec.out_features for spec in self.spec.layers)
+
+    @property
+    def ground(self) -> str:
+        """The same for models whose rows may share a pass: the base, of a chain the chain itself."""
+        return self.base_id or f"{self.id}@{self.version}"
+
+    @property
+    def base(self) -> Base:
+        """The base of its one layer; of a chain, of its first."""
+        return self.bases[0]
+
+    def ready(self) -> Self:
+        """This model once its maps are made: those of DoRA pass over the whole weight."""
+        assert self.maps
+        return self
+
+    def _parts(self) -> Iterator[tuple[Spec, Base, dict[str, Any]]]:
+        """Each layer's settings, base and tensors."""
+        return zip(self.spec.layers, self.bases, by_layer(self.adapter, len(self.bases)), strict=True)
 
     def noted(self, at: datetime, **notes: Any) -> Self:
         """This model under another name or with other metadata."""

@@ -58,9 +58,9 @@ class Registry(Library):
         """
         with self._lock:
             self.must_have_room(len(models))
-            bases = {model.base_id: self._bases.at_hand(model.base_id) or model.base for model in models}
-            kept = [replace(model, base=bases[model.base_id]) for model in models]
-            at = {model.base_id: model.created_at for model in models}
+            bases = {base.id: self._bases.at_hand(base.id) or base for model in models for base in model.bases}
+            kept = [replace(model, bases=tuple(bases[base.id] for base in model.bases)) for model in models]
+            at = {base_id: model.created_at for model in models for base_id in model.base_ids}
             new = {
                 base.id: BaseRecord.of(base, at[base.id], uploaded=False)
                 for base in bases.values()
@@ -78,7 +78,7 @@ class Registry(Library):
             for record in new.values():
                 self._bases.put(record)
             for model in kept:
-                self._bases.stand(model.base_id, model.id)
+                self._bases.stand(model.base_ids, model.id)
             for model, version, adapter in first:
                 self._history.put(model.id, version, adapter)
             self._weights.hold(size, *kept)
@@ -128,7 +128,7 @@ class Registry(Library):
                 )
             self._history.put(model_id, version, adapter, dropped)
             if isinstance(changed, LoadedModel):
-                changed = replace(changed, adapter=adapter)
+                changed = replace(changed, adapter=adapter).ready()
             self._models[model_id] = changed
             return changed
 
@@ -144,13 +144,15 @@ class Registry(Library):
         """
         with self._lock:
             models = [self.get(model_id) for model_id in model_ids]
-            gone = {model.base_id for model in models if self._bases.without(model.base_id, model_ids)}
+            gone = {
+                base_id for model in models for base_id in model.base_ids if self._bases.without(base_id, model_ids)
+            }
             self._store.write(rows.removed(models), chain.from_iterable(map(base_rows.removed, gone)), also)
             for model in models:
                 if isinstance(model, LoadedModel):
                     self._weights.let_go(model)
                 self._history.forget(model)
                 del self._models[model.id]
-                self._bases.leave(model.base_id, model.id)
+                self._bases.leave(model.base_ids, model.id)
             for base_id in gone:
                 self._bases.drop(base_id)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from service.codecs.safetensors import dump, read
-from service.lora.spec import Spec
+from service.lora.spec import spec_of
 from service.models.model import Model
 from service.models.store import Change, Drop, Put, Store
 from service.models.versions import Mark
@@ -19,11 +19,10 @@ from service.models.versions import Mark
 
 def changed(model: Model) -> Iterator[Change]:
     """What is known of a model beside its weights."""
-    facts = {name: getattr(model, name) for name in FACTS}
-    yield Put(
-        "models",
-        {"id": model.id, "base_id": model.base_id, "facts": dumps({"spec": asdict(model.spec), **facts})},
-    )
+    facts = {"spec": asdict(model.spec), **{name: getattr(model, name) for name in FACTS}}
+    if model.base_id is None:
+        facts["base_ids"] = model.base_ids
+    yield Put("models", {"id": model.id, "base_id": model.base_ids[0], "facts": dumps(facts)})
 
 
 def removed(models: Iterable[Model]) -> Iterator[Change]:
@@ -38,8 +37,8 @@ def models(store: Store) -> Iterator[Model]:
         facts = orjson.loads(row["facts"])
         times: dict[str, Any] = {name: datetime.fromisoformat(facts.pop(name)) for name in ("created_at", "updated_at")}
         kept = tuple(Mark(**mark) for mark in facts.pop("kept"))
-        spec = Spec(**facts.pop("spec"))
-        yield Model(id=row["id"], base_id=row["base_id"], spec=spec, kept=kept, **times, **facts)
+        spec, base_ids = spec_of(facts.pop("spec")), tuple(facts.pop("base_ids", [row["base_id"]]))
+        yield Model(id=row["id"], base_ids=base_ids, spec=spec, kept=kept, **times, **facts)
 
 
 FACTS = ("seed", "created_at", "updated_at", "version", "revision", "name", "metadata", "last_loss", "kept")

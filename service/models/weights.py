@@ -34,7 +34,7 @@ class Weights:
             CapacityExhausted: when they are not left, though nothing is in memory that need not be.
         """
         while True:
-            absent = {model.base_id: model.base for model in models if self._bases.at_hand(model.base_id) is None}
+            absent = {base.id: base for model in models for base in model.bases if self._bases.at_hand(base.id) is None}
             size = sum(model.nbytes for model in models) + sum(base.nbytes for base in absent.values())
             if cached and self._stored and self.used + size > self._cache_bytes and self._unload_one():
                 continue
@@ -50,15 +50,15 @@ class Weights:
         """Keep models in memory, for which so many bytes were taken."""
         self.used += size
         for model in models:
-            self._bases.hold(model.base)
+            self._bases.hold(*model.bases)
             self._order[model.id] = None
-            self._models[model.id] = model
+            self._models[model.id] = model.ready()
 
     def let_go(self, model: LoadedModel) -> None:
         """Hold the tensors of a model no longer, and those of its base where no other in memory stands on it."""
         del self._order[model.id]
         self.touched.discard(model.id)
-        self.give(model.nbytes + self._bases.let_go(model.base_id))
+        self.give(model.nbytes + self._bases.let_go(*model.base_ids))
 
     def give(self, size: int) -> None:
         """So many bytes are held no longer."""

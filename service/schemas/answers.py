@@ -56,6 +56,7 @@ MODEL_EXAMPLE: dict[str, Any] = {
     "updated_at": "2026-11-24T10:00:05Z",
     "last_loss": 1.24,
     "durable": False,
+    "layers": None,
 }
 
 
@@ -82,23 +83,37 @@ class Parameters(BaseModel):
     trainable_percent: float
 
 
+class Layer(BaseModel):
+    """One layer of a model that has several."""
+
+    base_id: BaseId
+    in_features: int
+    out_features: int
+    bias: bool
+    rank: int
+    alpha: float
+    scaling: float
+    activation: str | None = Field(description="between this layer and the next; null after the last")
+    parameters: Parameters
+
+
 class Model(BaseModel):
-    """One LoRA adapter on one base."""
+    """One LoRA adapter on one base, or on a chain of several layers; what each of these has is null then."""
 
     model_config = example(MODEL_EXAMPLE)
 
     id: ModelId
-    base_id: BaseId
+    base_id: BaseId | None
     in_features: int
     out_features: int
-    rank: int
-    alpha: float
-    scaling: float
+    rank: int | None
+    alpha: float | None
+    scaling: float | None
     use_rslora: bool
     use_dora: bool
     init: str
     dropout: float
-    bias: bool
+    bias: bool | None
     train_bias: bool
     seed: int
     name: str | None
@@ -110,6 +125,7 @@ class Model(BaseModel):
     updated_at: datetime
     last_loss: float | None = Field(description="metrics.final_loss of the last job that succeeded")
     durable: bool = Field(description="whether the model outlives a restart of the service")
+    layers: list[Layer] | None = Field(description="of a model that has several, in their order; else null")
 
 
 class ModelPage(BaseModel):

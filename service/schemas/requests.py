@@ -7,7 +7,7 @@ from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
 from service.codecs.json import classes, numbers
-from service.lora.spec import Alpha, Dropout, Features, Init, Rank, Seed, refuse
+from service.lora.spec import MAX_LAYERS, Activation, Alpha, Dropout, Features, Init, Rank, Seed, refuse
 from service.schemas.fields import NESTED_NUMBERS, BaseId, DatasetId, JobId, Metadata, ModelId, Text
 from service.training import digits, plan, sources
 from service.training.plan import (
@@ -32,8 +32,22 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
+class LayerRequest(Request):
+    """One layer of several. The two sizes are required unless `base_id` names a base that has them."""
+
+    in_features: Features | None = Field(None, description="inputs of the frozen layer: the outputs of the one before")
+    out_features: Features | None = Field(None, description="outputs of the frozen layer")
+    base_id: BaseId | None = Field(None, description="adapt this base instead of a fresh one")
+    rank: Rank = Field(4, description="r, at most min(in_features, out_features)")
+    alpha: Alpha | None = Field(None, description="scaling = alpha / rank; default: the rank, so scaling is 1")
+    activation: Activation = Field("identity", description="between this layer and the next; not after the last")
+
+
 class CreateModelRequest(Request):
-    """A new LoRA layer. The two sizes are required unless `base_id` names a base that has them."""
+    """A new LoRA layer. The two sizes are required unless `base_id` names a base that has them, or `layers` are given.
+
+    Of several layers, each has its sizes or base, rank and alpha for itself; the other settings are shared.
+    """
 
     in_features: Features | None = Field(None, description="inputs of the frozen layer")
     out_features: Features | None = Field(None, description="outputs of the frozen layer")
@@ -53,6 +67,9 @@ class CreateModelRequest(Request):
     seed: Seed | None = Field(None, description="of the fresh base and of A and B; drawn when left out")
     name: Text | None = Field(None, description="free text")
     metadata: Metadata | None = Field(None, description="up to 16 pairs of text")
+    layers: Annotated[list[LayerRequest], Len(2, MAX_LAYERS)] | None = Field(
+        None, description="several layers one after another, trained and run as one model"
+    )
 
 
 class UpdateModelRequest(Request):

@@ -47,6 +47,7 @@ def test_two_sizes_are_enough_and_every_other_field_has_its_default(http: httpx.
         "bytes": 4 * 296,
         "last_loss": None,
         "durable": False,
+        "layers": None,
     }
 
 

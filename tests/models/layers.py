@@ -24,7 +24,7 @@ def model(model_id: str = "mdl_1", on: Base | None = None, **facts: Any) -> Load
     spec = Spec(in_features=in_features, out_features=out_features, rank=2, bias=on.bias is not None)
     adapter = {"A": torch.ones(2, in_features), "B": torch.zeros(out_features, 2)}
     known = {"id": model_id, "spec": spec, "seed": 0, "created_at": NOW, "updated_at": NOW, **facts}
-    return LoadedModel(**known, base_id=on.id, base=on, adapter=adapter)
+    return LoadedModel(**known, base_ids=(on.id,), bases=(on,), adapter=adapter)
 
 
 def trained(of: Model, loss: float = 0.1) -> Version:

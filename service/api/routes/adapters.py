@@ -41,7 +41,12 @@ REFUSALS = (NotFound, ModelNotFound, NotAcceptable, TemporaryReducedCapacity)
 
 Module = Annotated[
     str,
-    Query(pattern=peft.MODULE, max_length=MAX_MODULE, description="the module of a network that PEFT adapts"),
+    Query(
+        pattern=peft.MODULE,
+        max_length=MAX_MODULE,
+        description="the module of a network that PEFT adapts, by default `linear`; "
+        "of several layers that which has them, by default `layers`",
+    ),
 ]
 
 
@@ -56,7 +61,7 @@ Module = Annotated[
     },
 )
 async def get_adapter_config(
-    model_id: ModelIdPath, request: Request, engine: EngineOf, module: Module = peft.DEFAULT_MODULE
+    model_id: ModelIdPath, request: Request, engine: EngineOf, module: Module | None = None
 ) -> Response:
     """Beside `adapter_model.safetensors` in a folder, `peft.PeftModel.from_pretrained` loads it on a plain network."""
     accepted(request, [JSON.media_type])
@@ -79,7 +84,7 @@ async def get_adapter(
     model_id: ModelIdPath,
     request: Request,
     engine: EngineOf,
-    module: Module = peft.DEFAULT_MODULE,
+    module: Module | None = None,
     version: VersionQuery = None,
 ) -> Response:
     """float32, under PEFT's names for `module`. The base stays here: `GET /models/{id}/weights` has it too."""

@@ -1,5 +1,6 @@
 """Create, read, change and delete models; take their weights."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -29,14 +30,21 @@ from service.errors import (
     Validation,
     VersionNotFound,
 )
+from service.lora.spec import refuse
 from service.models.model import Model
 from service.schemas import answers
-from service.schemas.requests import CreateModelRequest, UpdateModelRequest
+from service.schemas.requests import CreateModelRequest, LayerRequest, UpdateModelRequest
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
 
 EXAMPLES = {
     "64 to 10, rank 4": {"in_features": 64, "out_features": 10, "rank": 4},
+    "two layers": {
+        "layers": [
+            {"in_features": 64, "out_features": 32, "rank": 8, "activation": "relu"},
+            {"in_features": 32, "out_features": 10, "rank": 4},
+        ],
+    },
     "everything set": {
         "in_features": 64,
         "out_features": 10,
@@ -200,8 +208,23 @@ async def get_weights(
 
 
 def must_have_sizes(asked: CreateModelRequest, within: str = "") -> None:
-    """Raise Validation unless the sizes are given, or a base that has them; `within` points to who asks."""
-    missing = [name for name in ("in_features", "out_features") if getattr(asked, name) is None]
-    if missing and asked.base_id is None:
-        detail = f"{' and '.join(missing)} must be given, unless base_id names a base that has them"
-        raise Validation(detail, *(Fault(f"{within}/{name}", f"{name} is required") for name in missing))
+    """Raise Validation unless each layer has its sizes, or a base that has them; `within` points to who asks."""
+    if asked.layers is not None:
+        _must_leave_to_layers(asked, within)
+    of_layers: Sequence[LayerRequest | CreateModelRequest] = asked.layers or [asked]
+    for place, layer in enumerate(of_layers):
+        missing = [name for name in ("in_features", "out_features") if getattr(layer, name) is None]
+        if missing and layer.base_id is None:
+            at = f"{within}/layers/{place}" if asked.layers else within
+            detail = f"{' and '.join(missing)} must be given, unless base_id names a base that has them"
+            raise Validation(detail, *(Fault(f"{at}/{name}", f"{name} is required") for name in missing))
+
+
+def _must_leave_to_layers(asked: CreateModelRequest, within: str) -> None:
+    for name in LayerRequest.model_fields:
+        if name in asked.model_fields_set:
+            refuse(f"{within[1:]}/{name}".lstrip("/"), f"each of the layers has its own {name}; give it with the layer")
+    last = asked.layers[-1] if asked.layers else None
+    if last is not None and "activation" in last.model_fields_set:
+        place = len(asked.layers or []) - 1
+        refuse(f"layers/{place}/activation", "an activation stands between two layers; nothing follows the last")
