@@ -25,7 +25,7 @@ def whole() -> dict[str, np.ndarray]:
     return {
         name: tensor
         for number, module in enumerate(NAMES)
-        for name, tensor in load(dumped(adapter(number), module)).items()
+        for name, tensor in load(dumped(adapter(number), SPEC, module)).items()
     }
 
 
@@ -36,11 +36,11 @@ def test_every_module_is_listed():
 
 @pytest.mark.parametrize(("number", "module"), list(enumerate(NAMES)))
 def test_one_module_is_taken_as_peft_would_have_saved_it_alone(number, module):
-    assert only(save(whole()), module) == (module, dumped(adapter(number), module))
+    assert only(save(whole()), module) == (module, dumped(adapter(number), SPEC, module))
 
 
 def test_where_there_is_one_module_it_needs_no_name():
-    name, body = only(dumped(adapter(3), "fc"))
+    name, body = only(dumped(adapter(3), SPEC, "fc"))
     assert name == "fc"
     assert (loaded(body, SPEC)["A"] == 3).all()
 
