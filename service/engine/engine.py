@@ -14,7 +14,7 @@ from service.clock import instant
 from service.codecs.codec import Answer, Array
 from service.codecs.layer import Layer
 from service.codecs.message import Arrays, pack
-from service.engine import tensors
+from service.engine.adapters import Adapters
 from service.engine.capacity import Capacity
 from service.engine.datasets import Datasets
 from service.engine.forwards import Forwards
@@ -24,7 +24,7 @@ from service.engine.settled import as_computed, digested, digests, settled
 from service.engine.stack import Stack, Stacks
 from service.engine.sweeps import Sweeps
 from service.engine.trainings import Also, Trainings
-from service.errors import ModelBusy, TemporaryReducedCapacity, Validation
+from service.errors import TemporaryReducedCapacity, Validation
 from service.jobs.job import Job
 from service.jobs.nursery import Nursery, of_workers
 from service.jobs.state import State
@@ -76,6 +76,7 @@ class Engine:
         self.datasets = Datasets(self.capacity.max_datasets, self.capacity.moments_bytes, self.budget, self.store)
         self.trainings = Trainings(self.capacity, self.registry, self.datasets, self.budget, self.store)
         self.ledger, self.queue, self.states = self.trainings.ledger, self.trainings.queue, self.trainings.states
+        self.adapters = Adapters(self.registry, self.trainings, self.budget, device)
         self.sweeps = Sweeps(self)
         self.replies = Replies(self.store)
         self.forwards = Forwards(self.registry, self.capacity, self.budget)
@@ -210,7 +211,7 @@ class Engine:
         with self.trainings.lock:
             check(self.registry.get(model_id))
             if not force:
-                self._must_be_idle(model_id, "cancel it first, or delete the model with ?force=true")
+                self.trainings.must_be_idle(model_id, "cancel it first, or delete the model with ?force=true")
             self._delete([model_id])
 
     def delete_all(self, model_ids: Sequence[str], job_ids: Sequence[str], also: Iterable[Change] = ()) -> None:
@@ -221,83 +222,6 @@ class Engine:
         """
         with self.trainings.lock:
             self._delete([model_id for model_id in model_ids if model_id in self.registry], job_ids, also)
-
-    def adopt(self, model_id: str, adapter: Arrays, check: Check = lambda model: None) -> Model:
-        """Publish an adapter that comes from outside as the model's next version; the new model.
-
-        Args:
-            adapter: the tensors that `peft.loaded` gives; without the model's frozen ranks these stay what they are.
-            check: raises where the model is not to be changed as it is now.
-
-        Raises:
-            ModelNotFound
-            ModelBusy: while a job is active, which would publish over it.
-        """
-        placed = {name: self._tensor(array) for name, array in adapter.items()}
-        with self.trainings.lock:
-            model = self.registry.get(model_id)
-            check(model)
-            self._must_be_idle(model_id, "cancel it, or wait until it has ended")
-            if model.spec.frozen_rank:
-                placed = tensors.whole(placed, model.spec, self.registry.loaded(model_id).layer)
-            return self.registry.publish(model_id, placed, lambda model: model.next(instant().wall, "import"))
-
-    def roll_back(
-        self,
-        model_id: str,
-        number: int | None = None,
-        check: Check = lambda model: None,
-        also: Callable[[Model], Iterable[Change]] = lambda model: (),
-    ) -> Model:
-        """Publish the weights of an earlier version as the model's next one; the new model.
-
-        Args:
-            number: of the version; by default the newest that is kept before the current one.
-            check: raises where the model is not to be changed as it is now.
-            also: what is to be stored together with that.
-
-        Raises:
-            ModelNotFound, VersionNotFound
-            ModelBusy: while a job is active, which would publish over it.
-            TemporaryReducedCapacity: when there is no memory to read them.
-        """
-        with self.trainings.lock:
-            model = self.registry.get(model_id)
-            check(model)
-            self._must_be_idle(model_id, "cancel it, or wait until it has ended")
-            number = model.before.number if number is None else number
-            with self.registry.version(model_id, number) as (version, adapter):
-                return self.registry.publish(
-                    model_id, adapter, lambda now: now.rolled_back(instant().wall, version), also
-                )
-
-    def adapter(self, model_id: str, number: int | None = None) -> tuple[LoadedModel, Arrays]:
-        """The model, now or at an earlier version, and the tensors that are its own, by the names of `LoRALinear`.
-
-        Raises:
-            ModelNotFound, VersionNotFound
-        """
-        model = self.registry.loaded(model_id, number)
-        return model, tensors.own(model)
-
-    def merged(self, model_id: str, number: int | None = None) -> tuple[LoadedModel, Arrays]:
-        """The model, now or at an earlier version, and the weight and bias of plain layers that do the same.
-
-        Raises:
-            ModelNotFound, VersionNotFound, CapacityExhausted
-        """
-        model = self.registry.loaded(model_id, number)
-        with self.budget.held(2 * model.spec.base_bytes):
-            return model, tensors.merged(model)
-
-    def weights(self, model_id: str, number: int | None = None) -> tuple[LoadedModel, Arrays]:
-        """The model, now or at an earlier version, and all its tensors under the names of PEFT.
-
-        Raises:
-            ModelNotFound, VersionNotFound
-        """
-        model = self.registry.loaded(model_id, number)
-        return model, tensors.all_of(model)
 
     def forward(self, model_id: str, x: Array, number: int | None = None) -> Answer:
         """The model's outputs (…, out) for inputs (…, in), all from one published version: now, or the one named.
@@ -414,10 +338,6 @@ class Engine:
 
     def _base(self, base_id: str | None) -> Base | None:
         return None if base_id is None else self.registry.base(base_id)
-
-    def _must_be_idle(self, model_id: str, advice: str) -> None:
-        for job in self.ledger.active(model_id)[:1]:
-            raise ModelBusy(f"job {job.id} is {job.state} on model {model_id}; {advice}")
 
     def _delete(self, model_ids: Sequence[str], job_ids: Sequence[str] = (), also: Iterable[Change] = ()) -> None:
         for job in self.trainings.forget(model_ids, job_ids, also):

@@ -14,7 +14,7 @@ from service.engine.recovery import recovered
 from service.engine.run import Books, Held, Run
 from service.engine.settled import as_computed, dataset_ids, digested, digests, settled
 from service.engine.states import States
-from service.errors import DatasetBusy, Draining, JobNotFound, StateGone
+from service.errors import DatasetBusy, Draining, JobNotFound, ModelBusy, StateGone
 from service.ids import Mint
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
@@ -179,6 +179,11 @@ class Trainings:
         for job_id in of_them:
             self.states.drop(job_id)
         return over
+
+    def must_be_idle(self, model_id: str, advice: str) -> None:
+        """Raise ModelBusy while a job is active on a model."""
+        for job in self.ledger.active(model_id)[:1]:
+            raise ModelBusy(f"job {job.id} is {job.state} on model {model_id}; {advice}")
 
     def must_not_use(self, dataset_id: str) -> None:
         """Raise DatasetBusy while a job that has not ended is to be trained on a data set."""

@@ -107,15 +107,15 @@ def test_a_trained_bias_is_a_copy_of_the_bases():
 
 def test_weights_have_the_names_of_peft():
     engine = Engine()
-    model, weights = engine.weights(small(engine).id)
+    model, weights = engine.adapters.weights(small(engine).id)
     assert {name: array.shape for name, array in weights.items()} == {
         "base.weight": (64, 64),
         "base.bias": (64,),
         "lora_A.weight": (4, 64),
         "lora_B.weight": (64, 4),
     }
-    assert "bias" in engine.weights(small(engine, train_bias=True).id)[1]
-    assert "base.bias" not in engine.weights(small(engine, bias=False).id)[1]
+    assert "bias" in engine.adapters.weights(small(engine, train_bias=True).id)[1]
+    assert "base.bias" not in engine.adapters.weights(small(engine, bias=False).id)[1]
     assert np.array_equal(weights["lora_A.weight"], model.adapter["A"].numpy())
 
 
@@ -154,12 +154,12 @@ def test_inputs_of_any_leading_shape_are_mapped_row_by_row(leading, in_features)
 def test_a_forward_changes_neither_its_inputs_nor_the_model(x):
     engine = Engine()
     model = engine.create(in_features=3, out_features=2, rank=1, seed=0)
-    before, weights = x.copy(), {name: tensor.copy() for name, tensor in engine.weights(model.id)[1].items()}
+    before, weights = x.copy(), {name: tensor.copy() for name, tensor in engine.adapters.weights(model.id)[1].items()}
     first, *others = [engine.forward(model.id, x).outputs for _ in range(3)]
     assert np.array_equal(x, before)
     for other in others:  # by merged weights, maybe
         np.testing.assert_allclose(other, first, rtol=0, atol=1e-6 * max(1, np.abs(first).max(initial=0)))
-    assert all(np.array_equal(now, weights[name]) for name, now in engine.weights(model.id)[1].items())
+    assert all(np.array_equal(now, weights[name]) for name, now in engine.adapters.weights(model.id)[1].items())
 
 
 def test_inputs_decoded_from_bytes_are_run_without_complaint():
@@ -190,7 +190,7 @@ def test_what_is_not_there_is_not_found():
     plan, rows = inline()
     for ask in (
         lambda: engine.forward(NO_MODEL, np.zeros(3, np.float32)),
-        lambda: engine.weights(NO_MODEL),
+        lambda: engine.adapters.weights(NO_MODEL),
         lambda: engine.update(NO_MODEL, name="x"),
         lambda: engine.delete(NO_MODEL),
         lambda: engine.delete(NO_MODEL, force=True),

@@ -69,7 +69,7 @@ def roll_back_with_key(at: World) -> None:
     assert at.engine.replies.begin("back", REPLY.fingerprint) is None
     reply = None
     try:
-        at.engine.roll_back(at.ids["first"], also=lambda model: at.engine.replies.kept("back", REPLY))
+        at.engine.adapters.roll_back(at.ids["first"], also=lambda model: at.engine.replies.kept("back", REPLY))
         reply = REPLY
     finally:
         at.engine.replies.end("back", reply)
@@ -86,8 +86,8 @@ STEPS = {
     ),
     "a model with a key": Step(create_with_key),
     "another name": Step(lambda at: at.engine.update(at.ids["first"], name="ñ", metadata={"a": "b"})),
-    "an adapter": Step(lambda at: at.engine.adopt(at.ids["first"], imported())),
-    "a rollback": Step(lambda at: at.engine.roll_back(at.ids["first"], 0)),
+    "an adapter": Step(lambda at: at.engine.adapters.adopt(at.ids["first"], imported())),
+    "a rollback": Step(lambda at: at.engine.adapters.roll_back(at.ids["first"], 0)),
     "a rollback with a key": Step(roll_back_with_key),
     "a model that goes with its base": Step(lambda at: at.engine.delete(at.ids["spare"])),
     "a model that goes, and whose job had ended": Step(lambda at: at.engine.delete(at.ids["first"])),

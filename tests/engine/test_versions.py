@@ -80,21 +80,21 @@ def test_so_many_earlier_versions_are_kept_and_the_best_however_old_it_is(keep):
         model = small(engine)
         good = until_ended(engine, engine.train(model.id, Plan(epochs=300, data=Random(n_samples=20, seed=1))))
         for _ in range(5):
-            engine.adopt(model.id, adapter(0.5))
+            engine.adapters.adopt(model.id, adapter(0.5))
         bad = until_ended(engine, engine.train(model.id, Plan(epochs=1, data=Random(n_samples=20, seed=1))))
         assert good.metrics["final_loss"] < bad.metrics["final_loss"]
         assert numbers(engine, model) == [1, *range(7 - keep, 8)]
         assert best(engine.registry.get(model.id).kept).number == 1
-        assert engine.roll_back(model.id, 1).version == 8
+        assert engine.adapters.roll_back(model.id, 1).version == 8
 
 
 def test_a_rollback_is_a_new_version_with_the_old_weights():
     engine = Engine()
     model = small(engine)
     before = outputs(engine, model)
-    engine.adopt(model.id, adapter(0.5))
+    engine.adapters.adopt(model.id, adapter(0.5))
     between = outputs(engine, model)
-    back = engine.roll_back(model.id)
+    back = engine.adapters.roll_back(model.id)
     assert (back.version, back.revision, back.last_loss) == (2, 2, None)
     assert near(outputs(engine, model), before)
     assert near(outputs(engine, model, 1), between)
@@ -103,7 +103,7 @@ def test_a_rollback_is_a_new_version_with_the_old_weights():
         (1, "import", 0),
         (2, "rollback", 0),
     ]
-    again = engine.roll_back(model.id)
+    again = engine.adapters.roll_back(model.id)
     assert near(outputs(engine, again), between)
     assert known(engine, model)[-1].parent == 1
 
@@ -111,7 +111,7 @@ def test_a_rollback_is_a_new_version_with_the_old_weights():
 def test_a_rollback_has_the_loss_of_its_weights_and_the_model_that_of_its_last_job(engine):
     model = small(engine)
     first, second = (until_ended(engine, engine.train(model.id, SHORT)).metrics["final_loss"] for _ in range(2))
-    back = engine.roll_back(model.id, 1)
+    back = engine.adapters.roll_back(model.id, 1)
     assert (known(engine, model)[-1].loss, back.last_loss) == (first, second)
     assert best(back.kept).number in (1, 2)  # which trainings published
 
@@ -120,30 +120,30 @@ def test_what_cannot_be_gone_back_to_changes_nothing():
     engine = Engine()
     model = small(engine)
     with pytest.raises(VersionNotFound, match="keeps no version before the current one, which is 0"):
-        engine.roll_back(model.id)
+        engine.adapters.roll_back(model.id)
     with pytest.raises(VersionNotFound, match="keeps no version 1; it keeps 0"):
-        engine.roll_back(model.id, 1)
+        engine.adapters.roll_back(model.id, 1)
     with pytest.raises(ModelNotFound):
-        engine.roll_back("mdl_0")
+        engine.adapters.roll_back("mdl_0")
     assert (engine.registry.get(model.id).version, numbers(engine, model)) == (0, [0])
 
 
 def test_a_model_with_a_job_goes_back_to_nothing(engine):
     model = small(engine)
-    engine.adopt(model.id, adapter(0.5))
+    engine.adapters.adopt(model.id, adapter(0.5))
     job = engine.train(model.id, ENDLESS)
     with pytest.raises(ModelBusy, match=f"job {job.id} is .*; cancel it, or wait until it has ended"):
-        engine.roll_back(model.id)
+        engine.adapters.roll_back(model.id)
     engine.cancel(job.id)
-    assert engine.roll_back(model.id).version == 2
+    assert engine.adapters.roll_back(model.id).version == 2
 
 
 def test_after_a_rollback_no_job_goes_on_from_before_it(engine):
     model = small(engine)
     job = until_ended(engine, engine.train(model.id, SHORT))
     going_on = replace(SHORT, continue_from=job.id)
-    engine.adopt(model.id, adapter(0.5))
-    engine.roll_back(model.id, 1)  # the weights are those of the job, and the version is another
+    engine.adapters.adopt(model.id, adapter(0.5))
+    engine.adapters.roll_back(model.id, 1)  # the weights are those of the job, and the version is another
     with pytest.raises(StateGone, match=r"left version 1 .* is at version 3"):
         engine.train(model.id, going_on)
 
@@ -152,7 +152,7 @@ def test_a_training_after_a_rollback_begins_from_its_weights(engine):
     model = small(engine)
     plan = replace(SHORT, seed=1)
     first = until_ended(engine, engine.train(model.id, plan))
-    engine.roll_back(model.id, 0)
+    engine.adapters.roll_back(model.id, 0)
     again = until_ended(engine, engine.train(model.id, plan))
     assert again.losses == first.losses
     assert (known(engine, model)[-1].parent, again.model_version) == (2, 3)
@@ -161,7 +161,7 @@ def test_a_training_after_a_rollback_begins_from_its_weights(engine):
 def test_an_earlier_version_leaves_the_merged_weights_of_the_current_one_alone():
     engine = Engine()
     model = small(engine)
-    engine.adopt(model.id, adapter(0.5))
+    engine.adapters.adopt(model.id, adapter(0.5))
     for _ in range(3):
         outputs(engine, model)
     (kept,) = engine.forwards.merged._kept.values()
@@ -178,8 +178,8 @@ def test_a_restart_finds_versions_and_lineage_as_they_were(tmp_path: Path):
         model = small(engine)
         for _ in range(3):
             until_ended(engine, engine.train(model.id, SHORT))
-        engine.adopt(model.id, adapter(0.5))
-        engine.roll_back(model.id, 2)
+        engine.adapters.adopt(model.id, adapter(0.5))
+        engine.adapters.roll_back(model.id, 2)
         before, kept = known(engine, model), numbers(engine, model)
         gave = {number: outputs(engine, model, number) for number in kept}
     with closing(Engine(Capacity(keep_versions=3), store=SqlStore(url))) as again:
@@ -194,10 +194,10 @@ def test_a_restart_finds_versions_and_lineage_as_they_were(tmp_path: Path):
 def test_without_memory_for_them_old_weights_are_a_matter_of_time(tmp_path: Path):
     with closing(Engine(store=SqlStore(f"sqlite:///{tmp_path}/lora.db"))) as engine:
         model = small(engine)
-        engine.adopt(model.id, adapter(0.5))
+        engine.adapters.adopt(model.id, adapter(0.5))
         engine.budget.take(engine.budget.max_bytes - engine.budget.used)
         with pytest.raises(TemporaryReducedCapacity):
-            engine.roll_back(model.id)
+            engine.adapters.roll_back(model.id)
         assert engine.registry.get(model.id).version == 1
 
 
@@ -211,10 +211,10 @@ def test_readers_of_a_version_get_its_weights_while_others_are_published(stored:
         def publish() -> int:
             try:
                 for fill in range(1, 80):
-                    engine.adopt(model.id, adapter(fill))
+                    engine.adapters.adopt(model.id, adapter(fill))
                     if fill % 10 == 0:
-                        engine.roll_back(model.id, engine.registry.get(model.id).version)  # the same once more
-                        engine.adopt(model.id, adapter(fill))
+                        engine.adapters.roll_back(model.id, engine.registry.get(model.id).version)  # the same once more
+                        engine.adapters.adopt(model.id, adapter(fill))
             finally:
                 over.set()
             return fill

@@ -126,7 +126,15 @@ def snapshot(engine: Engine) -> dict[str, Any]:
     place = {thing.id: number for of in (models, jobs) for number, thing in enumerate(of)}
     return {
         "models": [
-            (of.name, of.metadata, of.version, of.revision, of.last_loss, hashed(engine.weights(of.id)[1]), of.kept)
+            (
+                of.name,
+                of.metadata,
+                of.version,
+                of.revision,
+                of.last_loss,
+                hashed(engine.adapters.weights(of.id)[1]),
+                of.kept,
+            )
             for of in models
         ],
         "bases": engine.registry.base_count,
@@ -148,7 +156,14 @@ def lineage(engine: Engine) -> list[list[tuple[Any, ...]]]:
     """What is known of the versions of each model that are kept, weights included."""
     return [
         [
-            (of.mark, of.origin, of.parent, of.data_digest, of.loss, hashed(engine.weights(model.id, of.number)[1]))
+            (
+                of.mark,
+                of.origin,
+                of.parent,
+                of.data_digest,
+                of.loss,
+                hashed(engine.adapters.weights(model.id, of.number)[1]),
+            )
             for of in engine.registry.versions(model.id)[1]
         ]
         for model in engine.registry.all()

@@ -92,7 +92,7 @@ async def get_adapter(
     model = engine.registry.get(model_id)
 
     def work() -> tuple[Model, bytes]:
-        model, adapter = engine.adapter(model_id, version)
+        model, adapter = engine.adapters.own(model_id, version)
         return model, peft.dumped(adapter, model.spec, module)
 
     model, body = await read_at(version, model.nbytes, work)
@@ -136,7 +136,7 @@ async def put_adapter(
     check = etags.must_match(request)
     spec = engine.registry.get(model_id).spec
     body = await read(request, settings.binary_body_mib)
-    model = await in_thread(lambda: engine.adopt(model_id, peft.loaded(body, spec, module), check))
+    model = await in_thread(lambda: engine.adapters.adopt(model_id, peft.loaded(body, spec, module), check))
     return reply(views.of_model(model, durable=engine.store.durable), headers={"ETag": etags.of_model(model)})
 
 
@@ -159,7 +159,7 @@ async def get_merged(
     model = engine.registry.get(model_id)
 
     def work() -> tuple[Model, bytes]:
-        model, tensors = engine.merged(model_id, version)
+        model, tensors = engine.adapters.merged(model_id, version)
         return model, safetensors.dump(tensors)
 
     # A product of rank r costs as many multiplications as r layers have numbers.

@@ -200,7 +200,7 @@ async def get_weights(
     model = engine.registry.get(model_id)
 
     def work() -> tuple[Model, bytes]:
-        model, tensors = engine.weights(model_id, version)
+        model, tensors = engine.adapters.weights(model_id, version)
         return model, safetensors.dump(tensors)
 
     model, body = await read_at(version, model.nbytes + model.spec.base_bytes, work)

@@ -88,4 +88,4 @@ async def roll_back(
     with Once(request, idempotency_key, engine.replies, answer) as once:
         if once.earlier is not None:
             return once.again()
-        return once.told(await in_thread(lambda: engine.roll_back(model_id, asked.version, check, once.also)))
+        return once.told(await in_thread(lambda: engine.adapters.roll_back(model_id, asked.version, check, once.also)))
