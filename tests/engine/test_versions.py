@@ -188,7 +188,7 @@ def test_a_restart_finds_versions_and_lineage_as_they_were(tmp_path: Path):
         for number, then in gave.items():
             assert near(outputs(again, model, number), then)
         assert near(outputs(again, model), outputs(again, model, 2))
-        assert again.roll_back(model.id).version == 6
+        assert again.adapters.roll_back(model.id).version == 6
 
 
 def test_without_memory_for_them_old_weights_are_a_matter_of_time(tmp_path: Path):

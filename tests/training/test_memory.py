@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from service.lora.spec import Spec
+from service.lora.spec import ChainSpec, Spec
 from service.training.plan import EarlyStopping, Plan
 from service.training.sources import Random, Teacher
 
 SMALL = Spec(in_features=2, out_features=2, rank=1)
+WIDE = Spec(in_features=96, out_features=96)
+FULL = Spec(in_features=128, out_features=128, use_dora=True, dropout=0.2, init="olora", train_bias=True)
 MEASURE = """
 import sys, torch
 from itertools import islice
+from service.lora.chain import LoRAChain
 from service.lora.init import begun, frozen
 from service.lora.layer import LoRALinear
 from service.lora.spec import Spec
@@ -32,7 +35,8 @@ from tests.training.test_memory import GREEDY, SMALL
 torch.set_num_threads(1)
 spec, plan = GREEDY[sys.argv[1]]
 plan = fitted(plan, spec, 0, 2**40)
-layer = begun(spec, 0, *frozen(spec, 0))
+layers = [begun(each, 0, *frozen(each, 0)) for each in spec.layers]
+layer = layers[0] if len(layers) == 1 else LoRAChain(tuple(layers), spec.activations)
 small = LoRALinear(torch.zeros(2, 2), None, torch.zeros(1, 2), torch.zeros(2, 1), 1.0)
 x = torch.zeros(2, 2)
 warm = fitted(Plan(epochs=1, data=Random(n_samples=2)), SMALL, 0, 2**40)
@@ -68,6 +72,26 @@ GREEDY = {
     "the optimum of a run by rows": (
         Spec(in_features=1_000, out_features=500),
         Plan(data=Random(n_samples=100), epochs=3),
+    ),
+    "magnitudes of a large layer": (
+        Spec(in_features=2_000, out_features=2_000, use_dora=True),
+        Plan(data=Random(n_samples=200), epochs=3),
+    ),
+    "magnitudes of many rows": (
+        Spec(in_features=64, out_features=64, use_dora=True, dropout=0.1),
+        Plan(data=Random(n_samples=50_000), loss="cosine", epochs=2),
+    ),
+    "a start on a large base": (
+        Spec(in_features=2_000, out_features=1_500, init="pissa"),
+        Plan(data=Random(n_samples=200), loss="mae", epochs=3),
+    ),
+    "many rows through a chain": (
+        ChainSpec(layers=(WIDE, WIDE, WIDE), activations=("gelu", "silu")),
+        Plan(data=Random(n_samples=30_000), epochs=2),
+    ),
+    "a chain with all there is": (
+        ChainSpec(layers=(FULL, FULL), activations=("tanh",)),
+        Plan(data=Random(n_samples=20_000), batch_size=10_000, epochs=2),
     ),
     "dropout": (Spec(in_features=256, out_features=8, dropout=0.5), Plan(data=Random(n_samples=50_000), epochs=2)),
 }
