@@ -126,7 +126,7 @@ def test_ids_limits_and_choices_are_in_the_schemas(page: dict[str, Any]) -> None
     assert known["Job"]["properties"]["id"]["pattern"] == JOB_ID
     create = known["CreateModelRequest"]["properties"]
     assert create["rank"]["maximum"] == 1_024
-    assert create["init"]["enum"] == ["kaiming", "normal", "gaussian", "orthogonal"]
+    assert create["init"]["enum"] == ["kaiming", "normal", "gaussian", "orthogonal", "pissa", "olora"]
     assert create["in_features"]["anyOf"][0]["maximum"] == 65_536
     assert known["TrainRequest"]["properties"]["epochs"]["maximum"] == 10_000
     assert known["State"]["enum"] == ["queued", "running", "succeeded", "failed", "cancelled"]
