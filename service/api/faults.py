@@ -1,6 +1,6 @@
 """What pydantic finds wrong, in sentences that teach."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice, takewhile
 from typing import Any, get_args
@@ -92,9 +92,16 @@ def _schema_at(loc: Loc, schema: type[BaseModel] | None) -> type[BaseModel] | No
             schema = DATA.get(part, LogRange)
         elif schema is not None and part in schema.model_fields:
             hint = schema.model_fields[part].annotation
-            kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, BaseModel)]
-            schema = kinds[0] if kinds else schema
+            schema = next(_schemas_in(hint), schema)
     return schema
+
+
+def _schemas_in(hint: Any) -> Iterator[type[BaseModel]]:
+    """The schemas that a field may hold, or that its lists may hold."""
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        yield hint
+    for part in get_args(hint):
+        yield from _schemas_in(part)
 
 
 def _sentence(fault: Mapping[str, Any], schema: type[BaseModel] | None) -> tuple[type[Validation], str]:

@@ -52,6 +52,7 @@ def of_model(model: Model, *, durable: bool) -> answers.Model:
         created_at=model.created_at,
         updated_at=model.updated_at,
         last_loss=model.last_loss,
+        combined=None if model.combined is None else answers.Combined(**asdict(model.combined)),
         durable=durable,
         layers=[_layer(model, place) for place in range(len(spec.layers))] if several else None,
     )

@@ -16,7 +16,9 @@ from service.codecs.layer import Layer
 from service.codecs.message import Arrays, pack
 from service.engine.adapters import Adapters
 from service.engine.capacity import Capacity
+from service.engine.combining import Combiner, Pair
 from service.engine.datasets import Datasets
+from service.engine.decomposing import Decomposing
 from service.engine.forwards import Forwards
 from service.engine.making import Maker
 from service.engine.profile import Reach, rank_profile
@@ -92,6 +94,8 @@ class Engine:
         self._nursery, self._own_nursery = nursery or of_workers(threads), nursery is None
         self.workers: Workers[Stack] = Workers(self._nursery, self.capacity.workers, stacks, [device, str(threads)])
         self._maker = Maker(self.registry, self.budget, self.capacity, device)
+        decomposing = Decomposing(self.budget)
+        self._combiner = Combiner(self.registry, self._maker, decomposing)
         self._profiling = threading.Lock()  # a profile may keep a core busy for long
 
     def __enter__(self) -> "Engine":
@@ -157,9 +161,30 @@ class Engine:
             made = self._maker.one(self._base(base_id), **settings)
         else:
             made = self._maker.chain(layers, [self._base(each.get("base_id")) for each in layers], **settings)
-        with self.trainings.lock:  # ids come in the order in which models do: a page of a list ends between two of them
-            named = replace(made, id=self.registry.new_id())
-            return self.registry.add(named, also=also(named))[0]
+        return self._added(made, also)
+
+    def combine(
+        self,
+        members: Sequence[Pair],
+        *,
+        also: Callable[[LoadedModel], Iterable[Change]] = lambda model: (),
+        **settings: Any,
+    ) -> LoadedModel:
+        """A new model whose change of the weight is the sum of weight · change over models of one base.
+
+        It is exact where its rank is that of the members together, else the nearest of its rank; `combined` says how
+        near that is.
+
+        Args:
+            members: the id of each, and its weight; one may come twice.
+            also: what is to be stored together with it.
+            settings: `rank`, `dropout`, `name`, `metadata`; `base_id` and the sizes, which are those of the members.
+
+        Raises:
+            Validation, LimitExceeded, NonFinite, ModelNotFound, CapacityExhausted
+            TemporaryReducedCapacity: while another large change is being decomposed.
+        """
+        return self._added(self._combiner.one(members, **settings), also)
 
     def upload_base(
         self, layer: Layer, also: Callable[[BaseRecord], Iterable[Change]] = lambda record: ()
@@ -338,6 +363,11 @@ class Engine:
 
     def _base(self, base_id: str | None) -> Base | None:
         return None if base_id is None else self.registry.base(base_id)
+
+    def _added(self, made: LoadedModel, also: Callable[[LoadedModel], Iterable[Change]]) -> LoadedModel:
+        with self.trainings.lock:  # ids come in the order in which models do: a page of a list ends between two of them
+            named = replace(made, id=self.registry.new_id())
+            return self.registry.add(named, also=also(named))[0]
 
     def _delete(self, model_ids: Sequence[str], job_ids: Sequence[str] = (), also: Iterable[Change] = ()) -> None:
         for job in self.trainings.forget(model_ids, job_ids, also):

@@ -16,6 +16,7 @@ from service.lora.layer import LoRALinear
 from service.lora.names import by_layer
 from service.lora.spec import AnySpec, Spec
 from service.models.base import Base
+from service.models.combined import Combined
 from service.models.versions import FIRST, Mark, Marks, Origin, Version
 
 
@@ -38,6 +39,7 @@ class Model:
     metadata: dict[str, str] = field(default_factory=dict)
     last_loss: float | None = None  # of the last training
     kept: Marks = (FIRST,)  # versions, the oldest first and this one last
+    combined: Combined | None = None
 
     def next(self, at: datetime, origin: Origin, **known: Any) -> Version:
         """The version that comes next; made from this one, unless it has another `parent`."""

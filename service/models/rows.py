@@ -12,6 +12,7 @@ from torch import Tensor
 
 from service.codecs.safetensors import dump, read
 from service.lora.spec import spec_of
+from service.models.combined import Combined
 from service.models.model import Model
 from service.models.store import Change, Drop, Put, Store
 from service.models.versions import Mark
@@ -36,12 +37,27 @@ def models(store: Store) -> Iterator[Model]:
     for row in store.rows("models", "id", "base_id", "facts"):
         facts = orjson.loads(row["facts"])
         times: dict[str, Any] = {name: datetime.fromisoformat(facts.pop(name)) for name in ("created_at", "updated_at")}
-        kept = tuple(Mark(**mark) for mark in facts.pop("kept"))
-        spec, base_ids = spec_of(facts.pop("spec")), tuple(facts.pop("base_ids", [row["base_id"]]))
-        yield Model(id=row["id"], base_ids=base_ids, spec=spec, kept=kept, **times, **facts)
+        known: dict[str, Any] = {
+            "spec": spec_of(facts.pop("spec")),
+            "base_ids": tuple(facts.pop("base_ids", [row["base_id"]])),
+            "kept": tuple(Mark(**mark) for mark in facts.pop("kept")),
+            "combined": Combined.of(facts.pop("combined", None)),
+        }
+        yield Model(id=row["id"], **known, **times, **facts)
 
 
-FACTS = ("seed", "created_at", "updated_at", "version", "revision", "name", "metadata", "last_loss", "kept")
+FACTS = (
+    "seed",
+    "created_at",
+    "updated_at",
+    "version",
+    "revision",
+    "name",
+    "metadata",
+    "last_loss",
+    "kept",
+    "combined",
+)
 
 
 def packed_tensors(tensors: Mapping[str, Tensor]) -> bytes:

@@ -55,6 +55,7 @@ MODEL_EXAMPLE: dict[str, Any] = {
     "created_at": "2026-11-24T10:00:00Z",
     "updated_at": "2026-11-24T10:00:05Z",
     "last_loss": 1.24,
+    "combined": None,
     "durable": False,
     "layers": None,
 }
@@ -97,6 +98,23 @@ class Layer(BaseModel):
     parameters: Parameters
 
 
+class CombinedMember(BaseModel):
+    """A model in a sum: the version that was taken, and how much it counts."""
+
+    model_id: ModelId
+    version: int
+    weight: float
+
+
+class Combined(BaseModel):
+    """The sum of models that version 0 of a model is."""
+
+    members: list[CombinedMember]
+    rank: int = Field(description="ranks of the sum when nothing is left out")
+    error: float = Field(description="‖Σ - ΔW‖_F of what was left out; 0 where nothing was, but for rounding")
+    relative_error: float = Field(description="error / ‖Σ‖_F")
+
+
 class Model(BaseModel):
     """One LoRA adapter on one base, or on a chain of several layers; what each of these has is null then."""
 
@@ -124,6 +142,7 @@ class Model(BaseModel):
     created_at: datetime
     updated_at: datetime
     last_loss: float | None = Field(description="metrics.final_loss of the last job that succeeded")
+    combined: Combined | None = Field(description="what `combine` made it of; null for others")
     durable: bool = Field(description="whether the model outlives a restart of the service")
     layers: list[Layer] | None = Field(description="of a model that has several, in their order; else null")
 

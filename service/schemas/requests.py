@@ -24,12 +24,20 @@ from service.training.plan import (
 from service.training.sources import NotNegative, Samples
 
 MAX_ITEMS = 1_024  # of a forward for many models
+MAX_COMBINED = 64  # members of a sum
 
 
 class Request(BaseModel):
     """A body that is sent to the service: nothing is converted, nothing unknown is ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class CombineMember(Request):
+    """A model in a sum of models."""
+
+    model_id: ModelId
+    weight: float = Field(1.0, description="how much its change of the weight counts")
 
 
 class LayerRequest(Request):
@@ -44,7 +52,7 @@ class LayerRequest(Request):
 
 
 class CreateModelRequest(Request):
-    """A new LoRA layer. The two sizes are required unless `base_id` names a base that has them, or `layers` are given.
+    """A new LoRA layer. Its two sizes are required unless `base_id`, `layers` or `combine` tell them.
 
     Of several layers, each has its sizes or base, rank and alpha for itself; the other settings are shared.
     """
@@ -69,6 +77,11 @@ class CreateModelRequest(Request):
     metadata: Metadata | None = Field(None, description="up to 16 pairs of text")
     layers: Annotated[list[LayerRequest], Len(2, MAX_LAYERS)] | None = Field(
         None, description="several layers one after another, trained and run as one model"
+    )
+    combine: Annotated[list[CombineMember], Len(1, MAX_COMBINED)] | None = Field(
+        None,
+        description="models on one base, whose changes of the weight are added up: Σ weight·ΔW. Beside it may go rank "
+        "(to compress the sum; required where a member has use_dora), dropout, name and metadata",
     )
 
 

@@ -100,10 +100,17 @@ class SweepTraining(TrainRequest):
         return plan if "validation" in self.model_fields_set else replace(plan, validation=HELD_OUT)
 
 
+class SweepModel(CreateModelRequest):
+    """What the models of a sweep have in common, as in `POST /models`; each begins afresh."""
+
+    combine: None = None
+    layers: None = None
+
+
 class SweepRequest(Request):
     """Many models on one base, trained on one data set and compared by their loss on rows that are held out."""
 
-    model: CreateModelRequest = Field(description="what the models have in common, as in `POST /models`")
+    model: SweepModel = Field(description="what the models have in common, as in `POST /models`")
     train: SweepTraining = Field(default_factory=SweepTraining)
     over: Over
 

@@ -46,6 +46,7 @@ def test_two_sizes_are_enough_and_every_other_field_has_its_default(http: httpx.
         "parameters": {"trainable": 296, "frozen": 650, "total": 946, "trainable_percent": 31.29},
         "bytes": 4 * 296,
         "last_loss": None,
+        "combined": None,
         "durable": False,
         "layers": None,
     }

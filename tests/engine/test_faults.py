@@ -84,6 +84,15 @@ STEPS = {
     "a model on a known base": Step(
         lambda at: at.engine.create(base_id=at.engine.registry.get(at.ids["first"]).base_id, rank=3, seed=9)
     ),
+    "a model of two layers": Step(
+        lambda at: at.engine.create(
+            layers=[
+                {**SIZES, "rank": 2, "activation": "relu"},
+                {"in_features": SIZES["out_features"], "out_features": 3, "rank": 1},
+            ],
+            seed=9,
+        )
+    ),
     "a model with a key": Step(create_with_key),
     "another name": Step(lambda at: at.engine.update(at.ids["first"], name="ñ", metadata={"a": "b"})),
     "an adapter": Step(lambda at: at.engine.adapters.adopt(at.ids["first"], imported())),

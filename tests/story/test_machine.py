@@ -23,7 +23,14 @@ SHAPES = [
     {"in_features": FEATURES, "out_features": 4, "rank": 2},
     {"in_features": FEATURES, "out_features": 4, "rank": 3, "init": "normal", "use_rslora": True},
     {"in_features": FEATURES, "out_features": 4, "rank": 2, "train_bias": True, "dropout": 0.1},
+    {"in_features": FEATURES, "out_features": 4, "rank": 2, "init": "pissa", "use_dora": True},
     {"in_features": 16, "out_features": 3, "rank": 1, "bias": False, "alpha": 4},
+    {
+        "layers": [
+            {"in_features": FEATURES, "out_features": 5, "rank": 2, "activation": "relu"},
+            {"in_features": 5, "out_features": 4, "rank": 1, "alpha": 2},
+        ]
+    },
 ]
 SHORT = [
     {"epochs": 2, "data": {"kind": "random", "n_samples": 8}},
@@ -44,10 +51,23 @@ def inputs(features: int) -> np.ndarray:
     return np.linspace(-1, 1, 2 * features, dtype=np.float32).reshape(2, features)
 
 
-def computed(of: Mapping[str, np.ndarray], scaling: float, x: np.ndarray) -> np.ndarray:
+def computed(of: Mapping[str, np.ndarray], model: Json, x: np.ndarray) -> np.ndarray:
     """What a model gives, by its weights."""
-    bias = of.get("bias", of.get("base.bias", np.float32(0)))
-    return x @ of["base.weight"].T + bias + scaling * (x @ of["lora_A.weight"].T) @ of["lora_B.weight"].T
+    for place, layer in enumerate(model["layers"] or [model]):
+        here = f"{place}." if model["layers"] else ""
+        x = linear({name.removeprefix(here): tensor for name, tensor in of.items()}, layer["scaling"], x)
+        x = np.maximum(x, 0) if layer.get("activation") == "relu" else x
+    return x
+
+
+def linear(of: Mapping[str, np.ndarray], scaling: float, x: np.ndarray) -> np.ndarray:
+    """What one layer gives."""
+    weight = of["base.weight"] + scaling * of["lora_B.weight"] @ of["lora_A.weight"]
+    if "lora_A_init.weight" in of:
+        weight = weight - scaling * of["lora_B_init.weight"] @ of["lora_A_init.weight"]
+    if "lora_magnitude_vector" in of:
+        weight = weight * (of["lora_magnitude_vector"] / np.linalg.norm(weight, axis=1))[:, None]
+    return x @ weight.T + of.get("bias", of.get("base.bias", np.float32(0)))
 
 
 def rows(n: int) -> bytes:
@@ -344,7 +364,7 @@ class DurableServer(RuleBasedStateMachine):
         if 404 in (weights.status_code, given.status_code):
             return None
         assert weights.headers["X-Model-Version"] == given.headers["X-Model-Version"] == str(number)
-        outputs = computed(load(weights.content), told["scaling"], x)
+        outputs = computed(load(weights.content), told, x)
         assert near(given.json()["outputs"], outputs, 1e-5)
         assert near(self.outputs.setdefault((model, number), outputs), outputs, 1e-5)
         return outputs
@@ -358,7 +378,7 @@ class DurableServer(RuleBasedStateMachine):
             weights = self.ask("GET", f"/models/{model}/weights")
             if int(weights.headers["X-Model-Version"]) != version[0]:  # published meanwhile
                 return
-            self.outputs[model, version[0]] = computed(load(weights.content), told["scaling"], x)
+            self.outputs[model, version[0]] = computed(load(weights.content), told, x)
         assert near(given["outputs"], self.outputs[model, version[0]], 1e-5)
 
     def teardown(self) -> None:

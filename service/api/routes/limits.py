@@ -14,11 +14,12 @@ from service.api.server import MAX_CHUNKS, MAX_HEAD_BYTES, MAX_URL_BYTES
 from service.codecs.codec import MAX_DIMENSIONS, MAX_ELEMENTS, MAX_LISTS
 from service.codecs.json import MAX_DEPTH, MAX_FIELDS, MAX_VALUES
 from service.codecs.safetensors import MAX_HEADER_BYTES
+from service.engine.decomposing import MAX_WORK
 from service.errors import NotAcceptable
 from service.lora.spec import MAX_FEATURES, MAX_RANK, MAX_SEED, MAX_SETTING
 from service.schemas import answers
 from service.schemas.fields import MAX_PAIRS, MAX_TEXT
-from service.schemas.requests import MAX_ITEMS
+from service.schemas.requests import MAX_COMBINED, MAX_ITEMS
 from service.schemas.sweeps import MAX_MEMBERS
 from service.settings import PREFIX, Settings
 from service.training.cost import OPTIMUM_FEATURES
@@ -34,6 +35,12 @@ FIXED = {
     "samples": (MAX_SAMPLES, "rows", "rows of generated data"),
     "seed": (MAX_SEED, "number", "a seed: what every reader of JSON holds exactly"),
     "settings": (MAX_SETTING, "number", "lr, alpha, weight_decay, noise and other settings of training"),
+    "combined_members": (MAX_COMBINED, "models", "models that are combined into one"),
+    "decomposition_work": (
+        MAX_WORK,
+        "multiplications",
+        "ranks² · (in_features + out_features) of an analysis or a sum",
+    ),
     "sweep_members": (MAX_MEMBERS, "jobs", "jobs of one sweep"),
     "optimum_features": (OPTIMUM_FEATURES, "features", "in_features up to which a run by rows reports its optimum"),
     "text_characters": (MAX_TEXT, "characters", "name, and each text of metadata"),

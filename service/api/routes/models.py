@@ -32,7 +32,8 @@ from service.errors import (
 )
 from service.lora.spec import refuse
 from service.models.model import Model
-from service.schemas import answers
+from service.schemas import answers, fields
+from service.schemas.combine import must_go_beside_combine
 from service.schemas.requests import CreateModelRequest, LayerRequest, UpdateModelRequest
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
@@ -58,6 +59,10 @@ EXAMPLES = {
         "name": "digits",
         "metadata": {"owner": "me"},
     },
+    "the sum of two": {
+        "combine": [{"model_id": fields.A_MODEL_ID}, {"model_id": fields.A_MODEL_ID, "weight": -0.5}],
+        "rank": 2,
+    },
 }
 
 
@@ -75,6 +80,7 @@ EXAMPLES = {
             *describe.JSON_BODY,
             NotAcceptable,
             BaseNotFound,
+            ModelNotFound,
             ShapeMismatch,
             CapacityExhausted,
             TemporaryReducedCapacity,
@@ -85,10 +91,19 @@ EXAMPLES = {
 async def create_model(
     request: Request, engine: EngineOf, settings: SettingsOf, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """A frozen linear layer with a trainable low-rank adapter: y = x Wᵀ + b + scaling·(x Aᵀ) Bᵀ."""
+    """A frozen linear layer with a trainable low-rank adapter: y = x Wᵀ + b + scaling·(x Aᵀ) Bᵀ.
+
+    With `combine` its change of the weight is the weighted sum of those of other models on one base: exact, with the
+    ranks of all of them, unless these are more than a layer may have or than `rank` asks for. Then it is the nearest
+    of that rank, and `combined` says how much was left out.
+    """
     asked = await read_json(request, CreateModelRequest, settings.json_body_mib)
     given = asked.model_dump(exclude_unset=True)
-    must_have_sizes(asked)
+    members = given.pop("combine", None)
+    if members is None:
+        must_have_sizes(asked)
+    else:
+        must_go_beside_combine(given)
 
     def answer(model: Model) -> Response:
         headers = {"Location": f"/models/{model.id}", "ETag": etags.of_model(model)}
@@ -97,7 +112,10 @@ async def create_model(
     with Once(request, idempotency_key, engine.replies, answer) as once:
         if once.earlier is not None:
             return once.again()
-        return once.told(await in_thread(lambda: engine.create(**given, also=once.also)))
+        if members is None:
+            return once.told(await in_thread(lambda: engine.create(**given, also=once.also)))
+        pairs = [(member.model_id, member.weight) for member in asked.combine or ()]
+        return once.told(await in_thread(lambda: engine.combine(pairs, **given, also=once.also)))
 
 
 @router.get(

@@ -30,7 +30,6 @@ from service.errors import (
     Validation,
 )
 from service.ids import SWEEP_ID
-from service.lora.spec import refuse
 from service.schemas import fields, training
 from service.schemas.sweeps import MAX_MEMBERS, SweepRequest
 
@@ -78,10 +77,8 @@ async def create_sweep(
     A sweep takes one place in the queue, has at most 256 members, and is all there or not at all.
     """
     asked = await read_json(request, SweepRequest, settings.json_body_mib)
-    if asked.model.layers is not None:
-        refuse("model/layers", "a sweep compares models of one layer; leave layers out")
     must_have_sizes(asked.model, "/model")
-    common = asked.model.model_dump(exclude_unset=True)
+    common = asked.model.model_dump(exclude_unset=True, exclude={"combine", "layers"})
     try:
         trials = [Trial(*each) for each in asked.trials(engine.datasets.source)]
         rows = asked.train.rows()
