@@ -30,6 +30,7 @@ from service.errors import (
     UnsupportedMediaType,
     Validation,
 )
+from service.schemas.analysis import Analysis
 from service.schemas.answers import ForwardResponse, Limits, Model, ModelPage, Problem
 from service.schemas.oip import InferRequest
 from service.schemas.requests import (
@@ -63,6 +64,7 @@ SCHEMAS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
     (Dataset, "serialization"),
     (DatasetPage, "serialization"),
     (ModelPage, "serialization"),
+    (Analysis, "serialization"),
     (Job, "serialization"),
     (JobPage, "serialization"),
     (EventPage, "serialization"),

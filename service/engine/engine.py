@@ -15,6 +15,7 @@ from service.codecs.codec import Answer, Array
 from service.codecs.layer import Layer
 from service.codecs.message import Arrays, pack
 from service.engine.adapters import Adapters
+from service.engine.analysis import Analyst
 from service.engine.capacity import Capacity
 from service.engine.combining import Combiner, Pair
 from service.engine.datasets import Datasets
@@ -96,6 +97,7 @@ class Engine:
         self._maker = Maker(self.registry, self.budget, self.capacity, device)
         decomposing = Decomposing(self.budget)
         self._combiner = Combiner(self.registry, self._maker, decomposing)
+        self.analyst = Analyst(self.registry, decomposing)
         self._profiling = threading.Lock()  # a profile may keep a core busy for long
 
     def __enter__(self) -> "Engine":

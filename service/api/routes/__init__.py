@@ -2,6 +2,7 @@
 
 from service.api.routes import (
     adapters,
+    analysis,
     bases,
     datasets,
     forward,
@@ -28,6 +29,7 @@ ROUTERS = [
     bases.router,
     train.router,
     profile.router,
+    analysis.router,
     jobs.router,
     datasets.router,
     sweeps.router,
