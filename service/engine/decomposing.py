@@ -10,7 +10,7 @@ from service.models.budget import Budget
 MAX_WORK = 4_096**2 * 8_192  # ranks² · (in + out) of a decomposition, which is that of a whole 4096 by 4096 matrix
 SHORT_WORK = 256**2 * 512  # milliseconds: nobody waits for these
 FLOAT64_BYTES = 8
-COPIES = 8  # of what is decomposed, that are there at once
+COPIES = 5  # of the factors, or of twice the matrix, that are there at once for each change
 
 
 class Decomposing:

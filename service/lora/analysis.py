@@ -6,7 +6,7 @@ from torch import Tensor
 from service.lora.change import Change, Decomposition
 
 CELLS = 64  # rows and columns of a picture, at most
-BLOCK = 256  # rows that are there in float64 at a time
+BLOCK = 64  # rows that are there in float64 at a time
 
 
 def norm(weight: Tensor) -> float:
