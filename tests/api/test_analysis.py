@@ -127,7 +127,7 @@ def test_long_ones_go_one_at_a_time_and_short_ones_wait_for_nobody(monkeypatch) 
     monkeypatch.setattr(decomposing, "SHORT_WORK", 4 * 34)
     with in_thread() as service:
         short, long = (created(service.http, rank=rank)["id"] for rank in (2, 3))
-        with service.engine._analyst.decomposing.allowed(3, 24, 10, ""):
+        with service.engine.analyst.decomposing.allowed(3, 24, 10, ""):
             refused = service.http.get(f"/models/{long}/analysis")
             assert (refused.status_code, refused.json()["reason"]) == (503, "decomposition-busy")
             assert "retry-after" in refused.headers

@@ -122,7 +122,7 @@ def test_answers_fit_the_schemas_that_describe_them(page: dict[str, Any], http: 
 def test_ids_limits_and_choices_are_in_the_schemas(page: dict[str, Any]) -> None:
     known = page["components"]["schemas"]
     assert known["Model"]["properties"]["id"]["pattern"] == MODEL_ID
-    assert known["Model"]["properties"]["base_id"]["pattern"] == BASE_ID
+    assert known["Layer"]["properties"]["base_id"]["pattern"] == BASE_ID
     assert known["Job"]["properties"]["id"]["pattern"] == JOB_ID
     create = known["CreateModelRequest"]["properties"]
     assert create["rank"]["maximum"] == 1_024

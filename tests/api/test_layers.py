@@ -300,3 +300,26 @@ def test_a_chain_is_there_after_a_restart_trains_on_and_goes_back(tmp_path):
         np.testing.assert_allclose(outputs(service.http, model["id"]), was, atol=1e-6)  # perhaps merged by now
         assert service.http.delete(f"/models/{model['id']}").status_code == 204
         assert service.http.get("/bases").json()["items"] == []
+
+
+def test_each_layer_can_be_looked_at_beside_that_of_another_chain(http):
+    layers = [{**layer, "base_id": one["base_id"]} for layer, one in zip(LAYERS, created(http)["layers"], strict=True)]
+    for layer in layers:
+        del layer["in_features"], layer["out_features"]
+    model, other = (trained(http, layers, seed=seed, use_dora=seed == 1)["id"] for seed in (1, 2))
+    weights, merged = (load(http.get(f"/models/{model}/{path}").content) for path in ("weights", "merged"))
+    for place in range(3):
+        seen = http.get(f"/models/{model}/analysis", params={"layer": place, "with": other}).json()
+        change = merged[f"{place}.weight"] - weights[f"{place}.base.weight"]
+        assert seen["norm"] == pytest.approx(float(np.linalg.norm(change)), rel=1e-4)
+        assert seen["heatmaps"]["delta"]["shape"] == list(change.shape)
+        assert seen["overlap"]["model_id"] == other
+    beyond = http.get(f"/models/{model}/analysis", params={"layer": 3})
+    assert (beyond.status_code, beyond.json()["errors"][0]["pointer"]) == (422, "/layer")
+    elsewhere = http.get(f"/models/{model}/analysis", params={"with": created(http, seed=9)["id"]})
+    assert (elsewhere.status_code, "only changes of one base" in elsewhere.json()["detail"]) == (422, True)
+
+
+def test_only_models_of_one_layer_add_up(http):
+    refused = http.post("/models", json={"combine": [{"model_id": created(http)["id"]}]})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/combine/0/model_id")

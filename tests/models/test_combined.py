@@ -43,4 +43,4 @@ def test_of_a_model_that_was_stored_before_there_were_sums_there_is_none() -> No
 
 def test_it_stays_what_the_model_was_made_of() -> None:
     of = replace(model("mdl_a", base(4, 3)), combined=A_SUM)
-    assert of.published(of.created_at).noted(of.created_at, name="n").combined is A_SUM
+    assert of.published(of.next(of.created_at, "training"), of.kept).noted(of.created_at, name="n").combined is A_SUM
