@@ -11,7 +11,7 @@ from torch import Tensor
 from service.clock import instant
 from service.engine.decomposing import FLOAT64_BYTES, Decomposing
 from service.engine.making import Maker
-from service.errors import Fault, ModelNotFound, NonFinite, Validation
+from service.errors import Fault, ModelNotFound, NonFinite
 from service.lora import combined
 from service.lora.change import Change, is_whole
 from service.lora.spec import MAX_RANK, Spec, refuse
@@ -26,12 +26,18 @@ Pair = tuple[str, float]  # a model's id, and how much it counts
 
 @dataclass(frozen=True)
 class Sum:
-    """What is to be added up: how many ranks it has when nothing is left out, and whether it has those of its spec."""
+    """What is to be added up.
+
+    Args:
+        ranks: how many there are when nothing is left out.
+        exact: whether nothing is, so that nothing needs to be decomposed.
+        whole: whether it is added up as one matrix, not as factors.
+    """
 
     spec: Spec
     ranks: int
     exact: bool
-    whole: bool  # whether it is added up as one matrix, not as factors
+    whole: bool
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Combiner:
         """The model whose change of the weight is the sum of weight · change over models of one base.
 
         Raises:
-            Validation, ShapeMismatch, LimitExceeded, NonFinite, ModelNotFound, CapacityExhausted
+            Validation, LimitExceeded, NonFinite, ModelNotFound, CapacityExhausted
             TemporaryReducedCapacity: while another large change is being decomposed.
         """
         known = list(self._each(pairs, self.registry.get))
@@ -121,30 +127,41 @@ def summed(models: Sequence[Model], settings: Mapping[str, Any]) -> Sum:
     Raises:
         Validation, LimitExceeded
     """
-    base = models[0].spec.layers[0]
-    narrow = base.narrow
+    base, asked = models[0].spec.layers[0], settings.get("rank")
+    sizes, narrow = (base.in_features, base.out_features), base.narrow
     stacked = sum(model.spec.rank + model.spec.frozen_rank for model in models)
-    whole = any(model.spec.use_dora for model in models)
-    if whole and settings.get("rank") is None:
-        dora = next(model for model in models if model.spec.use_dora)
+    dora = next((model for model in models if model.spec.use_dora), None)
+    must_have_the_sizes(base, settings)
+    if dora is not None and asked is None:
         detail = f"model {dora.id} has use_dora true, so the sum is not of low rank; give the rank it is to have"
-        raise Validation(f"rank is required: {detail}", Fault("/rank", f"rank is required: {detail}"))
-    for name in ("in_features", "out_features"):
-        if settings.get(name) not in (None, getattr(base, name)):
-            refuse(name, f"{name} is {settings[name]}; the members have {getattr(base, name)}, so leave it out")
-    spec = Spec(
+        refuse("rank", f"rank is required: {detail}")
+    spec = spec_of_sum(models, min(stacked, narrow, MAX_RANK) if asked is None else asked, settings.get("dropout", 0.0))
+    if dora is not None:
+        return Sum(spec, narrow, exact=False, whole=True)
+    if spec.rank > stacked:
+        refuse("rank", f"rank is {asked}; the members have {stacked} ranks together, and the sum needs no more")
+    return Sum(spec, stacked, exact=spec.rank == stacked, whole=is_whole(stacked, *sizes))
+
+
+def spec_of_sum(models: Sequence[Model], rank: int, dropout: float) -> Spec:
+    """The spec of a sum: its scaling is 1, and it trains a bias of its own where one of the members does."""
+    base = models[0].spec.layers[0]
+    train_bias = any(model.spec.train_bias for model in models)
+    return Spec(
         in_features=base.in_features,
         out_features=base.out_features,
+        rank=rank,
+        dropout=dropout,
         bias=base.bias,
-        rank=settings.get("rank") or min(stacked, narrow, MAX_RANK),
-        dropout=settings.get("dropout", 0.0),
-        train_bias=any(model.spec.train_bias for model in models),
+        train_bias=train_bias,
     )
-    if spec.rank > stacked and not whole:
-        refuse("rank", f"rank is {spec.rank}; the members have {stacked} ranks together, and the sum needs no more")
-    exact = spec.rank == stacked and not whole
-    ranks = narrow if whole else stacked
-    return Sum(spec, ranks, exact, whole or is_whole(stacked, base.in_features, base.out_features))
+
+
+def must_have_the_sizes(spec: Spec, settings: Mapping[str, Any]) -> None:
+    """Raise Validation where a size is given that the members do not have."""
+    for name in ("in_features", "out_features"):
+        if settings.get(name) not in (None, getattr(spec, name)):
+            refuse(name, f"{name} is {settings[name]}; the members have {getattr(spec, name)}, so leave it out")
 
 
 def added_up(members: Sequence[tuple[LoadedModel, float]], total: Sum) -> tuple[dict[str, Tensor], float, float]:

@@ -19,7 +19,7 @@ class Combined:
     """The sum that version 0 of a model is.
 
     Args:
-        rank: ranks that the sum has when nothing is left out.
+        rank: ranks of the members together, or min(in, out) where one has a magnitude: nothing is left out at so many.
         error: ‖Σ - ΔW‖_F of what was left out, but for rounding to float32; and that over ‖Σ‖_F.
     """
 

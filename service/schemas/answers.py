@@ -110,7 +110,10 @@ class Combined(BaseModel):
     """The sum of models that version 0 of a model is."""
 
     members: list[CombinedMember]
-    rank: int = Field(description="ranks of the sum when nothing is left out")
+    rank: int = Field(
+        description="ranks of the members together, or min(in_features, out_features) where one of them has use_dora: "
+        "with so many nothing is left out"
+    )
     error: float = Field(description="‖Σ - ΔW‖_F of what was left out; 0 where nothing was, but for rounding")
     relative_error: float = Field(description="error / ‖Σ‖_F")
 
