@@ -58,7 +58,7 @@ class Forwards:
         Raises:
             LimitExceeded: when the outputs together would be too large.
         """
-        numbers = sum(self._rows(model, x) * model.spec.out_features for model, x in items)
+        numbers = sum(self._rows(model, x) * model.widest for model, x in items)
         if FLOAT32_BYTES * numbers > self._max_bytes:
             raise self._too_large(numbers, "all items", "/items")
         on_base: dict[str, list[int]] = {}

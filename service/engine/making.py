@@ -86,7 +86,7 @@ class Maker:
         seed = secrets.randbelow(SEEDS) if seed is None else seed
         new = [layer.base_bytes for layer, base in zip(spec.layers, bases, strict=True) if base is None]
         needed = spec.adapter_bytes + sum(new)
-        self.must_fit(needed)
+        self.must_fit(needed, "/in_features" if len(spec.layers) == 1 else "/layers")
         self.registry.must_have_room()
         looks = bool(spec.frozen_rank or spec.use_dora)
         working = WORKING_COPIES * max(layer.base_bytes for layer in spec.layers) * looks

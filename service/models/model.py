@@ -129,6 +129,11 @@ class LoadedModel(Model):
         """Multiplications of one row, about."""
         return sum(spec.in_features * spec.out_features for spec in self.spec.layers)
 
+    @cached_property
+    def widest(self) -> int:
+        """The most numbers that a row becomes between two layers, or at the end."""
+        return max(spec.out_features for spec in self.spec.layers)
+
     @property
     def ground(self) -> str:
         """The same for models whose rows may share a pass: the base, of a chain the chain itself."""

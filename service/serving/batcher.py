@@ -33,8 +33,8 @@ class _Request:
         return len(self.x) - self.done
 
     def most(self, window: Window) -> int:
-        """How many rows a pass over its layer may have."""
-        return window.most_rows(*self.maps.weight.shape)
+        """How many rows a pass over its layers may have."""
+        return min(window.most_rows(*weight.shape) for weight in self.maps.weights)
 
     def took(self, outputs: Rows) -> Rows | None:
         """All outputs, where these were the last that were missing."""

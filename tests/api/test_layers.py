@@ -252,6 +252,24 @@ def test_it_is_run_beside_others_and_by_the_open_inference_protocol(http):
     np.testing.assert_allclose(np.reshape(answer["data"], answer["shape"]), alone[chain], rtol=1e-5, atol=1e-6)
 
 
+def test_what_is_wide_between_its_layers_is_computed_in_pieces_or_refused(http):
+    sizes = [(1, 4_096), (4_096, 1)]
+    layers = [{"in_features": one, "out_features": other, "rank": 1} for one, other in sizes]
+    model = created(http, layers)["id"]
+    x = np.linspace(-1, 1, 30_000, dtype=np.float32)[:, None]
+    raw = {"Content-Type": "application/octet-stream"}
+    answer = http.post(f"/models/{model}/forward", content=x.tobytes(), headers=raw)
+    ends = http.post(f"/models/{model}/forward", json={"inputs": x[[0, -1]].tolist()}).json()["outputs"]
+    outputs = np.frombuffer(answer.content, np.float32)
+    assert outputs.shape == (30_000,)
+    np.testing.assert_allclose(outputs[[0, -1]], np.ravel(ends), rtol=1e-4, atol=1e-5)
+    items = {"items": [{"model_id": model, "inputs": x.tolist()}]}
+    refused = http.post("/forward", json=items)
+    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/limit-exceeded")
+    too_large = http.post("/models", json={"layers": [{"in_features": 65_536, "out_features": 65_536}] * 2})
+    assert (too_large.status_code, too_large.json()["errors"][0]["pointer"]) == (422, "/layers")
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

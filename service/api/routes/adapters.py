@@ -129,6 +129,9 @@ async def put_adapter(
 ) -> Response:
     """Its weights become the model's next version. The file must hold all the tensors of the model, and no others.
 
+    With `pissa` and `olora`, A and B may come alone, with what they began with, or as PEFT has them after a conversion:
+    of twice the rank. Alone, they leave the model's frozen ranks what they are.
+
     An adapter of a whole network is opened by `?module=`, which names the one to take; without it the error lists them.
     `If-Match` guards it.
     """
@@ -154,7 +157,11 @@ async def put_adapter(
 async def get_merged(
     model_id: ModelIdPath, request: Request, engine: EngineOf, version: VersionQuery = None
 ) -> Response:
-    """The weight W + s·B A and the bias, in float32, for `torch.nn.Linear.load_state_dict`."""
+    """The weight W + s·B A and the bias, in float32, for `torch.nn.Linear.load_state_dict`.
+
+    With `use_dora` its rows have the lengths of the magnitudes. Of several layers each name has its layer's place
+    before it.
+    """
     kind = accepted(request, FILE_TYPES)
     model = engine.registry.get(model_id)
 

@@ -201,7 +201,11 @@ async def delete_model(
     response_class=Response,
     responses={
         200: {
-            **describe.binary("base.weight, base.bias, lora_A.weight, lora_B.weight, bias", *FILE_TYPES),
+            **describe.binary(
+                "base.weight, base.bias, lora_A.weight, lora_B.weight, bias, lora_magnitude_vector, "
+                "lora_A_init.weight, lora_B_init.weight",
+                *FILE_TYPES,
+            ),
             "headers": describe.headers("X-Model-Version", "ETag"),
         },
         304: {"description": "the client has them"},
@@ -213,7 +217,11 @@ async def delete_model(
 async def get_weights(
     model_id: ModelIdPath, request: Request, engine: EngineOf, version: VersionQuery = None
 ) -> Response:
-    """float32, under the names PEFT uses; `bias` is the adapter's own copy, where it trains one."""
+    """float32, under the names PEFT uses; `bias` is the adapter's own copy, where it trains one.
+
+    With `pissa` and `olora`, `lora_A_init.weight` and `lora_B_init.weight` are what A and B began with:
+    y = x Wᵀ + b + scaling·((x Aᵀ) Bᵀ - (x A₀ᵀ) B₀ᵀ). Of several layers each name has its layer's place before it.
+    """
     media_type = accepted(request, FILE_TYPES)
     model = engine.registry.get(model_id)
 
