@@ -120,6 +120,10 @@ class Client:
         """The model as one plain layer: `weight` (out, in) and perhaps `bias` (out,)."""
         return self._tensors(f"/models/{model_id}/merged")
 
+    def analysis(self, model_id: str, beside: str | None = None, layer: int = 0) -> Json:
+        """What a model's change of the weight is like, also beside that of another model on its base."""
+        return self._json("GET", f"/models/{model_id}/analysis", params={"layer": layer, **_given(**{"with": beside})})
+
     def upload_base(self, weight: ArrayLike, bias: ArrayLike | None = None, dtype: DType = "float32") -> Json:
         """A base of one's own, weight (out, in) and perhaps bias (out,), kept in this dtype."""
         given = Layer(np.asarray(weight, np.float32), None if bias is None else np.asarray(bias, np.float32), dtype)
@@ -155,13 +159,13 @@ class Client:
             tensors["weight"] = np.asarray(weight, np.float32)
         return self._json("POST", "/datasets", content=safetensors.dump(tensors), headers=FILE)
 
-    def adapter(self, model_id: str, module: str = peft.DEFAULT_MODULE) -> tuple[Json, bytes]:
+    def adapter(self, model_id: str, module: str | None = None) -> tuple[Json, bytes]:
         """What `adapter_config.json` and `adapter_model.safetensors` hold, for one module of a network."""
-        path, which = f"/models/{model_id}/adapter", {"module": module}
+        path, which = f"/models/{model_id}/adapter", _given(module=module)
         config = self._json("GET", f"{path}/{CONFIG}", params=which)
         return config, self._send("GET", f"{path}/{TENSORS}", params=which).content
 
-    def save_adapter(self, model_id: str, folder: str | Path, module: str = peft.DEFAULT_MODULE) -> None:
+    def save_adapter(self, model_id: str, folder: str | Path, module: str | None = None) -> None:
         """Write the two files, with which `peft.PeftModel.from_pretrained` loads the folder."""
         config, tensors = self.adapter(model_id, module)
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -171,8 +175,9 @@ class Client:
     def put_adapter(self, model_id: str, file: str | Path | bytes, module: str | None = None) -> Json:
         """The model with the weights of a file, or of its bytes; `module` is one of `adapter_modules`."""
         body = file if isinstance(file, bytes) else Path(file).read_bytes()
-        params = {} if module is None else {"module": module}
-        return self._json("PUT", f"/models/{model_id}/adapter", content=body, headers=FILE, params=params)
+        return self._json(
+            "PUT", f"/models/{model_id}/adapter", content=body, headers=FILE, params=_given(module=module)
+        )
 
     def import_adapter(self, folder: str | Path, module: str | None = None, **settings: Any) -> Json:
         """A new model with one module's adapter out of PEFT's folder; `settings` are fields of `POST /models`.
@@ -222,6 +227,11 @@ def _write(path: Path, content: bytes) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_bytes(content)
     part.replace(path)
+
+
+def _given(**params: str | None) -> dict[str, str]:
+    """The parameters of a query that have a value."""
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def _problem(answer: httpx.Response) -> Problem:

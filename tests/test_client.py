@@ -53,6 +53,30 @@ def test_it_lists_versions_runs_one_and_goes_back_to_it(client: Client) -> None:
     client.delete(model)
 
 
+def test_it_combines_models_and_looks_at_what_they_change(client: Client) -> None:
+    one = client.create(in_features=8, out_features=4, init="normal", seed=1)
+    other = client.create(base_id=one["base_id"], init="normal", rank=2, seed=2)
+    both = client.create(combine=[{"model_id": one["id"]}, {"model_id": other["id"], "weight": -0.5}], rank=4)
+    x = np.ones((1, 8), np.float32)
+    base = client.forward(client.create(base_id=one["base_id"])["id"], x)
+    expected = client.forward(one["id"], x) - 0.5 * (client.forward(other["id"], x) - base)
+    assert client.forward(both["id"], x) == pytest.approx(expected, abs=1e-4)
+    seen = client.analysis(one["id"], beside=both["id"])
+    assert len(seen["singular_values"]) == 4
+    assert 0 < seen["overlap"]["cosine"] <= 1
+    with pytest.raises(Problem, match="first is 0"):
+        client.analysis(one["id"], layer=1)
+
+
+def test_it_takes_a_model_of_two_layers_to_peft(client: Client, tmp_path: Path) -> None:
+    sizes = [(12, 8), (8, 6)]
+    layers = [{"in_features": one, "out_features": other, "rank": 2} for one, other in sizes]
+    model = client.create(layers=layers, init="normal")
+    client.save_adapter(model["id"], tmp_path)
+    assert adapter_modules(tmp_path / "adapter_model.safetensors") == ["layers.0", "layers.1"]
+    assert client.put_adapter(model["id"], tmp_path / "adapter_model.safetensors")["version"] == 1
+
+
 def test_it_waits_for_a_job_and_cancels_one(client: Client) -> None:
     model = client.create(in_features=8, out_features=4)
     assert client.train(model["id"], wait=60)["state"] == "succeeded"
