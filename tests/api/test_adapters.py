@@ -28,7 +28,7 @@ INITS = ("kaiming", "normal", "gaussian", "orthogonal", *ON_THE_BASE)
 VARIANTS = [
     {"init": init, "use_dora": use_dora, "use_rslora": use_rslora, "train_bias": train_bias, "alpha": alpha}
     for init, use_dora, (use_rslora, alpha), train_bias in product(
-        INITS, (False, True), ((False, None), (False, 1.5), (True, 3.0)), (False, True)
+        INITS, (False, True), ((False, 1.5), (True, 3.0)), (False, True)
     )
 ]
 EVERY_VARIANT = pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: ", ".join(map(str, variant.values())))
