@@ -87,11 +87,12 @@ class Pass:
         xp.matmul(pulled.swapaxes(1, 2), self._x, out=gradient["A"])
         xp.matmul(dp.swapaxes(1, 2), self._down, out=gradient["B"])
         gradient["B"] *= self._part.scaling
+        mask, self._x, self._mask = self._mask, None, None  # large, and needed no longer
         if not through:
             return dp
         dx = xp.matmul(pulled, self._part.of["A"])
-        if self._mask is None:
+        if mask is None:
             return dx + xp.matmul(dp, self._W)
         if self._magnitudes is not None:
             dx += xp.matmul(dp - outer, self._W)
-        return dx * self._mask + xp.matmul(outer, self._W)
+        return dx * mask + xp.matmul(outer, self._W)

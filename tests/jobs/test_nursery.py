@@ -75,12 +75,11 @@ def test_how_a_process_ends_is_told(status):
         assert told(child, f"exit {status}") == child.poll() == status
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGUSR1])
 def test_the_signal_that_ends_a_process_is_told(number):
     with nursery() as place, forked(place) as child:
         os.kill(child.pid, number)
-        # Python turns SIGINT into an exception, as in any process.
-        assert child.wait(DEADLINE_SECONDS) == (1 if number == signal.SIGINT else -number)
+        assert child.wait(DEADLINE_SECONDS) == -number
 
 
 def test_a_process_is_asked_to_end_and_made_to():
