@@ -65,3 +65,17 @@ def restore(file: Annotated[Path, typer.Argument(help="What `lora backup` wrote.
     from service.cli.backup import restore as run
 
     raise typer.Exit(run(file))
+
+
+@app.command("import")
+def import_adapter(
+    folder: Annotated[Path, typer.Argument(help="What PEFT's `save_pretrained` wrote.")],
+    base: Annotated[str, typer.Option(help="The id of the base it is for, or a safetensors file of weight and bias.")],
+    module: Annotated[str | None, typer.Option(help="Which module's adapter, where there are several.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the model.")] = None,
+    url: Annotated[str, typer.Option(help="Where the service is.")] = "http://127.0.0.1:8000",
+) -> None:
+    """Make a model of an adapter that PEFT saved."""
+    from service.cli.importing import import_adapter as run
+
+    raise typer.Exit(run(folder, base, module, name, url))

@@ -1,0 +1,47 @@
+"""`lora import`: the folder of a PEFT adapter becomes a model of a running service."""
+
+import re
+import sys
+from pathlib import Path
+
+import orjson
+
+from service.client import Client, Problem
+from service.codecs import layer
+from service.errors import ServiceError
+from service.ids import BASE_ID
+
+USAGE, NOT_FOUND, CONFLICT, UNAVAILABLE = 2, 3, 4, 5
+STATUSES = {404: NOT_FOUND, 409: CONFLICT, 503: UNAVAILABLE}
+
+
+def import_adapter(folder: Path, base: str, module: str | None, name: str | None, url: str) -> int:
+    """Print the model that an adapter has become; the exit status.
+
+    Args:
+        base: the id of the base that the adapter is for, or a file of safetensors with its weight and bias.
+        module: which one to take, where the folder has several.
+    """
+    try:
+        with Client(url) as client:
+            noted = {} if name is None else {"name": name}
+            model = client.import_adapter(folder, module, base_id=_base_id(client, base), **noted)
+    except ConnectionError as error:
+        return _refused(str(error), UNAVAILABLE)
+    except Problem as problem:
+        return _refused(str(problem), STATUSES.get(problem.status, USAGE))
+    except (ServiceError, OSError, ValueError) as error:  # of the folder, or of the base's file
+        return _refused(error.detail if isinstance(error, ServiceError) else str(error), USAGE)
+    print(orjson.dumps(model, option=orjson.OPT_INDENT_2).decode())
+    return 0
+
+
+def _base_id(client: Client, base: str) -> str:
+    if re.fullmatch(BASE_ID, base):
+        return base
+    return str(client.upload_base(*layer.loaded(Path(base).read_bytes()))["id"])
+
+
+def _refused(why: str, status: int) -> int:
+    print(f"lora: {why}", file=sys.stderr)
+    return status
