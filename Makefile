@@ -2,8 +2,6 @@
 PYTHON3 ?= python3
 # An extra index of wheels, such as PyTorch's CPU one; without it Linux gets torch with all of CUDA.
 TORCH_INDEX ?=
-# Processes that test, each with services of its own.
-TEST_PROCESSES ?= 2
 
 PYTHON := .venv/bin/python
 PIP := $(PYTHON) -m pip install -q --disable-pip-version-check -c constraints.txt \
@@ -21,7 +19,7 @@ serve: .venv/runtime ## run the service on port 8000
 	@$(PYTHON) -m service serve
 
 test: .venv/dev ## run the tests and show what they cover
-	$(PYTHON) -m pytest --cov --cov-report=term --numprocesses $(TEST_PROCESSES) --dist loadfile
+	$(PYTHON) -m pytest --cov --cov-report=term
 
 lint: .venv/dev ## check style and types
 	$(PYTHON) -m ruff check

@@ -34,7 +34,7 @@ def postgres(folder: Path) -> Iterator[str]:
     bin_dir, data = programs(), folder / "data"
     user = NOBODY if os.getuid() == 0 else None
     if user is not None:
-        for parent in (folder, *folder.parents[:3]):  # one of them for each process that tests
+        for parent in (folder, *folder.parents[:3]):
             parent.chmod(parent.stat().st_mode | 0o011)
         shutil.chown(folder, user)
     locale = ("--locale=C.UTF-8", "--encoding=UTF8", "--auth=trust", f"--username={USER}", "--no-sync")
