@@ -50,11 +50,6 @@ class LoRAChain:
         """What training changes, by name."""
         return named([layer.trained() for layer in self.layers])
 
-    def adapted(self, adapter: Mapping[str, Tensor]) -> "LoRAChain":
-        """The same bases under another adapter of the same kind."""
-        parts = by_layer(adapter, len(self.layers))
-        return replace(self, layers=tuple(layer.adapted(part) for layer, part in zip(self.layers, parts, strict=True)))
-
     def learned(self, trained: Mapping[str, Tensor]) -> "LoRAChain":
         """The chain with what training has made of `trained`."""
         parts = by_layer(trained, len(self.layers))

@@ -146,7 +146,7 @@ class LoadedModel(Model):
 
     def ready(self) -> Self:
         """This model once its maps are made: those of DoRA pass over the whole weight."""
-        assert self.maps
+        _ = self.maps
         return self
 
     def _parts(self) -> Iterator[tuple[Spec, Base, dict[str, Any]]]:

@@ -75,6 +75,7 @@ def must_equal(ours, losses, trained):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None)
 @given(st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=20))
 def test_an_activation_and_its_slope_are_pytorchs(name, numbers):
     u = torch.tensor(numbers, requires_grad=True)
