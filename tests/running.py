@@ -51,7 +51,7 @@ class Service:
 @contextmanager
 def in_thread(**settings: Any) -> Iterator[Service]:
     """The service in a thread of this process; settings differ from the defaults as given."""
-    chosen = load(**{"port": 0, "workers": 1, "device": "cpu", **settings})
+    chosen = load(**{"port": 0, "workers": 1, "device": os.environ.get("TEST_DEVICE", "cpu"), **settings})
     engine = create_engine(chosen, nursery())
     urls: queue.Queue[str] = queue.Queue()
     server = Server(config(create_app(chosen, engine), chosen.host, chosen.port, 5), urls.put, engine.drain)

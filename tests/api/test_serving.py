@@ -34,9 +34,9 @@ def held(service: Service) -> Gate:
 
 
 def formula(model: Model, x: np.ndarray) -> np.ndarray:
-    weight, A, B = (tensor.double().numpy() for tensor in (model.base.weight, model.adapter["A"], model.adapter["B"]))
-    bias = 0 if model.base.bias is None else model.base.bias.double().numpy()
-    return x @ weight.T + bias + model.spec.scaling * (x @ A.T) @ B.T
+    weight, A, B = (tensor.double().cpu() for tensor in (model.base.weight, model.adapter["A"], model.adapter["B"]))
+    bias = 0 if model.base.bias is None else model.base.bias.double().cpu().numpy()
+    return x @ weight.numpy().T + bias + model.spec.scaling * (x @ A.numpy().T) @ B.numpy().T
 
 
 def test_every_answer_under_load_is_the_formula_of_the_version_it_names(service: Service) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import nn
@@ -18,6 +18,7 @@ from tests.training.making import (
     by_reference,
     copies,
     gentle,
+    in_double,
     layer_of,
     layers,
     learn,
@@ -39,6 +40,13 @@ def near(losses):
     return pytest.approx(losses, rel=2e-5, abs=1e-6)
 
 
+def well_posed(losses, layer, x, y, plan):
+    """Whether twice the digits give the same losses: a row of the weight that passes by zero turns by rounding."""
+    doubled, x = in_double(layer, x)
+    exact, _ = by_reference(doubled, x, y.double() if y.is_floating_point() else y, plan)
+    return losses == pytest.approx(exact, rel=4e-6, abs=2e-7)
+
+
 @EVERY_LOSS
 @EVERY_SETTING
 @settings(deadline=None, max_examples=2)
@@ -49,6 +57,7 @@ def test_a_run_equals_the_reference_loop(loss, optimizer, chosen, layer, n, seed
         plan = plan_for(loss, n, optimizer=optimizer, batch_size=batch_size, seed=seed, epochs=6, **chosen)
         ours = run(layer, x, y, plan)
         losses, trained = by_reference(layer, x, y, plan)
+        assume(well_posed(losses, layer, x, y, plan))
         assert ours.losses == near(losses)
         assert ours.fitted.metrics["final_loss"] == near(loss_of(ours.fitted.layer, x, y, loss))
         assert ours.fitted.layer.trained().keys() == trained.keys()
