@@ -5,11 +5,16 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from hypothesis import settings
 
 from tests.running import Service, in_thread
 
 for _name in [name for name in os.environ if name.upper().startswith("LORA_")]:
     del os.environ[_name]  # the settings of whoever runs the tests
+
+# An example may take its time, here as on CI, for the cores are shared.
+settings.register_profile("patient", settings(), deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

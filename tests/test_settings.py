@@ -133,7 +133,7 @@ def test_a_limit_below_one_is_refused_unless_none_at_all_makes_sense():
             load(**{name: least - 1})
 
 
-@hypothesis_settings(deadline=None, max_examples=50)
+@hypothesis_settings(max_examples=50)
 @given(st.sampled_from(sorted(Settings.model_fields)), st.text(max_size=10) | st.integers() | st.booleans())
 def test_any_value_is_taken_or_refused_in_one_line(name, value):
     try:

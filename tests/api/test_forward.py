@@ -69,7 +69,7 @@ def assert_close(y: NDArray[np.float32], expected: NDArray[np.float64]) -> None:
 
 
 @formats
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shape=st.lists(st.integers(0, 3), min_size=0, max_size=4), seed=st.integers(0, 2**32 - 1))
 def test_outputs_equal_the_formula_for_any_leading_dimensions(
     service: Service, model: dict, sent: Format, shape: list[int], seed: int

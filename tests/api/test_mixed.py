@@ -32,7 +32,7 @@ def alone(http: httpx.Client, model: dict, x: np.ndarray) -> np.ndarray:
     return np.array(answer["outputs"], np.float32).reshape(answer["shape"])
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     some=st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(1, 3), max_size=2)), min_size=1, max_size=9),
     seed=st.integers(0, 1_000),

@@ -53,7 +53,7 @@ def test_tritons_client_finds_what_it_asks_for(client, model: dict) -> None:
     assert metadata["outputs"] == [{"name": "outputs", "datatype": "FP32", "shape": [-1, 5]}]
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.lists(st.integers(1, 4), max_size=3),
     kind=st.sampled_from([("FP32", np.float32), ("FP64", np.float64), ("FP16", np.float16)]),

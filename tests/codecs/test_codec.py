@@ -37,14 +37,14 @@ def test_the_formats_are_known_by_their_media_types():
 
 
 @every_codec
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(y=any_arrays())
 def test_another_reader_reads_exactly_what_was_encoded(codec, y):
     assert same(read(codec, codec.encode(answer(y)), y.shape), y)
 
 
 @every_codec
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(x=finite_arrays())
 def test_what_another_writer_wrote_is_decoded_exactly(codec, x):
     # Bare bytes know of no further dimensions, and no rows at all are just [] in JSON.
@@ -57,7 +57,7 @@ def test_what_another_writer_wrote_is_decoded_exactly(codec, x):
 
 
 @every_codec
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(x=finite_arrays())
 def test_a_bytearray_is_read_like_bytes(codec, x):
     body = written(codec, x)
@@ -75,14 +75,14 @@ def test_every_float32_there_is_survives_both_ways(codec):
 
 
 @every_codec
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(body=st.binary(max_size=200), in_features=st.integers(1, 9))
 def test_arbitrary_bytes_are_decoded_or_refused_and_nothing_else(codec, body, in_features):
     decoded_or_refused(codec, body, in_features)
 
 
 @every_codec
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_spoilt_body_is_decoded_or_refused_and_nothing_else(codec, data):
     x = data.draw(finite_arrays())
@@ -95,7 +95,7 @@ def test_a_spoilt_body_is_decoded_or_refused_and_nothing_else(codec, data):
 
 
 @every_codec
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(x=finite_arrays(), in_features=st.integers(1, 9))
 def test_rows_of_another_length_than_the_model_are_refused(codec: Codec, x, in_features):
     if codec is RAW:
@@ -140,7 +140,7 @@ def test_a_number_that_is_not_finite_is_refused_with_its_place(codec, bad):
     assert [(fault.pointer, fault.detail) for fault in error.faults] == [("/inputs/1/3", error.detail)]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(arrays(np.float64, (2, 3), elements=st.floats(allow_nan=False, allow_infinity=False)))
 def test_numbers_are_rounded_to_the_nearest_float32_or_refused_when_they_have_none(x):
     with np.errstate(over="ignore"):
@@ -151,7 +151,7 @@ def test_numbers_are_rounded_to_the_nearest_float32_or_refused_when_they_have_no
         assert type(refusal(fits, x, 3)) is NonFinite
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(arrays(st.sampled_from([">f4", "<f8", "<f2", ">f8"]), (2, 3, 4), elements=st.floats(-100, 100, width=16)))
 def test_a_finite_array_is_native_and_contiguous_however_it_came(x):
     for view in (x, x.T, x[::-1], x[:, ::2], np.asfortranarray(x)):

@@ -40,7 +40,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(VALUES)
 def test_whatever_json_can_say_is_parsed_as_python_parses_it(value):
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=False, indent=1)):
@@ -48,7 +48,7 @@ def test_whatever_json_can_say_is_parsed_as_python_parses_it(value):
         assert parse(bytearray(text.encode())) == value
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(finite_arrays(FULL_SHAPES))
 def test_the_shortest_digits_of_a_float32_read_back_exactly(x):
     digits = [np.format_float_scientific(number, trim="0") for number in x.flatten()]
@@ -131,7 +131,7 @@ def test_text_that_is_not_json_or_not_utf8_is_refused(text, around):
     assert 0 <= error.facts["byte"] <= len(around % text)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from(["\n", "\r\n", " ", "\t", "\n\n  "]), min_size=4, max_size=4), TEXT)
 def test_the_byte_of_a_fault_is_right_on_every_line(spaces, text):
     good = f'{{{spaces[0]}"k":{spaces[1]}{json.dumps(text)},{spaces[2]}"inputs":{spaces[3]}[1, '
@@ -185,7 +185,7 @@ STRINGS = st.text('[]{}"\\a', max_size=8).map(json.dumps)
 CUT_STRINGS = st.sampled_from(["", '"[[', '"\\"[[', '"\\\\', '"\\'])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.integers(MAX_DEPTH - 5, MAX_DEPTH + 1), st.lists(st.sampled_from("[]{}a") | STRINGS, max_size=30), CUT_STRINGS
 )
@@ -276,7 +276,7 @@ NOT_NUMBERS = [
 
 
 @pytest.mark.parametrize(("text", "shown"), NOT_NUMBERS)
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(shape=FULL_SHAPES, at=st.integers(0, 10**6))
 def test_what_is_no_number_is_refused_with_its_place(text, shown, shape, at):
     index = [int(i) for i in np.unravel_index(at % int(np.prod(shape)), shape)]
@@ -353,7 +353,7 @@ def test_ragged_rows_are_refused_with_the_first_that_differs(inputs, detail, poi
     assert [fault.pointer for fault in error.faults] == [pointer]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(finite_arrays(FULL_SHAPES.filter(lambda shape: len(shape) > 1)), st.data())
 def test_one_row_of_another_length_is_always_found(x, data):
     nested = x.tolist()
@@ -439,7 +439,7 @@ def test_many_faults_are_answered_with_the_first():
     assert len(error.faults) == 1
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.dictionaries(st.just("inputs") | TEXT, VALUES, max_size=2), st.integers(1, 4))
 def test_any_json_at_all_is_decoded_or_refused(value, in_features):
     decoded_or_refused(JSON, json.dumps(value).encode(), in_features)
@@ -452,7 +452,7 @@ NESTED = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(NESTED, st.integers(1, 3))
 def test_any_nested_list_is_an_array_or_refused(inputs, in_features):
     x = decoded_or_refused(JSON, json.dumps({"inputs": inputs}).encode(), in_features)
@@ -460,7 +460,7 @@ def test_any_nested_list_is_an_array_or_refused(inputs, in_features):
         assert np.array_equal(x, np.array(inputs, dtype=np.float64).astype(np.float32))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1)))
 def test_classes_are_integers_of_64_bits(value):
     found = classes(value, "data.y")
@@ -494,7 +494,7 @@ def test_outputs_that_are_not_finite_are_words():
     assert said["outputs"] == [[1, "NaN"], ["Infinity", "-Infinity"]]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(finite_arrays())
 def test_arrays_within_an_object_are_dumped_as_lists(x):
     found = orjson.loads(dumps({"x": x, "of": ["a", 1]}))

@@ -26,7 +26,7 @@ ARRAYS = arrays(
 )
 
 
-@settings(deadline=None, max_examples=75)
+@settings(max_examples=75)
 @given(OBJECTS, st.dictionaries(st.text("abxyAB_", min_size=1, max_size=5), ARRAYS, max_size=4))
 def test_a_message_carries_its_object_and_its_arrays(value, tensors):
     found, arrays_found = unpack(pack(value, tensors))

@@ -23,7 +23,7 @@ from tests.codecs.wire import (
 DATA = np.arange(6, dtype=np.float32)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(arrays(st.sampled_from(["<f4", "<f8", "<f2"]), FULL_SHAPES, elements=st.floats(-1e4, 1e4, width=16)))
 def test_every_little_endian_float_is_read_in_either_order_and_version(x):
     for version in [(1, 0), (2, 0)]:
@@ -32,7 +32,7 @@ def test_every_little_endian_float_is_read_in_either_order_and_version(x):
             assert same(NPY.decode(npy_file(ordered, version), x.shape[-1]), x.astype(np.float32))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(arrays(st.sampled_from(["<f4", "<f8", "<i8", "|u1"]), FULL_SHAPES, elements=st.integers(0, 100)))
 def test_what_is_dumped_is_what_numpy_saves(x):
     assert dump(x) == npy_file(x)
@@ -91,7 +91,7 @@ def test_a_huge_claim_is_not_repeated_at_length():
     refusal(NPY.decode, npy_described(f"({'9' * 4_000}, 3)"), 3)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(claimed=st.lists(st.integers(0, 2**62), max_size=5).map(tuple), got=st.integers(0, 50))
 def test_bytes_are_as_many_as_the_shape_needs_or_the_file_is_refused(claimed, got):
     needed = 4 * int(np.prod([int(n) for n in claimed], dtype=object))
@@ -153,13 +153,13 @@ WORDS = NAMES | st.sampled_from(list("{}:,()[]-'\"L é\n"))
 TEXTS = st.lists(WORDS, max_size=25)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(header=TEXTS.map("".join) | st.text(max_size=40), data=st.binary(max_size=24))
 def test_any_header_at_all_is_read_or_refused(header, data):
     decoded_or_refused(NPY, npy_header(header, data), 1)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     shape=st.recursive(st.integers() | st.booleans() | st.none(), lambda s: st.lists(s).map(tuple), max_leaves=4),
     descr=st.recursive(st.sampled_from(["<f4", ">f4", "O", "V", ""]), lambda s: st.lists(s).map(tuple) | st.lists(s)),

@@ -10,7 +10,7 @@ from service.errors import ShapeMismatch
 from tests.codecs.wire import answer, refusal
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(rows=st.integers(0, 5), in_features=st.integers(1, 5), extra=st.integers(1, 19))
 def test_bytes_that_are_not_whole_rows_are_refused(rows, in_features, extra):
     row_bytes = 4 * in_features

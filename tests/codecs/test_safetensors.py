@@ -31,7 +31,7 @@ DATA = X.tobytes()
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(lambda name: name != "__metadata__")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     arrays(st.sampled_from(["<f4", "<f8", "<f2"]), FULL_SHAPES, elements=st.floats(-1e4, 1e4, width=16)),
 )
@@ -40,7 +40,7 @@ def test_every_width_of_float_is_read(x):
     assert same(SAFETENSORS.decode(body, x.shape[-1]), x.astype(np.float32))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.dictionaries(NAMES, any_arrays(), max_size=4))
 def test_what_is_dumped_is_read_back_by_another_reader_and_by_this_one(tensors):
     body = dump(tensors)
@@ -165,7 +165,7 @@ ANY_JSON = st.recursive(
 HEADERS = st.dictionaries(st.just("inputs") | st.just("__metadata__") | NAMES, ENTRIES | ANY_JSON, max_size=3)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(header=HEADERS, data=st.integers(0, 12).map(bytes))
 def test_any_header_at_all_is_read_or_refused(header, data):
     decoded_or_refused(SAFETENSORS, safetensors_raw(json.dumps(header).encode(), data), 1)

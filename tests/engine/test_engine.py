@@ -129,7 +129,7 @@ def test_notes_can_be_changed_and_nothing_else_changes():
     assert engine.registry.get(model.id) is changed
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(array_shapes(min_dims=1, max_dims=7, min_side=0, max_side=3), st.integers(1, 4))
 def test_inputs_of_any_leading_shape_are_mapped_row_by_row(leading, in_features):
     engine = Engine()
@@ -143,7 +143,7 @@ def test_inputs_of_any_leading_shape_are_mapped_row_by_row(leading, in_features)
         assert all(np.allclose(row, y, atol=1e-5) for row, y in zip(rows, outputs.reshape(-1, 5), strict=False))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     arrays(
         np.float32,

@@ -15,7 +15,7 @@ def record_of(steps):
     return record
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(histories())
 def test_events_are_numbered_from_one_without_gap_and_say_what_happened(steps):
     record = record_of(steps)
@@ -26,7 +26,7 @@ def test_events_are_numbered_from_one_without_gap_and_say_what_happened(steps):
         assert found == [(number, *line) for number, line in enumerate(expected, start=1) if number > after]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(histories())
 def test_a_piece_of_the_list_is_that_piece(steps):
     record = record_of(steps)
@@ -36,7 +36,7 @@ def test_a_piece_of_the_list_is_that_piece(steps):
             assert events.since(record, after, end) == whole[after:end]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(histories())
 def test_a_number_that_no_event_can_have_starts_the_list_over_and_one_to_come_is_waited_for(steps):
     record = record_of(steps)
@@ -48,7 +48,7 @@ def test_a_number_that_no_event_can_have_starts_the_list_over_and_one_to_come_is
         assert events.since(record, after) == []
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(histories())
 def test_what_was_told_once_is_told_the_same_for_ever(steps):
     record = job()

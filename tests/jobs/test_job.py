@@ -17,7 +17,7 @@ def test_a_new_job_waits_and_has_done_nothing():
     assert (new.started_at, new.finished_at, new.duration_seconds, new.model_version, new.reason) == (None,) * 5
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(histories())
 def test_older_values_stay_as_they_were(steps):
     values, expected = [job()], [(State.QUEUED, 0, [])]
@@ -44,7 +44,7 @@ def test_a_job_makes_the_moves_of_the_table_and_no_others(state, to):
             step(record, to)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(-1e6, 1e6), st.sampled_from(ENDS))
 def test_a_duration_is_measured_on_the_clock_that_never_jumps(started, ran, jump, end):
     record = job().moved(State.RUNNING, at(started)).moved(end, at(started + ran, wall=started + jump))

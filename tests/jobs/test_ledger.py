@@ -35,7 +35,7 @@ VERBS = st.sampled_from(["add", "add", "run", "progress", "remove", *ENDS])
 OPERATIONS = st.lists(st.tuples(VERBS, st.integers(0, 9)), min_size=15, max_size=40)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(OPERATIONS, st.integers(1, 3))
 def test_active_jobs_stay_and_of_the_others_the_last_to_end(operations, keep):
     ledger, ended, states = Ledger(keep), [], {}

@@ -65,7 +65,7 @@ def test_none_overtakes_another_one_of_its_key():
     assert one(queue) is later
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=12), st.randoms(use_true_random=False))
 def test_those_of_a_key_leave_in_the_order_in_which_they_came(some, choice):
     likeness = {f"job_{number}": alike for number, (_, alike) in enumerate(some)}
@@ -142,7 +142,7 @@ PUTS = st.tuples(st.just("put"), st.sampled_from("abc"))
 OTHERS = st.tuples(st.sampled_from(["take", "done", "drop"]), st.integers(0, 5))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(PUTS | OTHERS, max_size=50), st.integers(1, 6))
 def test_the_queue_does_what_a_plain_list_would(operations, most):
     queue: Queue[Entry] = Queue(most)

@@ -37,7 +37,7 @@ def pairs(draw):
     return draw(changes(shape)), draw(changes(shape))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(changes())
 def test_singular_values_are_those_of_the_whole_matrix(change):
     values = change.values()
@@ -54,14 +54,14 @@ def mean_of_blocks(matrix: np.ndarray) -> np.ndarray:
     return np.array([[matrix[np.ix_(r, c)].mean() for c in columns] for r in rows])
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(changes())
 def test_the_picture_of_a_change_is_that_of_its_whole_matrix(change):
     close(pooled_change(change), pooled(change.whole()))
     close(pooled(change.whole()).numpy(), mean_of_blocks(change.whole().numpy()))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(pairs())
 def test_the_cosine_is_that_of_the_whole_matrices(pair):
     one, other = pair
@@ -70,7 +70,7 @@ def test_the_cosine_is_that_of_the_whole_matrices(pair):
     assert one.inner(other) == pytest.approx(other.inner(one))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(pairs(), st.floats(0.01, 100))
 def test_with_itself_and_with_a_multiple_all_is_one(pair, factor):
     one, _ = pair
@@ -81,7 +81,7 @@ def test_with_itself_and_with_a_multiple_all_is_one(pair, factor):
     assert overlapping(one.svd(), twin.svd()) == pytest.approx((1, 1))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(2, 20), st.integers(0, 100))
 def test_between_orthogonal_spaces_all_is_zero(side, seed):
     Q, _ = torch.linalg.qr(some(side, side, seed=seed))
@@ -92,7 +92,7 @@ def test_between_orthogonal_spaces_all_is_zero(side, seed):
     assert overlapping(one.svd(), other.svd()) == pytest.approx((0, 0), abs=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(pairs())
 def test_the_overlap_of_two_spaces_is_symmetric_and_a_share(pair):
     one, other = (change.svd() for change in pair)

@@ -48,7 +48,7 @@ def parts(of):
     return [Change.of(layer, weight) for layer, weight in of]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(members())
 def test_stacked_factors_are_the_sum_with_the_ranks_of_all(of):
     total = stacked(parts(of))
@@ -56,7 +56,7 @@ def test_stacked_factors_are_the_sum_with_the_ranks_of_all(of):
     assert len(total.A) == total.B.shape[1] == sum(len(layer.A) for layer, _ in of)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(members())
 def test_the_scaling_and_the_weight_are_folded_into_a(of):
     total = stacked(parts(of))
@@ -64,7 +64,7 @@ def test_the_scaling_and_the_weight_are_folded_into_a(of):
     close(total.A, torch.cat([weight * layer.scaling * layer.A for layer, weight in of]))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(members(use_dora=True))
 def test_added_up_whole_it_is_the_same_sum_and_changes_no_member(of):
     each = parts(of)
@@ -73,7 +73,7 @@ def test_added_up_whole_it_is_the_same_sum_and_changes_no_member(of):
     assert all(torch.equal(part.whole(), was) for part, was in zip(each, before, strict=True))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(members(use_dora=True), st.data())
 def test_the_error_of_compressing_is_the_tail_of_the_singular_values(of, data):
     total = dense(of)
@@ -86,7 +86,7 @@ def test_the_error_of_compressing_is_the_tail_of_the_singular_values(of, data):
     assert len(kept.A) == kept.B.shape[1] <= rank
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(members(), st.data())
 def test_each_factor_takes_the_root_of_the_singular_values_and_of_zero_a_keeps_a_direction(of, data):
     total = stacked(parts(of))
@@ -97,7 +97,7 @@ def test_each_factor_takes_the_root_of_the_singular_values_and_of_zero_a_keeps_a
     close(kept.A @ kept.A.T, torch.diag(torch.where(values > 0, values, 1.0)), atol=1e-8, rtol=1e-6)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(members())
 def test_own_biases_add_up_as_changes_of_the_bias(of):
     own = [(layer.own_bias, weight) for layer, weight in of if layer.own_bias is not None]

@@ -30,7 +30,7 @@ def same(some, others):
     return all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(specs(), SEEDS, st.sampled_from(sorted(STARTS)))
 def test_one_seed_gives_the_same_tensors_each_time(spec, seed, name):
     rank = 2 if name == "orthogonal" else spec.rank
@@ -39,7 +39,7 @@ def test_one_seed_gives_the_same_tensors_each_time(spec, seed, name):
     assert same(start(spec, seed), start(spec, seed))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(specs(), SEEDS, SEEDS)
 def test_another_seed_gives_other_tensors(spec, seed, other):
     if seed != other:
@@ -47,7 +47,7 @@ def test_another_seed_gives_other_tensors(spec, seed, other):
         assert not torch.equal(start(spec, seed)[0], start(spec, other)[0])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(specs(), SEEDS)
 def test_the_callers_own_random_numbers_are_left_alone(spec, seed):
     before = torch.random.get_rng_state()
@@ -56,7 +56,7 @@ def test_the_callers_own_random_numbers_are_left_alone(spec, seed):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(specs(), SEEDS)
 def test_a_new_kaiming_adapter_changes_nothing(spec, seed):
     layer = LoRALinear(*frozen(spec, seed), *start(spec, seed), scaling=spec.scaling)
@@ -66,7 +66,7 @@ def test_a_new_kaiming_adapter_changes_nothing(spec, seed):
     assert torch.equal(layer.merged(), layer.weight)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(specs(), SEEDS)
 def test_every_tensor_has_the_shape_pytorch_gives_it(spec, seed):
     weight, bias = frozen(spec, seed)
@@ -80,7 +80,7 @@ def test_every_tensor_has_the_shape_pytorch_gives_it(spec, seed):
     assert {tensor.dtype for tensor in (weight, A, B)} == {torch.float32}
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(specs(), SEEDS)
 def test_kaiming_and_the_frozen_layer_stay_within_one_over_the_root_of_in(spec, seed):
     bound = ROUNDING / math.sqrt(spec.in_features)
@@ -121,7 +121,7 @@ def test_gaussian_draws_a_with_the_standard_deviation_of_one_over_the_rank():
     assert float((A.abs() < 1 / 100).float().mean()) == pytest.approx(0.6827, abs=0.01)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(specs(), SEEDS)
 def test_orthogonal_starts_change_nothing_though_neither_is_zero(spec, seed):
     spec = Spec(in_features=spec.in_features + 1, out_features=spec.out_features + 1, rank=2, init="orthogonal")
@@ -156,7 +156,7 @@ def on_the_base(name, **fields):
 
 
 @ON_THE_BASE
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(spec=specs(), seed=SEEDS, alpha=st.floats(0.1, 10), use_rslora=st.booleans())
 def test_a_start_on_the_base_changes_nothing_and_leaves_the_base_as_it_is(name, spec, seed, alpha, use_rslora):
     spec = replace(spec, init=name, alpha=alpha, use_rslora=use_rslora)
@@ -206,7 +206,7 @@ def test_a_large_base_gives_its_main_directions_without_all_of_them(monkeypatch)
         torch.testing.assert_close(one.abs(), other.abs(), rtol=1e-4, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(specs(), SEEDS, st.sampled_from([name for name in STARTS if name != "orthogonal"]))
 def test_a_new_magnitude_changes_nothing(spec, seed, name):
     dora = replace(spec, init=name, use_dora=True)
@@ -217,7 +217,7 @@ def test_a_new_magnitude_changes_nothing(spec, seed, name):
     torch.testing.assert_close(layer(x), plain(x))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(SEEDS)
 def test_a_does_not_repeat_rows_of_the_frozen_weight(seed):
     spec = Spec(in_features=16, out_features=16, rank=4)
@@ -233,7 +233,7 @@ def test_the_streams_of_one_seed_are_not_correlated():
     assert float(apart.abs().max()) < 0.02
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(SEEDS, st.text(max_size=10))
 def test_a_stream_is_a_function_of_its_seed_and_name(seed, name):
     first, again, other = (stream(seed, text) for text in (name, name, f"{name}'"))

@@ -50,7 +50,7 @@ def bias_of(layer):
 close = torch.testing.assert_close
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(layers(), st.lists(st.integers(0, 4), max_size=3))
 def test_a_layer_maps_any_leading_dimensions_as_the_formula_says(layer, leading):
     x = inputs(layer, *leading)
@@ -62,7 +62,7 @@ def test_a_layer_maps_any_leading_dimensions_as_the_formula_says(layer, leading)
         close(y, outputs(parts(layer), layer.scaling, x[None])[0])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(layers())
 def test_the_merged_weight_does_the_work_of_both(layer):
     x = inputs(layer, 5)
@@ -70,7 +70,7 @@ def test_the_merged_weight_does_the_work_of_both(layer):
     close(layer.merged() - layer.weight, layer.delta())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(plain)
 def test_with_b_zero_only_the_base_is_left(layer):
     x = inputs(layer, 5)
@@ -79,14 +79,14 @@ def test_with_b_zero_only_the_base_is_left(layer):
     assert torch.equal(bare.merged(), layer.weight)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(plain)
 def test_the_change_has_the_rank_of_the_adapter(layer):
     assert layer.delta().shape == layer.weight.shape
     assert torch.linalg.matrix_rank(layer.delta()) <= layer.A.shape[0]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(layers(), st.floats(0.1, 10))
 def test_a_factor_may_sit_in_the_scaling_in_a_or_in_b(layer, factor):
     x = inputs(layer, 3)
@@ -99,7 +99,7 @@ def test_a_factor_may_sit_in_the_scaling_in_a_or_in_b(layer, factor):
         close(other(x), moved[0](x))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(plain)
 def test_the_frozen_part_and_the_adapter_add_up_to_the_output(layer):
     x = inputs(layer, 4)
@@ -109,7 +109,7 @@ def test_the_frozen_part_and_the_adapter_add_up_to_the_output(layer):
     close(layer.frozen_weight(torch.float64) + layer.scaling * trained["B"] @ trained["A"], layer.merged())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(layers(), st.floats(-3, 3))
 def test_the_frozen_part_does_not_know_the_adapter(layer, factor):
     x = inputs(layer, 4)
@@ -118,7 +118,7 @@ def test_the_frozen_part_does_not_know_the_adapter(layer, factor):
     assert torch.equal(other.frozen_weight(torch.float64), layer.frozen_weight(torch.float64))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(layers())
 def test_an_own_bias_stands_in_for_the_shared_one(layer):
     x = inputs(layer, 4)
@@ -127,7 +127,7 @@ def test_an_own_bias_stands_in_for_the_shared_one(layer):
     close(layer.adapted({"own_bias": own})(x), other(x))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(layers())
 def test_the_adapter_is_what_training_changes_and_the_ranks_that_it_leaves(layer):
     adapter, trained = layer.adapter(), layer.trained()
@@ -139,7 +139,7 @@ def test_the_adapter_is_what_training_changes_and_the_ranks_that_it_leaves(layer
     assert all(torch.equal(again.adapter()[name], tensor) for name, tensor in adapter.items())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(layers(use_dora=True))
 def test_the_rows_of_a_merged_weight_are_as_long_as_the_magnitudes(layer):
     close(torch.linalg.vector_norm(layer.merged(), dim=1), layer.magnitude.abs())
@@ -153,7 +153,7 @@ def test_a_row_without_any_length_gives_nothing_rather_than_no_number():
     assert layer(torch.tensor([1.0, 1.0])).tolist() == [0.0, 14.0]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(layers())
 def test_an_adapted_layer_shares_the_base_and_leaves_the_old_one_as_it_was(layer):
     before = {name: tensor.clone() for name, tensor in layer.adapter().items()}

@@ -43,7 +43,7 @@ def problems(draw, lacking=LACKING):
     return x, t
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(problems())
 def test_at_full_rank_what_is_left_is_the_residual_of_least_squares(problem):
     x, t = problem
@@ -56,7 +56,7 @@ def test_at_full_rank_what_is_left_is_the_residual_of_least_squares(problem):
     assert error(x, t, B @ A) == pytest.approx(left, rel=1e-6, abs=1e-8 * tt)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(problems(), st.data())
 def test_the_best_of_a_rank_is_the_cut_off_svd_of_the_fitted_values(problem, data):
     x, t = problem
@@ -76,7 +76,7 @@ def test_the_best_of_a_rank_is_the_cut_off_svd_of_the_fitted_values(problem, dat
     assert error(x, t, B @ A) == pytest.approx(tt - float(gains[:rank].sum()), rel=1e-6, abs=1e-8 * tt)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(problems())
 def test_each_further_rank_takes_less_away_and_none_gives_back(problem):
     xx, xt, tt = moments(*problem)
@@ -87,7 +87,7 @@ def test_each_further_rank_takes_less_away_and_none_gives_back(problem):
     assert float(gains.sum()) <= tt * (1 + 1e-9)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(problems(st.just("nothing")), st.data())
 def test_no_step_away_from_the_best_is_a_step_down(problem, data):
     x, t = problem
@@ -123,7 +123,7 @@ def test_where_nothing_can_be_learned_nothing_is(inputs):
     assert A.isfinite().all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(problems(), st.sampled_from([0.0, 1.0, 1e3]), st.data())
 def test_moments_about_the_mean_stand_for_those_about_zero(problem, offset, data):
     x, t = problem

@@ -46,7 +46,7 @@ class Equivalent(nn.Module):
             self.lora_magnitude_vector = nn.Parameter(torch.empty(spec.out_features))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(specs(), st.booleans(), st.sampled_from(["kaiming", *ON_THE_BASE]))
 def test_parameters_are_those_that_pytorch_counts(spec, use_dora, init):
     spec = replace(spec, use_dora=use_dora, init=init)
@@ -57,7 +57,7 @@ def test_parameters_are_those_that_pytorch_counts(spec, use_dora, init):
     assert spec.parameters.total == numel[True] + numel[False]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(specs(), st.booleans(), st.sampled_from(["kaiming", *ON_THE_BASE]))
 def test_bytes_are_those_of_the_tensors(spec, use_dora, name):
     spec = replace(spec, use_dora=use_dora, init=name)

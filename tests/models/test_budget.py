@@ -11,7 +11,7 @@ from service.errors import CapacityExhausted
 from service.models.budget import Budget
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 60)), max_size=30))
 def test_what_is_taken_is_counted_and_what_does_not_fit_is_not(steps):
     budget, held = Budget(100), []

@@ -38,7 +38,7 @@ def dataset(n: int, keep_rows: bool = True, dataset_id: str = "dat_1") -> Datase
     return made
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=8), st.booleans())
 def test_every_value_keeps_its_rows_while_later_ones_grow(sizes, keep_rows):
     values = [dataset(sizes[0], keep_rows)]

@@ -45,7 +45,7 @@ VERBS = ["add", "remove", "note", "publish", "publish", "roll back", "restart", 
 OPERATIONS = st.tuples(st.sampled_from(VERBS), st.integers(0, 3))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(operations=st.lists(OPERATIONS, max_size=20), cached=st.integers(1, 4))
 def test_a_restart_finds_all_that_was_there_and_memory_keeps_within_its_bytes(folder, operations, cached):
     path = folder / "lora.db"

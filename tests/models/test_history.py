@@ -184,7 +184,7 @@ class Plain:
 OPERATIONS = st.tuples(st.sampled_from(["train", "import", "roll back"]), st.integers(0, 3))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(operations=st.lists(OPERATIONS, max_size=15), most=st.integers(0, 3))
 def test_whatever_happens_the_versions_are_those_of_plain_values(operations, most):
     held, plain = Registry(100, Budget(2**30), keep_versions=most), Plain()

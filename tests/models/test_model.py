@@ -19,7 +19,7 @@ from tests.models.layers import NOW, base, model
 WEIGHTS = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=4), elements=st.integers(-2, 2))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(WEIGHTS, WEIGHTS)
 def test_the_same_weights_have_the_same_id_and_others_another(one, other):
     first, second = (content_id(torch.from_numpy(array.copy()), None) for array in (one, other))

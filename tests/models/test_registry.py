@@ -21,7 +21,7 @@ def registry(max_models: int = 100, max_bytes: int = 2**30) -> Registry:
     return Registry(max_models, Budget(max_bytes))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.sampled_from(["add", "remove", "swap"]), st.integers(0, 3)), max_size=30))
 def test_models_are_kept_in_order_and_what_they_take_is_counted(operations):
     held = registry()

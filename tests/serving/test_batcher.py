@@ -64,7 +64,7 @@ def held(batcher: Batcher) -> tuple[Gate, "threading.Event"]:
     return gate, gate.open
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=12),
     st.integers(1, 8),

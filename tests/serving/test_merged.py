@@ -69,7 +69,7 @@ def test_the_hottest_have_the_room():
     assert merged.used <= 3 * SIZE
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["run", "forget", "publish"])), max_size=80))
 def test_whatever_happens_answers_are_those_of_the_layer_and_the_bytes_add_up(steps):
     merged, layers = Merged(2 * SIZE), {name: maps(seed) for seed, name in enumerate("abcdef")}

@@ -408,7 +408,6 @@ def test_whatever_is_asked_a_durable_server_has_what_it_acknowledged() -> None:
         settings=settings(
             max_examples=4,
             stateful_step_count=60,
-            deadline=None,
             derandomize=True,
             phases=[Phase.generate],  # to shrink would take hours
             suppress_health_check=[HealthCheck.too_slow],

@@ -75,7 +75,6 @@ def must_equal(ours, losses, trained):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None)
 @given(st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=20))
 def test_an_activation_and_its_slope_are_pytorchs(name, numbers):
     u = torch.tensor(numbers, requires_grad=True)
@@ -156,7 +155,7 @@ def test_nobody_knows_the_optimum_of_a_chain():
     assert "chain" in metrics["optimum_unknown"]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(2, 8), min_size=3, max_size=5), st.data())
 def test_a_chain_maps_as_its_layers_do_one_after_another(sizes, data):
     activations = data.draw(st.lists(st.sampled_from(NAMES), min_size=len(sizes) - 2, max_size=len(sizes) - 2))

@@ -37,7 +37,7 @@ def test_the_data_that_may_be_named_is_that_which_exists():
     assert all(kind == of.kind for kind, of in SOURCES.items())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.sampled_from([Random, Teacher]), st.integers(1, 50), SIZES, SIZES, SEEDS, st.booleans())
 def test_rows_fit_the_layer_and_are_the_same_for_the_same_seed(kind, n, in_features, out_features, seed, bias):
     layer = layer_of(Spec(in_features=in_features, out_features=out_features, rank=1, bias=bias))
@@ -62,7 +62,7 @@ def test_random_rows_are_standard_normal_and_there_is_nothing_to_learn():
     assert float(between.abs().max()) < 5 / len(x) ** 0.5
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(SIZES, SIZES, SEEDS, st.data())
 def test_a_teacher_without_noise_is_within_reach_of_an_adapter_of_its_rank(in_features, out_features, seed, data):
     teacher_rank = data.draw(st.integers(1, min(in_features, out_features)))
@@ -142,7 +142,7 @@ def test_rows_that_were_sent_are_those_that_came(data, weighted):
         assert loaded.weight is None
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(2, 60), SEEDS, st.booleans(), st.data())
 def test_a_split_is_a_partition_of_the_rows_that_the_seed_alone_chooses(n, seed, weighted, data):
     held_out = data.draw(st.integers(1, n - 1))

@@ -30,7 +30,7 @@ from tests.training.test_fit import near, sizes
 EVERY_LOSS = pytest.mark.parametrize("loss", sorted(LOSSES))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(layers(), sizes())
 def test_the_given_layer_and_its_rows_stay_bit_for_bit(layer, size):
     n, batch_size = size
@@ -42,7 +42,7 @@ def test_the_given_layer_and_its_rows_stay_bit_for_bit(layer, size):
     assert torch.equal(y, rows[1])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(layers())
 def test_the_trained_layer_shares_the_base_and_nothing_else(layer):
     x, y = rows_for("mse", layer, 9)

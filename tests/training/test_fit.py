@@ -72,7 +72,7 @@ def test_the_default_run_of_a_default_layer_is_the_seed_documents_too():
 
 @EVERY_LOSS
 @EVERY_SETTING
-@settings(deadline=None, max_examples=2)
+@settings(max_examples=2)
 @given(layer=layers(), size=sizes(), seed=st.integers(0, 1_000))
 def test_a_run_equals_the_reference_loop(loss, optimizer, chosen, layer, size, seed):
     n, batch_size = size
@@ -115,7 +115,7 @@ def test_the_final_loss_is_that_of_the_trained_weights_over_all_rows(loss, dropo
     assert ended.metrics["final_loss"] == near(loss_of(ended.layer, x, y, loss))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 30), st.integers(1, 5), st.data())
 def test_a_run_yields_none_for_each_batch_an_epoch_after_the_last_and_its_end(n, epochs, data):
     size = data.draw(st.none() | st.integers(1, n))

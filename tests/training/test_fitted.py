@@ -64,7 +64,7 @@ def test_a_seed_that_is_open_is_drawn_and_the_datas_follows_the_plans(seed, data
         assert plan.data.seed == (plan.seed if data_seed is None else data_seed)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(plans())
 def test_fitting_settles_a_plan_once_and_for_all(plan):
     spec = Spec(in_features=64, out_features=2_000, rank=3)

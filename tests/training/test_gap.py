@@ -49,7 +49,7 @@ def least(layer, x, y):
 
 @EVERY_SETTING
 @pytest.mark.parametrize("path", ["moments", "batch"])
-@settings(deadline=None, max_examples=3)
+@settings(max_examples=3)
 @given(layer=layers(), n=ROWS, seed=SEEDS, how=HOW, epochs=st.sampled_from([1, 60]))
 def test_no_optimizer_beats_the_optimum(optimizer, chosen, path, layer, n, seed, how, epochs):
     x, y = rows_for("mse", layer, n, seed)
@@ -64,7 +64,7 @@ def test_no_optimizer_beats_the_optimum(optimizer, chosen, path, layer, n, seed,
     assert metrics["gap_closed"] <= 1 + small * 10
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(layer=layers(), n=ROWS, seed=SEEDS, how=HOW)
 def test_the_closed_form_is_at_the_optimum(layer, n, seed, how):
     x, y = rows_for("mse", layer, n, seed)
@@ -80,7 +80,7 @@ def test_the_closed_form_is_at_the_optimum(layer, n, seed, how):
     assert loss_of(exact, *rows, "mse") == pytest.approx(metrics["final_loss"], rel=1e-4, abs=rounding)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(layer=layers(), n=ROWS, seed=SEEDS, how=st.sampled_from(["as it is", *DEGENERATE]))
 def test_losses_by_rank_fall_from_the_base_alone_to_least_squares(layer, n, seed, how):
     x, y = rows_for("mse", layer, n, seed)
@@ -138,7 +138,7 @@ def test_the_optimum_of_a_wide_layer_by_rows_is_not_worth_its_price(more):
     assert (metrics["optimum_loss"] is None) == bool(more)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(layer=layers(), n=ROWS, seed=SEEDS)
 def test_moments_alone_train_as_the_rows_they_are_of(layer, n, seed):
     rows = Rows(*rows_for("mse", layer, n, seed))

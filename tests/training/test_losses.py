@@ -57,7 +57,7 @@ def test_the_losses_that_may_be_named_are_those_that_exist():
 
 
 @EVERY_LOSS
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(n=ROWS, out=COLUMNS, seed=SEEDS, scale=st.sampled_from([1e-3, 1.0, 30.0]))
 def test_a_loss_and_its_gradient_are_those_of_torch_nn_and_autograd(loss, n, out, seed, scale):
     numbers = stream(seed, "test")
@@ -70,7 +70,7 @@ def test_a_loss_and_its_gradient_are_those_of_torch_nn_and_autograd(loss, n, out
 
 
 @EVERY_LOSS
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(n=ROWS, out=COLUMNS, seed=SEEDS)
 def test_in_float64_they_agree_to_twelve_digits(loss, n, out, seed):
     numbers = stream(seed, "test")
@@ -79,7 +79,7 @@ def test_in_float64_they_agree_to_twelve_digits(loss, n, out, seed):
 
 
 @EVERY_LOSS
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(n=ROWS, out=COLUMNS, seed=SEEDS, runs=st.integers(1, 4), shared=st.booleans())
 def test_runs_side_by_side_have_the_losses_that_each_has_alone(loss, n, out, seed, runs, shared):
     numbers = stream(seed, "test")
@@ -154,7 +154,7 @@ def test_cosine_is_divided_by_the_length_or_by_eps_whichever_is_longer(length):
     torch.testing.assert_close(gradient, p.grad, rtol=1e-9, atol=1e-9 * float(p.grad.abs().max()))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(n=ROWS, out=st.integers(2, 12), seed=SEEDS, factor=st.floats(0.1, 10))
 def test_cosine_does_not_see_lengths_and_its_gradient_only_turns(n, out, seed, factor):
     p, t = torch.randn(2, n, out, generator=stream(seed, "test"), dtype=torch.float64)
@@ -182,7 +182,7 @@ def test_large_logits_do_not_overflow_bce(size):
     assert float(value) == pytest.approx((2 * size + torch.tensor(2.0).log().item()) / 5)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(n=ROWS, out=COLUMNS, seed=SEEDS)
 def test_classes_pull_on_the_outputs_of_a_row_without_moving_their_sum(n, out, seed):
     numbers = stream(seed, "test")

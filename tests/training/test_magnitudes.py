@@ -49,7 +49,7 @@ def well_posed(losses, layer, x, y, plan):
 
 @EVERY_LOSS
 @EVERY_SETTING
-@settings(deadline=None, max_examples=2)
+@settings(max_examples=2)
 @given(layer=layers(use_dora=True), n=st.integers(2, 24), seed=st.integers(0, 1_000))
 def test_a_run_equals_the_reference_loop(loss, optimizer, chosen, layer, n, seed):
     x, y = rows_for(loss, layer, n, seed)

@@ -63,7 +63,7 @@ def must_be_near(one, other, scale=1e-9):
 
 
 @EVERY_SETTING
-@settings(deadline=None, max_examples=4)
+@settings(max_examples=4)
 @given(layer=layers(), n=ROWS, seed=SEEDS, weighted=st.booleans())
 def test_a_run_by_moments_equals_the_reference_loop_in_float64(optimizer, chosen, layer, n, seed, weighted):
     x, y = rows_for("mse", layer, n, seed)
@@ -81,7 +81,7 @@ def test_a_run_by_moments_equals_the_reference_loop_in_float64(optimizer, chosen
 
 
 @pytest.mark.parametrize("how", DEGENERATE)
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(layer=layers(), n=st.integers(1, 20), seed=SEEDS)
 def test_degenerate_data_trains_as_by_the_reference_loop(how, layer, n, seed):
     x, y = rows_for("mse", layer, n, seed)
@@ -94,7 +94,7 @@ def test_degenerate_data_trains_as_by_the_reference_loop(how, layer, n, seed):
     assert ours.fitted.metrics["final_loss"] >= ours.fitted.metrics["optimum_loss"] * (1 - 1e-9)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(layer=layers(), n=st.integers(2, 20), seed=SEEDS)
 def test_data_far_from_zero_trains_as_by_the_reference_loop(layer, n, seed):
     x, y = rows_for("mse", layer, n, seed)
@@ -134,7 +134,7 @@ def test_a_run_that_is_validated_on_moments_alone_has_no_rows_to_go_on_with():
     assert len(ended.losses) == len(ended.curve("validation_losses")) == 4
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(layer=layers(), n=st.integers(2, 30), seed=SEEDS, epochs=st.integers(1, 6))
 def test_where_the_loss_loses_its_digits_the_run_goes_on_with_its_rows(layer, n, seed, epochs):
     x, _ = rows_for("mse", layer, n, seed)
@@ -170,7 +170,7 @@ def test_a_run_whose_validation_loss_is_lost_misses_no_epoch():
     assert len(ended.curve("validation_losses")) == 6
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(SEEDS, st.lists(st.integers(1, 12), min_size=1, max_size=6), st.integers(1, 6), st.integers(1, 5), st.data())
 def test_the_moments_of_parts_add_up_to_those_of_the_whole(seed, parts, inputs, outputs, data):
     numbers, n = stream(seed, "test"), sum(parts)
@@ -206,7 +206,7 @@ def test_many_blocks_make_the_moments_of_all_rows():
     must_be_near(moments_of(x, y, torch.ones(20_000)), moments_of(x, y))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(SEEDS, st.integers(1, 12), st.data())
 def test_a_weight_of_two_is_the_row_twice_and_one_of_zero_no_row(seed, n, data):
     numbers = stream(seed, "test")
@@ -219,7 +219,7 @@ def test_a_weight_of_two_is_the_row_twice_and_one_of_zero_no_row(seed, n, data):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(layer=layers(), n=ROWS, seed=SEEDS, weighted=st.booleans())
 def test_numpy_and_torch_agree_on_the_loss_and_its_gradient(layer, n, seed, weighted):
     x, y = rows_for("mse", layer, n, seed)

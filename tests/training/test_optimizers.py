@@ -66,7 +66,7 @@ def test_the_optimizers_that_may_be_named_are_those_that_exist():
 
 
 @EVERY_SETTING
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 @given(size=st.integers(1, 50), seed=st.integers(0, 10_000), lr=st.sampled_from([1e-4, 0.01, 1.0]))
 def test_every_one_of_many_steps_is_that_of_torch_optim(optimizer, chosen, size, seed, lr):
     numbers = stream(seed, "test")

@@ -37,7 +37,7 @@ def finished(generator):
 
 
 @EVERY_LOSS
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 @given(layer=layers(), n=st.integers(1, 20), seed=SEEDS, dropout=st.sampled_from([0.0, 0.3]), data=st.data())
 def test_numpy_and_torch_agree_on_losses_and_gradients(loss, layer, n, seed, dropout, data):
     size, shared = data.draw(st.none() | st.integers(1, n)), data.draw(st.booleans())
@@ -61,7 +61,7 @@ def test_numpy_and_torch_agree_on_losses_and_gradients(loss, layer, n, seed, dro
 
 
 @EVERY_LOSS
-@settings(deadline=None, max_examples=2)
+@settings(max_examples=2)
 @given(layer=layers(), seed=SEEDS)
 @pytest.mark.parametrize("batch_size", [None, 7])
 def test_weighted_rows_equal_the_weighted_reference_loop(loss, batch_size, layer, seed):
@@ -121,7 +121,7 @@ def test_the_accuracy_is_the_share_of_rows_whose_largest_output_is_their_class(o
     assert ours.fitted.metrics["validation_accuracy"] == pytest.approx(validated[-1])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 60), SEEDS, st.data())
 def test_batches_hold_every_row_once_and_only_the_last_is_smaller(n, seed, data):
     size = data.draw(st.integers(1, n))

@@ -41,7 +41,7 @@ def test_four_steps_by_hand(schedule, warmup, expected):
 
 
 @EVERY_SCHEDULE
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(1, 200), st.floats(0, 1))
 def test_a_factor_is_above_zero_and_at_most_one_rises_in_the_warmup_and_never_after(schedule, steps, share):
     warmup = share * steps

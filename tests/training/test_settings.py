@@ -44,7 +44,7 @@ def must_validate(layer, rows, held_out, plan):
 
 @EVERY_LOSS
 @pytest.mark.parametrize("batch_size", [None, 7])
-@settings(deadline=None, max_examples=2)
+@settings(max_examples=2)
 @given(layer=layers(), seed=SEEDS, weighted=st.booleans())
 def test_data_of_its_own_is_validated_on_after_every_epoch(loss, batch_size, layer, seed, weighted):
     rows = Rows(*rows_for(loss, layer, 23, seed))
@@ -53,7 +53,7 @@ def test_data_of_its_own_is_validated_on_after_every_epoch(loss, batch_size, lay
     must_validate(layer, rows, held_out, plan_for(loss, 23, epochs=5, batch_size=batch_size, lr=0.003))
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(layer=layers(), seed=SEEDS, weighted=st.booleans())
 def test_moments_validate_as_rows_do(layer, seed, weighted):
     rows = Rows(*rows_for("mse", layer, 23, seed))
@@ -63,7 +63,7 @@ def test_moments_validate_as_rows_do(layer, seed, weighted):
 
 
 @MODES
-@settings(deadline=None, max_examples=4)
+@settings(max_examples=4)
 @given(layer=layers(), seed=SEEDS, share=st.floats(0.1, 0.9))
 def test_a_share_that_is_held_out_is_validated_on_and_not_trained_on(mode, layer, seed, share):
     plan = Plan(seed=seed, epochs=4, data=Inline(n_samples=40, targets="numbers"), validation=share)
@@ -78,7 +78,7 @@ def test_a_share_that_is_held_out_is_validated_on_and_not_trained_on(mode, layer
 
 @MODES
 @EVERY_SETTING
-@settings(deadline=None, max_examples=2)
+@settings(max_examples=2)
 @given(layer=layers(), seed=SEEDS, most=st.sampled_from([1e-3, 0.1, 1.0, 1e3]))
 def test_gradients_are_clipped_as_pytorch_clips_them(mode, optimizer, chosen, layer, seed, most):
     x, y = rows_for("mse", layer, 21, seed)
@@ -92,7 +92,7 @@ def test_gradients_are_clipped_as_pytorch_clips_them(mode, optimizer, chosen, la
 
 @MODES
 @EVERY_SETTING
-@settings(deadline=None, max_examples=2)
+@settings(max_examples=2)
 @given(layer=layers(), seed=SEEDS, ratio=st.sampled_from([0.25, 4.0, 16.0]))
 def test_b_and_the_bias_may_have_a_rate_of_their_own(mode, optimizer, chosen, layer, seed, ratio):
     x, y = rows_for("mse", layer, 21, seed)

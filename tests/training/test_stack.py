@@ -84,7 +84,7 @@ def test_a_run_that_diverges_does_not_disturb_the_others(path, wild):
 
 
 @EVERY_PATH
-@settings(deadline=None, max_examples=3)
+@settings(max_examples=3)
 @given(patience=st.integers(1, 4), wild=st.integers(0, 8))
 def test_runs_that_end_one_after_another_leave_those_that_go_on_as_they_were(path, patience, wild):
     lessons = []
@@ -133,7 +133,7 @@ def test_runs_that_all_leave_are_over():
         steps.send(range(4))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.sampled_from(sorted(PATHS)), st.integers(1, 4), st.integers(1, 20), st.integers(0, 100))
 def test_the_order_of_the_runs_says_nothing(path, count, n, seed):
     lessons = lessons_for(path, count, n, batch_size=min(n, 7) if "batch_size" in PATHS[path] else None)

@@ -77,7 +77,7 @@ def must_go_on_as_it_was(lesson, epoch):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@settings(deadline=None, max_examples=3)
+@settings(max_examples=3)
 @given(
     seed=st.integers(0, 1_000), epoch=st.integers(1, 9), dropout=st.sampled_from([0.0, 0.4]), validated=st.booleans()
 )
@@ -90,7 +90,7 @@ def test_a_run_resumed_at_any_epoch_equals_one_that_ran_through(
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("validated", [False, True])
-@settings(deadline=None, max_examples=3)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 1_000), data=st.data())
 def test_early_stopping_goes_on_as_it_was(mode, optimizer, validated, seed, data):
     stopping = EarlyStopping(patience=3, min_delta=0.001)

@@ -16,7 +16,7 @@ PATHS = pytest.mark.parametrize("mode", [{"path": "moments"}, {}, {"batch_size":
 
 
 @pytest.mark.parametrize("backend", EVERY_BACKEND)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(st.lists(st.floats(0, 10), min_size=3, max_size=3), min_size=1, max_size=12),
     st.integers(1, 4),
@@ -48,7 +48,7 @@ def test_what_is_known_of_a_run_goes_on_in_another_watch():
 
 
 @PATHS
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 1_000), patience=st.integers(1, 4), lr=st.sampled_from([0.01, 0.3]))
 def test_the_layer_that_is_published_is_that_of_the_epoch_that_validated_best(mode, seed, patience, lr):
     layer = gentle(SMALL, seed)
