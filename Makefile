@@ -40,6 +40,9 @@ bench: .venv/dev ## measure the service
 	$(PYTHON) -m benchmarks.serving
 	$(PYTHON) -m benchmarks.durable
 
+twins: .venv/dev ## write the plain client from the asynchronous one
+	$(PYTHON) -m tools.twins
+
 .venv/runtime: pyproject.toml constraints.txt
 	@$(PYTHON3) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or later is needed: make PYTHON3=…")'
 	@echo "Setting up .venv, which takes a few minutes the first time"
@@ -52,4 +55,4 @@ bench: .venv/dev ## measure the service
 	@$(PIP) --group dev
 	@touch $@
 
-.PHONY: help install demo serve test cover lint bench
+.PHONY: help install demo serve test cover lint bench twins

@@ -18,7 +18,8 @@ from running import run
 from tickets import Ticket, tickets
 
 from service.cli.follow import follow
-from service.client import Client
+from service.client import Client, Job
+from service.schemas.answers import Model
 
 ON_FILE, ARRIVING = 450, 250
 OFFICES = {"customer care": "place", "quality": "event", "front desk": "wish"}
@@ -41,14 +42,14 @@ def tenants(client: Client, console: Console) -> None:
     """Train an adapter for each office, and show what it finds."""
     console.rule("Three offices, one base")
     base = client.upload_base(np.eye(FEATURES))
-    models = {office: client.create(base_id=base["id"], name=office, **ADAPTER) for office in OFFICES}
+    models = {office: client.create(base_id=base, name=office, **ADAPTER) for office in OFFICES}
     on_file, arriving = (
         embedded(tickets(count, seed, held_out=held_out))
         for count, seed, held_out in ((ON_FILE, 2, False), (ARRIVING, 3, True))
     )
-    follow(client, console, {office: train(client, models[office], on_file, by) for office, by in OFFICES.items()})
+    follow(console, {office: train(client, models[office], on_file, by) for office, by in OFFICES.items()})
     console.print(as_table(client, models, on_file, arriving))
-    console.print(f"Each adapter has {models['quality']['bytes']:,} bytes, the base they share {base['bytes']:,}.")
+    console.print(f"Each adapter has {models['quality'].bytes:,} bytes, the base they share {base.bytes:,}.")
 
 
 def embedded(some: list[Ticket]) -> Tickets:
@@ -57,10 +58,10 @@ def embedded(some: list[Ticket]) -> Tickets:
     return Tickets(embed([ticket.text for ticket in some]), folders)
 
 
-def train(client: Client, model: dict[str, Any], on_file: Tickets, by: str) -> dict[str, Any]:
+def train(client: Client, model: Model, on_file: Tickets, by: str) -> Job:
     """Launch the job in which each ticket learns to point where the middle of its folder lies."""
     dataset = client.upload_dataset(on_file.vectors, middles(on_file.vectors, on_file.folders[by]))
-    return client.train(model["id"], data={"kind": "dataset", "id": dataset["id"]}, **PLAN)
+    return client.train(model, data=dataset, **PLAN)
 
 
 def middles(vectors: Vectors, folders: Folders) -> Vectors:
@@ -77,7 +78,7 @@ def found(queries: Vectors, wanted: Folders, vectors: Vectors, folders: Folders)
     return float((folders[(queries @ vectors.T / lengths).argmax(axis=1)] == wanted).mean())
 
 
-def as_table(client: Client, models: dict[str, Any], on_file: Tickets, arriving: Tickets) -> Table:
+def as_table(client: Client, models: dict[str, Model], on_file: Tickets, arriving: Tickets) -> Table:
     """What each office finds by the embedding alone, by its own adapter, and by those of the other two."""
     table = Table(title=f"{ARRIVING} tickets in phrases that are new, {ON_FILE} on file")
     for heading in ("office", "files by", "embedding", "own adapter", "others'"):
@@ -85,7 +86,7 @@ def as_table(client: Client, models: dict[str, Any], on_file: Tickets, arriving:
 
     def share(by: str, office: str | None = None) -> float:
         vectors = [each.vectors for each in (arriving, on_file)]
-        queries, stored = (client.forward(models[office]["id"], x) for x in vectors) if office else vectors
+        queries, stored = (client.forward(models[office], x) for x in vectors) if office else vectors
         return found(queries, arriving.folders[by], stored, on_file.folders[by])
 
     for office, by in OFFICES.items():

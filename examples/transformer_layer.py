@@ -52,19 +52,18 @@ def transformer_layer(client: Client, console: Console) -> None:
     console.rule(f"{MODULE} of a Llama")
     lesson = made()
     x = recorded(lesson.plain, lesson.tokens)
-    base = client.upload_base(lesson.layer.weight.detach())
-    model = client.create(base_id=base["id"], rank=RANK, seed=0, name=MODULE)
+    base = client.upload_base(lesson.layer.weight)
+    model = client.create(base_id=base, rank=RANK, seed=0, name=MODULE)
     dataset = client.upload_dataset(x, x @ lesson.wanted.get_submodule(MODULE).weight.detach().numpy().T)
-    data = {"kind": "dataset", "id": dataset["id"]}
-    job = follow(client, console, {MODULE: client.train(model["id"], data=data, epochs=500, lr=0.01, seed=0)})[0]
+    (job,) = follow(console, {MODULE: client.train(model, data=dataset, epochs=500, lr=0.01, seed=0)})
     warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by a name that is to change
     with TemporaryDirectory() as folder:
-        client.save_adapter(model["id"], folder, MODULE)
+        client.export_peft(model, folder, MODULE)
         adapted = PeftModel.from_pretrained(copy.deepcopy(lesson.plain), folder)
-    merged = with_weight(lesson.plain, torch.from_numpy(client.merged(model["id"])["weight"]))
+    merged = with_weight(lesson.plain, torch.from_numpy(client.merged(model)["weight"]))
     console.print(as_table(lesson, adapted, merged))
-    console.print(f"{dataset['n_samples']:,} rows, loss {job['losses'][0]:.2e} → {job['metrics']['final_loss']:.2e},")
-    console.print(f"{job['metrics']['gap_closed']:.1%} of the way to the best adapter of rank {RANK}.")
+    console.print(f"{dataset.n_samples:,} rows, loss {job.losses[0]:.2e} → {job.metrics['final_loss']:.2e},")
+    console.print(f"{job.metrics['gap_closed']:.1%} of the way to the best adapter of rank {RANK}.")
 
 
 def made() -> Lesson:

@@ -346,3 +346,8 @@ class InternalError(ServiceError):
 
     This is a bug. The log holds its trace under the `request_id` of the answer; please report both.
     """
+
+
+def kinds() -> list[type[ServiceError]]:
+    """Every kind of error there is, in the order in which they stand here."""
+    return [kind for kind in globals().values() if isinstance(kind, type) and ServiceError in kind.__mro__[1:]]

@@ -38,12 +38,13 @@ from service.schemas.requests import (
     ForwardRequest,
     MixedForwardRequest,
     RankProfileRequest,
+    RollbackRequest,
     TrainRequest,
     UpdateModelRequest,
 )
 from service.schemas.sweeps import SweepRequest
 from service.schemas.training import Dataset, DatasetPage, EventPage, Job, JobPage, Sweep, SweepPage
-from service.schemas.versions import RollbackRequest, VersionPage
+from service.schemas.versions import VersionPage
 
 # Schemas of bodies that the routes read and write themselves, which FastAPI does not see; and of those whose
 # examples it would cut, since it drops every null.

@@ -20,7 +20,7 @@ from service.codecs.json import JSON
 from service.engine import Engine
 from service.errors import ServiceError
 from service.ids import MODEL_ID
-from service.schemas.versions import Number
+from service.schemas.fields import Number
 from service.settings import Settings
 
 PATH = re.compile(rf"/models/(?P<model_id>{MODEL_ID.strip('^$')})/forward")

@@ -1,6 +1,6 @@
 """Every error as `application/problem+json` (RFC 9457): the one place where errors meet HTTP."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 from fastapi import FastAPI, Request
@@ -47,13 +47,6 @@ STATUS: dict[type[ServiceError], int] = {
 def status_of(error: type[ServiceError]) -> int:
     """The status of an error, or of the nearest of its ancestors that has one."""
     return next((STATUS[cls] for cls in error.__mro__ if cls in STATUS), 500)
-
-
-def kinds(of: type[ServiceError] = ServiceError) -> Iterator[type[ServiceError]]:
-    """Every kind of error there is, by walking the family tree."""
-    for kind in of.__subclasses__():
-        yield kind
-        yield from kinds(kind)
 
 
 def body_of(error: ServiceError, instance: str, request_id: str) -> bytes:

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from service.cli.follow import follow, must_succeed
+from service.cli.follow import follow
 from service.cli.started import NotStarted, service
-from service.client import Client, Problem
+from service.client import Client, Job, Problem
+from service.schemas.answers import Model
 from service.training import digits
 
 RANKS = (1, 2, 4, 8)
@@ -32,8 +33,8 @@ class Reader:
     """A digit reader before and after its training."""
 
     rank: int
-    model: dict[str, Any]
-    job: dict[str, Any]
+    model: Model
+    job: Job
     accuracy_before: float
     accuracy_after: float
 
@@ -46,7 +47,7 @@ def demo(*, keep: bool) -> int:
             first_run(client, console)
             readers = read_digits(client, console)
             one_digit(client, console, readers[-1])
-            goodbye(console, url, readers[-1].model["id"], pid if keep else None)
+            goodbye(console, url, readers[-1].model.id, pid if keep else None)
     except NotStarted as error:  # and the service has said why
         return error.status
     except (Problem, ConnectionError, RuntimeError) as error:
@@ -59,13 +60,13 @@ def first_run(client: Client, console: Console) -> None:
     """A 64→10 layer of rank 4 on random data, A and B both N(0, 1): ten epochs of Adam."""
     console.rule("A LoRA layer, trained on random data")
     model = client.create(in_features=64, out_features=10, rank=4, init="normal", seed=42, name="first run")
-    console.print(f"Trainable parameters: {model['parameters']['trainable']}")
-    console.print(f"Total parameters: {model['parameters']['total']}")
-    job = client.train(model["id"], seed=42)
-    for kind, event in client.events(job["id"]):
-        if kind == "epoch":
-            console.print(f"Epoch {event['epoch']}/{event['epochs']}, Loss: {event['loss']:.4f}")
-    must_succeed(client.job(job["id"]))
+    console.print(f"Trainable parameters: {model.parameters.trainable}")
+    console.print(f"Total parameters: {model.parameters.total}")
+    job = client.train(model, seed=42)
+    for event in job.events():
+        if event.kind == "epoch":
+            console.print("Epoch {epoch}/{epochs}, Loss: {loss:.4f}".format(**event.data))
+    job.wait(check=True)
 
 
 def read_digits(client: Client, console: Console) -> list[Reader]:
@@ -73,17 +74,17 @@ def read_digits(client: Client, console: Console) -> list[Reader]:
     console.rule("Handwritten digits: what each rank can learn")
     x, y = digits.load("test")
 
-    def accuracy(model_id: str) -> float:
-        return float((client.forward(model_id, x).argmax(axis=1) == y).mean())
+    def accuracy(model: Model) -> float:
+        return float((client.forward(model, x).argmax(axis=1) == y).mean())
 
     models = [client.create(in_features=64, out_features=10, rank=RANKS[0], seed=0, name="digits, rank 1")]
     for rank in RANKS[1:]:
-        models.append(client.create(base_id=models[0]["base_id"], rank=rank, seed=0, name=f"digits, rank {rank}"))
-    before = [accuracy(model["id"]) for model in models]
-    launched = {f"rank {rank}": client.train(model["id"], **PLAN) for rank, model in zip(RANKS, models, strict=True)}
-    jobs = follow(client, console, launched)
+        models.append(client.create(base_id=models[0].base_id, rank=rank, seed=0, name=f"digits, rank {rank}"))
+    before = [accuracy(model) for model in models]
+    launched = {f"rank {rank}": client.train(model, **PLAN) for rank, model in zip(RANKS, models, strict=True)}
+    jobs = follow(console, launched)
     readers = [
-        Reader(rank, client.model(model["id"]), job, was, accuracy(model["id"]))
+        Reader(rank, client.model(model), job, was, accuracy(model))
         for rank, model, job, was in zip(RANKS, models, jobs, before, strict=True)
     ]
     console.print(as_table(readers))
@@ -96,12 +97,12 @@ def as_table(readers: list[Reader]) -> Table:
     for heading in ("rank", "params", "of all", "loss, first → last", "held-out accuracy"):
         table.add_column(heading, justify="right")
     for reader in readers:
-        parameters = reader.model["parameters"]
+        parameters = reader.model.parameters
         table.add_row(
             str(reader.rank),
-            str(parameters["trainable"]),
-            f"{parameters['trainable_percent']:.2f}%",
-            f"{reader.job['losses'][0]:.3f} → {reader.job['losses'][-1]:.3f}",
+            str(parameters.trainable),
+            f"{parameters.trainable_percent:.2f}%",
+            f"{reader.job.losses[0]:.3f} → {reader.job.losses[-1]:.3f}",
             f"{reader.accuracy_before:.1%} → {reader.accuracy_after:.1%}",
         )
     return table
@@ -111,7 +112,7 @@ def one_digit(client: Client, console: Console, reader: Reader) -> None:
     """Show one held-out digit and what the adapter says it is."""
     console.rule("One digit, sent to /forward")
     x, y = digits.load("test")
-    scores = client.forward(reader.model["id"], x[0])
+    scores = client.forward(reader.model, x[0])
     console.print(picture(x[0]))
     shares = np.exp(scores - scores.max())
     answer = int(scores.argmax())

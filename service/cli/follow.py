@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from service.client import Client
+from service.client import Job
 
 
-def follow(client: Client, console: Console, jobs: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Show a progress bar for each named job until all have ended; the jobs as they are then."""
+def follow(console: Console, jobs: Mapping[str, Job]) -> list[Job]:
+    """Show a progress bar for each named job until all have succeeded; the jobs as they are then.
+
+    Raises:
+        JobFailed: for one that has not.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -21,19 +24,11 @@ def follow(client: Client, console: Console, jobs: Mapping[str, dict[str, Any]])
     )
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(len(jobs)) as threads:
 
-        def show(job: dict[str, Any], bar: TaskID) -> None:
-            for kind, event in client.events(job["id"]):
-                if kind == "epoch":
-                    progress.update(bar, completed=event["epoch"], loss=f"{event['loss']:.4f}")
+        def show(job: Job, bar: TaskID) -> None:
+            for event in job.events():
+                if event.kind == "epoch":
+                    progress.update(bar, completed=event.data["epoch"], loss=f"{event.data['loss']:.4f}")
 
-        bars = [progress.add_task(name, total=job["epochs"], loss="-") for name, job in jobs.items()]
+        bars = [progress.add_task(name, total=job.epochs, loss="-") for name, job in jobs.items()]
         list(threads.map(show, jobs.values(), bars))
-    return [must_succeed(client.job(job["id"])) for job in jobs.values()]
-
-
-def must_succeed(job: dict[str, Any]) -> dict[str, Any]:
-    """The job, which has succeeded."""
-    if job["state"] != "succeeded":
-        why = job["detail"] or "its events ended before it did"
-        raise RuntimeError(f"job {job['id']} is {job['state']}: {why}")
-    return job
+    return [job.wait(progress=False, check=True) for job in jobs.values()]

@@ -4,8 +4,6 @@ import re
 import sys
 from pathlib import Path
 
-import orjson
-
 from service.client import Client, Problem
 from service.codecs import layer
 from service.errors import ServiceError
@@ -25,21 +23,21 @@ def import_adapter(folder: Path, base: str, module: str | None, name: str | None
     try:
         with Client(url) as client:
             noted = {} if name is None else {"name": name}
-            model = client.import_adapter(folder, module, base_id=_base_id(client, base), **noted)
+            model = client.import_peft(folder, _base_id(client, base), module, **noted)
     except ConnectionError as error:
         return _refused(str(error), UNAVAILABLE)
     except Problem as problem:
         return _refused(str(problem), STATUSES.get(problem.status, USAGE))
     except (ServiceError, OSError, ValueError) as error:  # of the folder, or of the base's file
         return _refused(error.detail if isinstance(error, ServiceError) else str(error), USAGE)
-    print(orjson.dumps(model, option=orjson.OPT_INDENT_2).decode())
+    print(model.model_dump_json(indent=2))
     return 0
 
 
 def _base_id(client: Client, base: str) -> str:
     if re.fullmatch(BASE_ID, base):
         return base
-    return str(client.upload_base(*layer.loaded(Path(base).read_bytes()))["id"])
+    return client.upload_base(*layer.loaded(Path(base).read_bytes())).id
 
 
 def _refused(why: str, status: int) -> int:

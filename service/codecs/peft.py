@@ -1,7 +1,7 @@
 """The two files of a PEFT adapter: what it is, and its tensors under PEFT's names for one module of a network."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,6 +131,24 @@ def only(body: bytes | bytearray, module: str | None = None) -> tuple[str, bytes
     return named, dump({f"{PREFIX}{named}.{name}": tensor for name, tensor in tensors.items()})
 
 
+def chain(body: bytes | bytearray, modules: Sequence[str] | None, count: int | None) -> tuple[list[str], bytes]:
+    """Several modules of a PEFT file, by default all of them, and a file in which they are the layers of a chain.
+
+    Raises:
+        BadSafetensors: for a file that the library refuses, has no such modules, or not so many.
+    """
+    found = _by_module(load(body))
+    names = list(found) if modules is None else list(modules)
+    if count not in (None, len(names)):
+        listed = ", ".join(cut(each, 60) for each in names[:SHOWN])
+        raise _bad(
+            "", f"the file has adapters of {len(names)} modules ({listed}) for the {count} layers that are given"
+        )
+    within = f"{PREFIX}{DEFAULT_CHAIN}"
+    parts = {f"{within}.{place}": _one(found, name)[1] for place, name in enumerate(names)}
+    return names, dump({f"{layer}.{name}": tensor for layer, part in parts.items() for name, tensor in part.items()})
+
+
 def shapes(spec: Spec, ranks: int) -> dict[str, tuple[int, ...]]:
     """The tensors that an adapter of this spec has, with so many ranks."""
     vectors = {"own_bias": spec.train_bias, "magnitude": spec.use_dora}
@@ -184,12 +202,16 @@ def _several(modules: Mapping[str, Tensors], module: str | None, count: int) -> 
 
 
 def _by_module(tensors: Tensors) -> dict[str, Tensors]:
-    """The tensors of each module's adapter, by what they are called within it."""
+    """The tensors of each module's adapter, by what they are called within it; layer 10 comes after layer 9."""
     found: dict[str, Tensors] = {}
     for name, tensor in tensors.items():
         if match := OF_A_MODULE.fullmatch(name):
             found.setdefault(match[1], {})[match[2]] = tensor
-    return dict(sorted(found.items()))
+    return {name: found[name] for name in sorted(found, key=_place)}
+
+
+def _place(module: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in module.split(".")]
 
 
 def _must_all_be_of_modules(tensors: Tensors) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from annotated_types import Len
+from annotated_types import Ge, Len
 from pydantic import ConfigDict, Field, StringConstraints
 
 from service.bounds import NOT_FINITE
@@ -26,6 +26,7 @@ MAX_TEXT = 256
 MAX_PAIRS = 16
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT, pattern=TEXT)]
 Metadata = Annotated[dict[Text, Text], Len(max_length=MAX_PAIRS)]
+Number = Annotated[int, Ge(0)]  # of a version
 A_MODEL_ID = "mdl_01M85RD3BCCMDPHHSCEG79B55H"
 A_BASE_ID = "base_2d5cb5b8f4f24b3a9d2a9a0b5b1f6f7a3c1c7a1a35b8f9c4c2f0d1e6a7b8c9d0"
 A_JOB_ID = "job_01M85RD3BCCMDPHHSCEG79B55J"

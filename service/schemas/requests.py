@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator
 
 from service.codecs.json import classes, numbers
 from service.lora.spec import MAX_LAYERS, Activation, Alpha, Dropout, Features, Init, Rank, Seed, refuse
-from service.schemas.fields import NESTED_NUMBERS, BaseId, DatasetId, JobId, Metadata, ModelId, Text
+from service.schemas.fields import NESTED_NUMBERS, BaseId, DatasetId, JobId, Metadata, ModelId, Number, Text
 from service.training import digits, plan, sources
 from service.training.plan import (
     Beta,
@@ -306,6 +306,12 @@ class RankProfileRequest(Request):
     def rows(self) -> dict[str, Any]:
         """The rows of inline data, as `data.x`, `data.y`, `data.weight`."""
         return inline_rows(data=self.data)
+
+
+class RollbackRequest(Request):
+    """Which version to go back to."""
+
+    version: Number | None = Field(None, description="default: the newest that is kept before the current one")
 
 
 class ForwardRequest(Request):

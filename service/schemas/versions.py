@@ -1,16 +1,12 @@
-"""Versions of a model, and the way back to one of them."""
+"""Versions of a model."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from annotated_types import Ge
 from pydantic import BaseModel, Field
 
 from service.schemas.fields import A_JOB_ID, JobId, example
-from service.schemas.requests import Request
 from service.training import digests, plan, sources
-
-Number = Annotated[int, Ge(0)]
 
 CREATED: dict[str, Any] = {
     "version": 0,
@@ -70,9 +66,3 @@ class VersionPage(BaseModel):
 
     items: list[Version]
     next_cursor: None = None
-
-
-class RollbackRequest(Request):
-    """Which version to go back to."""
-
-    version: Number | None = Field(None, description="default: the newest that is kept before the current one")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from service import errors
-from service.api.problems import STATUS, kinds, status_of
+from service.api.problems import STATUS, status_of
 from tests.running import Service, in_thread
 
 JSON = {"Content-Type": "application/json"}
@@ -357,7 +357,7 @@ def test_a_clients_own_request_id_comes_back_where_it_is_plain(quiet: tuple[Serv
 
 def test_every_kind_of_error_has_a_page_with_its_title_and_status(quiet: tuple[Service, str]) -> None:
     http = quiet[0].http
-    for kind in kinds():
+    for kind in errors.kinds():
         page = http.get(f"/problems/{kind.slug()}")
         assert page.status_code == 200
         assert escape(kind.title()) in page.text
@@ -365,7 +365,7 @@ def test_every_kind_of_error_has_a_page_with_its_title_and_status(quiet: tuple[S
 
 
 def test_only_a_bug_is_a_500() -> None:
-    assert {kind for kind in kinds() if status_of(kind) == 500} == {errors.InternalError}
+    assert {kind for kind in errors.kinds() if status_of(kind) == 500} == {errors.InternalError}
     assert all(400 <= status < 600 for status in STATUS.values())
 
 

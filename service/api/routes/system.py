@@ -11,10 +11,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from service.api import describe
 from service.api.deps import EngineOf
-from service.api.problems import kinds, status_of
+from service.api.problems import status_of
 from service.codecs.json import JSON, dumps
 from service.engine import Engine
-from service.errors import NotFound, NotReady
+from service.errors import NotFound, NotReady, kinds
 
 router = APIRouter(tags=["system"])
 

@@ -22,7 +22,8 @@ from service.errors import (
 )
 from service.models.model import Model
 from service.schemas import answers
-from service.schemas.versions import RollbackRequest, VersionPage
+from service.schemas.requests import RollbackRequest
+from service.schemas.versions import VersionPage
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
 

@@ -1,0 +1,84 @@
+"""The whole client: everything that the service does."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from service.client.aio.bases import AsyncBases
+from service.client.aio.connection import AsyncConnection
+from service.client.aio.datasets import AsyncDatasets
+from service.client.aio.forwards import AsyncForwards
+from service.client.aio.sweeps import AsyncSweeps
+from service.client.aio.training import AsyncTraining
+from service.client.aio.weights import AsyncWeights
+from service.client.calls import get
+from service.client.problems import Problem
+from service.errors import NotReady
+from service.schemas.answers import Limits
+
+URL = "http://127.0.0.1:8000"
+TIMEOUT_SECONDS = 60.0
+MAX_RETRIES = 2
+
+
+class AsyncClient(AsyncWeights, AsyncTraining, AsyncForwards, AsyncBases, AsyncDatasets, AsyncSweeps):
+    """A running service; what you call is what the engine does.
+
+    Wherever a model, a job or the like is wanted, its id does as well.
+
+    Args:
+        url: where the service is; a path in it goes before those of the service.
+        api_key: sent as `Authorization: Bearer …`.
+        headers: sent with every request.
+        timeout: seconds for each of connecting, sending and waiting for an answer; None waits for ever.
+        max_retries: how often a request is sent again after a lost connection, or when the service has too much to do.
+        http_client: used instead of one of its own, for proxies, certificates and the like; whoever made it closes it.
+
+    Raises:
+        Problem: from every method, when the service refuses.
+        Unreachable: when it does not answer.
+    """
+
+    def __init__(
+        self,
+        url: str = URL,
+        *,
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = TIMEOUT_SECONDS,
+        max_retries: int = MAX_RETRIES,
+        http_client: httpx.AsyncClient | None = None,
+    ) -> None:
+        bearer = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._connection = AsyncConnection(url, {**bearer, **(headers or {})}, timeout, max_retries, http_client)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of the connections."""
+        await self._connection.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._connection.url!r})"
+
+    async def limits(self) -> Limits:
+        """Every limit in force, with its unit and the setting that moves it."""
+        return await self._connection.read(Limits, get("/limits"))
+
+    async def ready(self) -> bool:
+        """Whether the service takes work now."""
+        try:
+            await self._connection.send(get("/readyz").now())
+        except Problem as problem:
+            if isinstance(problem, NotReady):
+                return False
+            raise
+        return True

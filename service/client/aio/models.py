@@ -1,0 +1,56 @@
+"""Models: create, read, change and delete them; their versions, and what they change."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from service.client.aio.connection import AsyncConnection
+from service.client.calls import at, delete, get, ident, patch, post
+from service.schemas.analysis import Analysis
+from service.schemas.answers import Model, ModelPage
+from service.schemas.training import RankProfile
+from service.schemas.versions import Version, VersionPage
+
+
+class AsyncModels:
+    """What can be done with models."""
+
+    _connection: AsyncConnection
+
+    async def create(self, **settings: Any) -> Model:
+        """A new model; `settings` are the fields of `POST /models`, where bases and models may stand for their ids."""
+        return await self._connection.read(Model, post("/models", settings).once())
+
+    async def model(self, model: str | Model) -> Model:
+        """The model as it is now."""
+        return await self._connection.read(Model, get(at("models", model)))
+
+    def models(self, name: str | None = None) -> AsyncIterator[Model]:
+        """Every model, or those of this name, oldest first."""
+        return self._connection.pages(ModelPage, "/models", name=name)
+
+    async def update(self, model: str | Model, **notes: Any) -> Model:
+        """The model with another `name` or `metadata`; None removes what there was."""
+        return await self._connection.read(Model, patch(at("models", model), notes))
+
+    async def delete(self, model: str | Model, *, force: bool = False) -> None:
+        """Delete a model, with `force` also while it trains."""
+        await self._connection.send(delete(at("models", model), force=force))
+
+    async def versions(self, model: str | Model) -> list[Version]:
+        """The versions of a model that are kept, newest first."""
+        return (await self._connection.read(VersionPage, get(at("models", model, "versions")))).items
+
+    async def roll_back(self, model: str | Model, version: int | None = None) -> Model:
+        """The model with the weights of an earlier version, by default of the one before, as its next version."""
+        return await self._connection.read(Model, post(at("models", model, "rollback"), {"version": version}).once())
+
+    async def analysis(self, model: str | Model, beside: str | Model | None = None, layer: int = 0) -> Analysis:
+        """What a model's change of the weight is like, also beside that of another model on its base."""
+        other = None if beside is None else ident(beside)
+        return await self._connection.read(
+            Analysis, get(at("models", model, "analysis"), layer=layer, **{"with": other})
+        )
+
+    async def rank_profile(self, model: str | Model, data: Any) -> RankProfile:
+        """The lowest loss that an adapter of each rank can have on the data, which is described as in a training."""
+        return await self._connection.read(RankProfile, post(at("models", model, "rank-profile"), {"data": data}))

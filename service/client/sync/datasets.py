@@ -1,0 +1,44 @@
+"""Data sets: rows that are uploaded once and trained on any number of times."""
+
+from collections.abc import Iterator
+
+from numpy.typing import ArrayLike
+
+from service.client import arrays
+from service.client.arrays import Tensor
+from service.client.calls import at, delete, get, upload
+from service.client.sync.connection import Connection
+from service.schemas.training import Dataset, DatasetPage
+
+Rows = ArrayLike | Tensor
+
+
+class Datasets:
+    """What can be done with data sets."""
+
+    _connection: Connection
+
+    def upload_dataset(self, x: Rows, y: Rows, weight: Rows | None = None, *, keep_rows: bool = True) -> Dataset:
+        """A data set of inputs x (n, in), targets y (n, out) or classes (n,), and perhaps weights of rows (n,).
+
+        Without `keep_rows` only their moments stay, which is what full-batch mse needs, however many rows there are.
+        """
+        call = upload("/datasets", arrays.rows_file(x, y, weight), keep_rows=keep_rows)
+        return self._connection.read(Dataset, call.once())
+
+    def append_rows(self, dataset: str | Dataset, x: Rows, y: Rows, weight: Rows | None = None) -> Dataset:
+        """The data set with more rows of the same kind."""
+        call = upload(at("datasets", dataset, "rows"), arrays.rows_file(x, y, weight))
+        return self._connection.read(Dataset, call.once())
+
+    def dataset(self, dataset: str | Dataset) -> Dataset:
+        """The data set as it is now."""
+        return self._connection.read(Dataset, get(at("datasets", dataset)))
+
+    def datasets(self) -> Iterator[Dataset]:
+        """Every data set, oldest first."""
+        return self._connection.pages(DatasetPage, "/datasets")
+
+    def delete_dataset(self, dataset: str | Dataset) -> None:
+        """Delete a data set that no job needs any more."""
+        self._connection.send(delete(at("datasets", dataset)))

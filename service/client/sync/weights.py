@@ -1,0 +1,67 @@
+"""Weights: take them, bring them, and exchange adapters with PEFT."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from service.client import folder as folders
+from service.client.calls import at, get, put
+from service.client.folder import CONFIG, TENSORS
+from service.client.problems import Problem
+from service.client.sync.models import Models
+from service.codecs.safetensors import Tensors
+from service.schemas.answers import Base, Model
+
+
+class Weights(Models):
+    """What can be done with the weights of models."""
+
+    def weights(self, model: str | Model, version: int | None = None) -> Tensors:
+        """All tensors of a model, or of a `version`, by name."""
+        return self._connection.tensors(get(at("models", model, "weights"), version=version))
+
+    def merged(self, model: str | Model, version: int | None = None) -> Tensors:
+        """The model as one plain layer: `weight` (out, in) and perhaps `bias` (out,)."""
+        return self._connection.tensors(get(at("models", model, "merged"), version=version))
+
+    def adapter(self, model: str | Model, module: str | None = None) -> tuple[dict[str, Any], bytes]:
+        """What `adapter_config.json` and `adapter_model.safetensors` hold, for one module of a network."""
+        config = self._connection.read(dict[str, Any], get(at("models", model, "adapter", CONFIG), module=module))
+        return config, (self._connection.send(get(at("models", model, "adapter", TENSORS), module=module))).content
+
+    def put_adapter(self, model: str | Model, file: str | Path | bytes, module: str | None = None) -> Model:
+        """The model with the weights of a file, or of its bytes; `module` is one of `adapter_modules`."""
+        body = file if isinstance(file, bytes) else Path(file).read_bytes()
+        return self._connection.read(Model, put(at("models", model, "adapter"), body, module=module))
+
+    def export_peft(self, model: str | Model, folder: str | Path, module: str | None = None) -> None:
+        """Write the folder of an adapter on a `module`, which `peft.PeftModel.from_pretrained` loads."""
+        folders.write(folder, *self.adapter(model, module))
+
+    def import_peft(
+        self,
+        folder: str | Path,
+        base: str | Base | None = None,
+        module: str | Sequence[str] | None = None,
+        **settings: Any,
+    ) -> Model:
+        """A new model of an adapter that PEFT saved; no other module of the folder is sent.
+
+        With `layers` in the settings, several modules become one model, whose layers they are in this order.
+
+        Args:
+            base: the layer that it is for; without one the settings hold the sizes of a fresh one, or of `layers` each.
+            module: which one to take, or which ones, where the folder has others too.
+            settings: fields of `POST /models`, which go before what the folder says.
+
+        Raises:
+            Validation, BadSafetensors: for an adapter that no model here can be.
+        """
+        adapter = folders.read(folder, module, settings.pop("layers", None))
+        on = {} if base is None else {"base_id": base}
+        model = self.create(**(adapter.settings | on | settings))
+        try:
+            return self.put_adapter(model, adapter.tensors)
+        except Problem:
+            self.delete(model)
+            raise
