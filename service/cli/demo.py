@@ -11,8 +11,7 @@ from rich.table import Table
 
 from service.cli.follow import follow
 from service.cli.started import NotStarted, service
-from service.client import Client, Job, Problem
-from service.schemas.answers import Model
+from service.client import Client, Job, Model, Problem
 from service.training import digits
 
 RANKS = (1, 2, 4, 8)

@@ -22,8 +22,7 @@ def import_adapter(folder: Path, base: str, module: str | None, name: str | None
     """
     try:
         with Client(url) as client:
-            noted = {} if name is None else {"name": name}
-            model = client.import_peft(folder, _base_id(client, base), module, **noted)
+            model = client.import_peft(folder, _base_id(client, base), module, name=name)
     except ConnectionError as error:
         return _refused(str(error), UNAVAILABLE)
     except Problem as problem:

@@ -4,9 +4,13 @@ from functools import cache
 from typing import Any
 
 import httpx
+from pydantic import ValidationError
 
 from service import errors
 from service.errors import Fault, ServiceError
+from service.schemas import answers
+
+MEMBERS = answers.Problem.model_fields.keys()
 
 
 class Problem(Exception):
@@ -29,8 +33,9 @@ class Problem(Exception):
         self.body, self.status = body, status
         self.slug = _slug(body)
         self.title, self.detail = str(body.get("title", "")), str(body.get("detail", ""))
-        self.errors = tuple(Fault(str(each["pointer"]), str(each["detail"])) for each in body.get("errors", ()))
-        self.faults = self.errors  # as an error of the service has them
+        self.errors = tuple(Fault(**each) for each in body.get("errors", ()))
+        # By these names the service's own errors have them.
+        self.faults, self.facts = self.errors, {name: body[name] for name in body.keys() - MEMBERS}
         self.request_id: str | None = body.get("request_id")
         self.retryable = bool(body.get("retryable", False))
         what = " ".join((self.detail or self.title).split())
@@ -57,21 +62,22 @@ def problem_of(body: dict[str, Any], status: int) -> Problem:
 def refusal(answer: httpx.Response) -> Problem:
     """The problem that an answer is."""
     try:
-        body = answer.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):  # what answered is not the service, or not the part of it that speaks JSON
-        body = {"title": answer.reason_phrase, "detail": f"{answer.url} answers: {answer.text[:200]}"}
-    return problem_of({"request_id": answer.headers.get("X-Request-Id"), **body}, answer.status_code)
+        body = answers.Problem.model_validate_json(answer.content).model_dump()
+    except ValidationError:  # what answered is not the service, or not the part of it that knows what went wrong
+        said = f"{answer.url} answers {answer.text[:200] or answer.reason_phrase}"
+        body = _unwritten(answer, answer.reason_phrase, said)
+    return problem_of(body, answer.status_code)
 
 
 def unexpected(answer: httpx.Response, why: str) -> Problem:
     """The problem that an answer is of another form than this client knows."""
-    detail = f"{answer.url} gives what this client cannot read, so it may be another service or version: {why}"
-    return Problem(
-        {"title": "Unexpected answer", "detail": detail, "request_id": answer.headers.get("X-Request-Id")},
-        answer.status_code,
-    )
+    said = f"{answer.url} gives what this client cannot read, so it may be another service or version: {why}"
+    return problem_of(_unwritten(answer, "Unexpected answer", said), answer.status_code)
+
+
+def _unwritten(answer: httpx.Response, title: str, detail: str) -> dict[str, Any]:
+    """The body of a problem that the service did not write."""
+    return {"title": title, "detail": detail, "request_id": answer.headers.get("X-Request-Id")}
 
 
 def _slug(body: dict[str, Any]) -> str:

@@ -3,25 +3,33 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from threading import Lock
 
 from service.client.record import Record
 from service.client.sse import Event
 
 Show = Callable[[Event], None]
 
+_only_bar = Lock()  # two of them would write over each other
+
 
 @contextmanager
 def shown(job: Record, wanted: bool | None) -> Iterator[Show]:
     """What to tell each event, so that a bar shows it; `wanted` None: where somebody looks on."""
-    if wanted is False or not _somebody_looks_on():
+    if wanted is False or not _somebody_looks_on() or not _only_bar.acquire(blocking=False):
         yield lambda event: None
         return
-    with _bar(job) as show:
-        yield show
+    try:
+        with _bar(job) as show:
+            yield show
+    finally:
+        _only_bar.release()
 
 
 def _somebody_looks_on() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    notebook = "ipykernel" in sys.modules and find_spec("ipywidgets") is not None
+    return notebook or (sys.stderr is not None and sys.stderr.isatty())
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from service.errors import IdempotencyInFlight
 
 FIRST_SECONDS, MAX_SECONDS = 0.5, 8.0
 MAX_RETRY_AFTER_SECONDS = 60.0
-IN_FLIGHT_TRIES = 30  # the first of two requests is still under way, and its answer is worth waiting for
-STATUSES = {429, 503, 504}
+IN_FLIGHT_TRIES = 30
 
-# The request never left, so that it has done nothing; or it may have, and the answer was lost.
+# The service has done nothing, or it may have and was late.
+FULL, LATE = {429, 503}, {504}
+# The request never left; or it may have, and the answer was lost.
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 LOST = (httpx.ReadError, httpx.WriteError, httpx.ReadTimeout, httpx.WriteTimeout, httpx.RemoteProtocolError)
 
@@ -24,17 +25,26 @@ Outcome = httpx.Response | httpx.RequestError
 
 def pause(call: Call, outcome: Outcome, tried: int, max_retries: int) -> float | None:
     """The seconds after which to send a call again that was tried so many times before; None: no more."""
+    if not call.patient or not _passes(call, outcome) or tried >= _most(outcome, max_retries):
+        return None
+    asked = outcome.headers.get("Retry-After") if isinstance(outcome, httpx.Response) else None
+    return _asked(asked) or backoff(tried)
+
+
+def _passes(call: Call, outcome: Outcome) -> bool:
+    """Whether the trouble may pass, and the call can be sent again without doing more than once."""
     if isinstance(outcome, httpx.RequestError):
-        again = isinstance(outcome, UNSENT) or (call.repeatable and isinstance(outcome, LOST))
-        return backoff(tried) if again and tried < max_retries else None
-    if outcome.is_success or not call.patient:
-        return None
-    problem = refusal(outcome)
-    in_flight = isinstance(problem, IdempotencyInFlight) and max_retries > 0
-    most = max(max_retries, IN_FLIGHT_TRIES) if in_flight else max_retries
-    if tried >= most or not (problem.retryable or outcome.status_code in STATUSES):
-        return None
-    return _asked(outcome.headers.get("Retry-After")) or backoff(tried)
+        return isinstance(outcome, UNSENT) or (call.repeatable and isinstance(outcome, LOST))
+    if outcome.is_success:
+        return False
+    full, late = outcome.status_code in FULL, outcome.status_code in LATE
+    return full or (late and call.repeatable) or refusal(outcome).retryable
+
+
+def _most(outcome: Outcome, max_retries: int) -> int:
+    """How often to try again, if at all: more often where the first of two requests is still under way."""
+    under_way = isinstance(outcome, httpx.Response) and isinstance(refusal(outcome), IdempotencyInFlight)
+    return max(max_retries, IN_FLIGHT_TRIES) if under_way and max_retries else max_retries
 
 
 def gone(call: Call, answer: httpx.Response, tried: int) -> bool:

@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ from service.errors import BadSafetensors, Validation
 from tests.running import Service
 
 X = np.random.default_rng(0).standard_normal((7, 12)).astype(np.float32)
-
-
-@pytest.fixture
-def client(service: Service) -> Iterator[Client]:
-    with Client(service.url) as client:
-        yield client
 
 
 def test_it_creates_trains_follows_and_runs_a_model(client: Client) -> None:

@@ -15,7 +15,6 @@ from service.client.aio.training import AsyncTraining
 from service.client.aio.weights import AsyncWeights
 from service.client.calls import get
 from service.client.problems import Problem
-from service.errors import NotReady
 from service.schemas.answers import Limits
 
 URL = "http://127.0.0.1:8000"
@@ -78,7 +77,7 @@ class AsyncClient(AsyncWeights, AsyncTraining, AsyncForwards, AsyncBases, AsyncD
         try:
             await self._connection.send(get("/readyz").now())
         except Problem as problem:
-            if isinstance(problem, NotReady):
-                return False
-            raise
+            if problem.status != httpx.codes.SERVICE_UNAVAILABLE:
+                raise
+            return False
         return True

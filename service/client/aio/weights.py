@@ -1,7 +1,7 @@
 """Weights: take them, bring them, and exchange adapters with PEFT."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +46,23 @@ class AsyncWeights(AsyncModels):
         folder: str | Path,
         base: str | Base | None = None,
         module: str | Sequence[str] | None = None,
+        layers: Sequence[Mapping[str, Any]] | None = None,
         **settings: Any,
     ) -> Model:
         """A new model of an adapter that PEFT saved; no other module of the folder is sent.
 
-        With `layers` in the settings, several modules become one model, whose layers they are in this order.
+        With `layers`, several modules become one model, whose layers they are in their order.
 
         Args:
-            base: the layer that it is for; without one the settings hold the sizes of a fresh one, or of `layers` each.
+            base: the layer that it is for; without one the settings hold the sizes of a fresh one.
             module: which one to take, or which ones, where the folder has others too.
+            layers: of each, its `base_id` or the sizes of a fresh base, and perhaps the `activation` behind it.
             settings: fields of `POST /models`, which go before what the folder says.
 
         Raises:
             Validation, BadSafetensors: for an adapter that no model here can be.
         """
-        adapter = await asyncio.to_thread(folders.read, folder, module, settings.pop("layers", None))
+        adapter = await asyncio.to_thread(folders.read, folder, module, layers)
         on = {} if base is None else {"base_id": base}
         model = await self.create(**(adapter.settings | on | settings))
         try:

@@ -15,7 +15,6 @@ from service.client.sync.forwards import Forwards
 from service.client.sync.sweeps import Sweeps
 from service.client.sync.training import Training
 from service.client.sync.weights import Weights
-from service.errors import NotReady
 from service.schemas.answers import Limits
 
 URL = "http://127.0.0.1:8000"
@@ -76,7 +75,7 @@ class Client(Weights, Training, Forwards, Bases, Datasets, Sweeps):
         try:
             self._connection.send(get("/readyz").now())
         except Problem as problem:
-            if isinstance(problem, NotReady):
-                return False
-            raise
+            if problem.status != httpx.codes.SERVICE_UNAVAILABLE:
+                raise
+            return False
         return True
