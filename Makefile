@@ -35,6 +35,10 @@ lint: .venv/dev ## check style and types
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 
+openapi: .venv/runtime ## write docs/openapi.json anew
+	@$(PYTHON) -m service.api.openapi > docs/openapi.json.new
+	@mv docs/openapi.json.new docs/openapi.json
+
 bench: .venv/dev ## measure the service
 	$(PYTHON) -m benchmarks.training
 	$(PYTHON) -m benchmarks.serving
@@ -55,4 +59,4 @@ twins: .venv/dev ## write the plain client from the asynchronous one
 	@$(PIP) --group dev
 	@touch $@
 
-.PHONY: help install demo serve test cover lint bench twins
+.PHONY: help install demo serve test cover lint openapi twins bench

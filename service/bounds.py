@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Hashable, Iterator
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -20,7 +20,8 @@ RULES: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 SIZES = frozenset({"in_features", "out_features"})
 
 # How JSON spells what it has no numbers for.
-NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+NotFinite = Literal["NaN", "Infinity", "-Infinity"]
+NOT_FINITE = get_args(NotFinite)
 
 
 def shown(value: object) -> str:

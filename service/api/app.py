@@ -8,8 +8,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
-from service import __version__
-from service.api import describe, problems
+from service.api import openapi, problems
 from service.api.door import Door
 from service.api.forward import Forward
 from service.api.metrics import Metrics
@@ -21,18 +20,6 @@ from service.jobs.nursery import Nursery
 from service.models.store import MemoryOnly, Store, StoreRefused
 from service.serving.window import Window
 from service.settings import Settings, SettingsError, usable_cores
-
-SUMMARY = "Low-rank adapters on any linear layer: create, train and run them over HTTP."
-TAGS = [
-    {"name": "models", "description": "LoRA layers: a frozen base and a trainable change of low rank."},
-    {"name": "training", "description": "Jobs that train a model in a process of their own."},
-    {"name": "bases", "description": "Frozen layers of one's own, shared by any number of models."},
-    {"name": "adapters", "description": "To PEFT and back, and merged into plain layers."},
-    {"name": "forward", "description": "Run models on tensors, as JSON or binary."},
-    {"name": "open inference protocol", "description": "The same for clients of KServe, Triton and MLServer."},
-    {"name": "jobs", "description": "Per-epoch losses, live events, cancelling."},
-    {"name": "system", "description": "Health, limits, metrics, and what errors mean."},
-]
 
 
 def create_engine(settings: Settings, nursery: Nursery | None = None) -> Engine:
@@ -98,10 +85,7 @@ def create_app(settings: Settings, engine: Engine) -> ASGIApp:
             yield
 
     app = FastAPIOffline(
-        title="lora-service",
-        version=__version__,
-        summary=SUMMARY,
-        openapi_tags=TAGS,
+        title=openapi.TITLE,
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
@@ -109,7 +93,7 @@ def create_app(settings: Settings, engine: Engine) -> ASGIApp:
     metrics = Metrics(engine)
     app.state.engine, app.state.settings, app.state.metrics, app.state.streams = engine, settings, metrics, 0
     problems.install(app, [route for router in ROUTERS for route in router.routes])
-    describe.install(app)
+    openapi.install(app)
     for router in ROUTERS:
         app.include_router(router)
     return Door(app, Forward(engine, settings), metrics)

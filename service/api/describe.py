@@ -1,13 +1,10 @@
 """What the OpenAPI page says of bodies that the routes read and write themselves."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
-from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service.api.problems import MEDIA_TYPE, body_of, status_of
 from service.codecs.by_type import CODECS
@@ -30,50 +27,10 @@ from service.errors import (
     UnsupportedMediaType,
     Validation,
 )
-from service.schemas.analysis import Analysis
-from service.schemas.answers import ForwardResponse, Limits, Model, ModelPage, Problem
-from service.schemas.oip import InferRequest
-from service.schemas.requests import (
-    CreateModelRequest,
-    ForwardRequest,
-    MixedForwardRequest,
-    RankProfileRequest,
-    RollbackRequest,
-    TrainRequest,
-    UpdateModelRequest,
-)
-from service.schemas.sweeps import SweepRequest
-from service.schemas.training import Dataset, DatasetPage, EventPage, Job, JobPage, Sweep, SweepPage
-from service.schemas.versions import VersionPage
+from service.schemas.answers import Problem
 
-# Schemas of bodies that the routes read and write themselves, which FastAPI does not see; and of those whose
-# examples it would cut, since it drops every null.
-SCHEMAS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-    (CreateModelRequest, "validation"),
-    (UpdateModelRequest, "validation"),
-    (TrainRequest, "validation"),
-    (RankProfileRequest, "validation"),
-    (ForwardRequest, "validation"),
-    (MixedForwardRequest, "validation"),
-    (InferRequest, "validation"),
-    (Model, "serialization"),
-    (RollbackRequest, "validation"),
-    (VersionPage, "serialization"),
-    (SweepRequest, "validation"),
-    (Sweep, "serialization"),
-    (SweepPage, "serialization"),
-    (Dataset, "serialization"),
-    (DatasetPage, "serialization"),
-    (ModelPage, "serialization"),
-    (Analysis, "serialization"),
-    (Job, "serialization"),
-    (JobPage, "serialization"),
-    (EventPage, "serialization"),
-    (ForwardResponse, "serialization"),
-    (Limits, "serialization"),
-    (Problem, "serialization"),
-]
 REFERENCE = "#/components/schemas/{model}"
+EXAMPLE = "#/components/examples/{slug}"
 BINARY = [name for name in CODECS if name != JSON.media_type]
 
 # What can be wrong with any body, and with one in JSON.
@@ -93,6 +50,11 @@ HEADERS = {
     "Preference-Applied": ("string", "the wait that was granted (RFC 7240); absent where none was asked for"),
     "X-Model-Version": ("integer", "the version of the model that answered"),
     "Accept": ("string", "the types that are read here"),
+    "Inference-Header-Content-Length": ("integer", "how much of it is JSON; absent where all of it is"),
+}
+CONDITIONS = {
+    "If-Match": "the ETag of the state that is to be changed; of another state this is a 412 (RFC 9110)",
+    "If-None-Match": "the ETag of what the client has; where it is still so this is a 304 (RFC 9110)",
 }
 OF_ERRORS = {415: ["Accept"], 503: ["Retry-After"]}
 
@@ -127,6 +89,15 @@ def headers(*names: str) -> dict[str, Any]:
     }
 
 
+def condition(name: str) -> dict[str, Any]:
+    """The `parameters` of a route that looks at a header which names an ETag."""
+    return {
+        "parameters": [
+            {"name": name, "in": "header", "description": CONDITIONS[name], "schema": {"type": "string"}},
+        ]
+    }
+
+
 def problems(*kinds: type[ServiceError]) -> Responses:
     """The error answers of a route, by status: those named, and the one that no route is safe from."""
     kinds = (*kinds, InternalError)
@@ -137,7 +108,7 @@ def problems(*kinds: type[ServiceError]) -> Responses:
             "content": {
                 MEDIA_TYPE: {
                     "schema": reference(Problem),
-                    "examples": {kind.slug(): {"summary": kind.title(), "value": _example(kind)} for kind in of_status},
+                    "examples": {kind.slug(): {"$ref": EXAMPLE.format(slug=kind.slug())} for kind in of_status},
                 }
             },
         }
@@ -146,8 +117,10 @@ def problems(*kinds: type[ServiceError]) -> Responses:
     }
 
 
-def _example(kind: type[ServiceError]) -> Any:
-    return orjson.loads(body_of(kind(kind.title()), instance="/models", request_id="8d9d2f1c5a7e4b60"))
+def problem(kind: type[ServiceError]) -> dict[str, Any]:
+    """An error as an example."""
+    body = body_of(kind(kind.title()), instance="/models", request_id="8d9d2f1c5a7e4b60")
+    return {"summary": kind.title(), "value": orjson.loads(body)}
 
 
 def binary(description: str, *media_types: str) -> dict[str, Any]:
@@ -161,41 +134,3 @@ def binary(description: str, *media_types: str) -> dict[str, Any]:
 def upload(description: str, media_type: str) -> dict[str, Any]:
     """A request whose body is a file."""
     return {"requestBody": {"required": True, **binary(description, media_type)}}
-
-
-def install(app: FastAPI) -> None:
-    """Give the app an `/openapi.json` that knows the bodies its routes read themselves."""
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            page = get_openapi(
-                title=app.title,
-                version=app.version,
-                summary=app.summary,
-                description=app.description,
-                routes=app.routes,
-                tags=app.openapi_tags,
-            )
-            _, own = models_json_schema(SCHEMAS, ref_template=REFERENCE)
-            page["components"]["schemas"] |= own["$defs"]
-            for name in ("HTTPValidationError", "ValidationError"):
-                page["components"]["schemas"].pop(name, None)
-            for operation in _operations(page):
-                _finish(operation["responses"])
-            app.openapi_schema = page
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _operations(page: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for path in page["paths"].values():
-        yield from path.values()
-
-
-def _finish(responses: dict[str, Any]) -> None:
-    """Add what every answer has; take out the 422 that FastAPI adds to each parameter, which no route answers with."""
-    if "application/json" in responses.get("422", {}).get("content", {}):
-        del responses["422"]
-    for answer in responses.values():
-        answer["headers"] = {**headers("X-Request-Id"), **answer.get("headers", {})}

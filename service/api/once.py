@@ -20,7 +20,10 @@ REPLAYED = "Idempotency-Replayed"
 
 IdempotencyKey = Annotated[
     str | None,
-    Header(description="makes a repeat of this request get its first answer, and change nothing, for 24 hours"),
+    Header(
+        alias="Idempotency-Key",
+        description="makes a repeat of this request get its first answer, and change nothing, for 24 hours",
+    ),
 ]
 
 

@@ -23,7 +23,7 @@ def _whole(text: str) -> str:
     return text
 
 
-LimitQuery = Annotated[int, BeforeValidator(_whole), Query(ge=1, le=MAX_PAGE, description="how many at most")]
+LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE, description="how many at most"), BeforeValidator(_whole)]
 CursorQuery = Annotated[str | None, Query(max_length=512, description="next_cursor of the page before")]
 
 

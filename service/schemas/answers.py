@@ -1,15 +1,17 @@
 """What the service answers."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
 
+from service.schemas.choices import NotFinite
 from service.schemas.fields import (
     A_BASE_ID,
     A_MODEL_ID,
-    NESTED_OUTPUTS,
     BaseId,
+    Metadata,
     ModelId,
     example,
 )
@@ -20,7 +22,9 @@ class ForwardResponse(BaseModel):
 
     model_config = example({"outputs": [[0.5, -1.25]], "shape": [1, 2], "model_id": A_MODEL_ID, "model_version": 1})
 
-    outputs: Annotated[Any, WithJsonSchema(NESTED_OUTPUTS)]
+    outputs: list[float | NotFinite | list[Any]] = Field(
+        description="nested lists of numbers; one that is not finite is a word, as in the JSON of protocol buffers"
+    )
     shape: list[int]
     model_id: ModelId
     model_version: int
@@ -138,7 +142,7 @@ class Model(BaseModel):
     train_bias: bool
     seed: int
     name: str | None
-    metadata: dict[str, str]
+    metadata: Metadata
     version: int = Field(description="0 at creation, one more each time training publishes new weights")
     parameters: Parameters
     bytes: int = Field(description="memory of the adapter; the base is shared")
@@ -208,6 +212,28 @@ class Problem(BaseModel):
     error: str = Field(description="the detail, where the Open Inference Protocol looks for it")
 
 
+class Health(BaseModel):
+    """How the service is; with `?verbose` each check by name, and how many workers are ready."""
+
+    status: Literal["ok", "ready"]
+    checks: dict[str, str] = {}
+    workers: dict[str, int] = {}
+
+
+class AdapterConfig(BaseModel):
+    """`adapter_config.json` of PEFT."""
+
+    model_config = ConfigDict(extra="allow")
+
+    peft_type: Literal["LORA"]
+    r: int
+    lora_alpha: float
+    lora_dropout: float
+    target_modules: list[str]
+    use_rslora: bool
+    use_dora: bool
+
+
 class Limit(BaseModel):
     """One limit in force."""
 
@@ -215,6 +241,9 @@ class Limit(BaseModel):
     unit: str
     description: str
     setting: str | None = Field(description="the environment variable that moves it")
+
+
+LimitByName = TypeAliasType("LimitByName", dict[str, Limit])
 
 
 class Limits(BaseModel):
@@ -235,4 +264,4 @@ class Limits(BaseModel):
     )
 
     durable: bool
-    limits: dict[str, Limit]
+    limits: LimitByName

@@ -6,10 +6,9 @@ from annotated_types import Ge, Le, Len
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from service.codecs.codec import MAX_DIMENSIONS
+from service.schemas.choices import Datatype, NotFinite
 from service.schemas.fields import NESTED_NUMBERS, Text
 from service.schemas.requests import Request
-
-Datatype = Literal["FP16", "FP32", "FP64"]
 
 
 class InputParameters(Request):
@@ -90,10 +89,45 @@ class ServerMetadata(BaseModel):
     extensions: list[str]
 
 
+class ServerLive(BaseModel):
+    """Whether the process answers."""
+
+    live: bool
+
+
+class ServerReady(BaseModel):
+    """Whether the service takes work."""
+
+    ready: bool
+
+
+class ModelReady(BaseModel):
+    """Whether a model can be run."""
+
+    name: str
+    ready: bool
+
+
+class BinarySize(BaseModel):
+    """How many bytes of an output follow the JSON."""
+
+    binary_data_size: int
+
+
+class OutputTensor(BaseModel):
+    """An output: its numbers in a row, or how many bytes they take behind the JSON."""
+
+    name: str
+    datatype: Datatype
+    shape: list[int]
+    data: list[float | NotFinite] | None = None
+    parameters: BinarySize | None = None
+
+
 class InferResponse(BaseModel):
     """The outputs, in a flat list or as bytes."""
 
     model_name: str
     model_version: str
     id: str | None = None
-    outputs: list[dict[str, Any]]
+    outputs: list[OutputTensor]

@@ -1,25 +1,24 @@
 """What is sent to the service: nothing is converted, and nothing unknown is ignored."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
 from service.codecs.json import classes, numbers
-from service.lora.spec import MAX_LAYERS, Activation, Alpha, Dropout, Features, Init, Rank, Seed, refuse
+from service.lora.spec import MAX_LAYERS, Alpha, Dropout, Features, Rank, Seed, refuse
+from service.schemas.choices import Activation, Init, Loss, Optimizer, Schedule, Split
 from service.schemas.fields import NESTED_NUMBERS, BaseId, DatasetId, JobId, Metadata, ModelId, Number, Text
-from service.training import digits, plan, sources
+from service.training import plan, sources
 from service.training.plan import (
     Beta,
     Epochs,
     Fraction,
     LearningRate,
-    LossName,
-    OptimizerName,
     Patience,
     Positive,
-    ScheduleName,
 )
 from service.training.sources import NotNegative, Samples
 
@@ -115,7 +114,7 @@ Find = Callable[[str], sources.Stored]  # an uploaded data set by its id
 class RandomData(Request):
     """Inputs and targets N(0, 1)."""
 
-    kind: Literal["random"] = "random"
+    kind: Literal["random"]
     n_samples: Samples = 1_000
     seed: Seed | None = Field(None, description="of the rows; default: the job's seed")
 
@@ -141,7 +140,7 @@ class DigitsData(Request):
     """The UCI optical handwritten digits: 1,797 rows of 64 values from 0 to 1, ten classes."""
 
     kind: Literal["digits"]
-    split: digits.Split = Field("train", description="train: 1,437 rows; test: the other 360; all")
+    split: Split = Field("train", description="train: 1,437 rows; test: the other 360; all")
 
     def described(self, find: Find) -> sources.Source:
         return sources.Digits(split=self.split)
@@ -237,19 +236,19 @@ class TrainRequest(Request):
 
     epochs: Epochs = Field(10, description="passes over the data; closed_form takes 1")
     lr: LearningRate = Field(0.01, description="learning rate")
-    optimizer: OptimizerName = Field("adam", description="closed_form solves full-batch mse in one step")
+    optimizer: Optimizer = Field("adam", description="closed_form solves full-batch mse in one step")
     betas: Annotated[list[Beta], Len(2, 2)] | None = Field(None, description="of adam and adamw; default 0.9, 0.999")
     eps: NotNegative | None = Field(None, description="of adam and adamw; default 1e-8")
     momentum: Beta | None = Field(None, description="of sgd; default 0")
     weight_decay: NotNegative | None = Field(None, description="default 0, for adamw 0.01")
-    schedule: ScheduleName = Field("constant", description="how lr goes after the warmup")
+    schedule: Schedule = Field("constant", description="how lr goes after the warmup")
     warmup_epochs: NotNegative = Field(0.0, description="epochs over which lr rises")
     max_grad_norm: Positive | None = Field(None, description="the gradient's norm is clipped to this; default: not")
     lr_b_ratio: Positive = Field(1.0, description="lr of B over lr of A (LoRA+)")
-    loss: LossName = "mse"
+    loss: Loss = "mse"
     batch_size: Samples | None = Field(None, description="null: one full batch per epoch; else shuffled minibatches")
     seed: Seed | None = Field(None, description="of data, order and dropout; drawn when left out")
-    data: AnyData = Field(default_factory=RandomData)
+    data: AnyData = Field(default_factory=partial(RandomData, kind="random"), description="default: random rows")
     validation: AnyValidation | None = Field(
         None, description="a fraction of the data that is held out, or data of its own"
     )
@@ -301,7 +300,7 @@ def _inherited(earlier: plan.Plan, given: dict[str, Any]) -> dict[str, Any]:
 class RankProfileRequest(Request):
     """The data that the ranks are compared on."""
 
-    data: AnyData = Field(default_factory=RandomData)
+    data: AnyData = Field(default_factory=partial(RandomData, kind="random"), description="default: random rows")
 
     def rows(self) -> dict[str, Any]:
         """The rows of inline data, as `data.x`, `data.y`, `data.weight`."""

@@ -10,13 +10,13 @@ from annotated_types import Ge, Le, Len
 from pydantic import Discriminator, Field, Tag
 
 from service.errors import Fault, LimitExceeded
-from service.lora.spec import Alpha, Init, Rank, Seed, refuse
+from service.lora.spec import Alpha, Rank, Seed, refuse
+from service.schemas.choices import Init, Optimizer
 from service.schemas.requests import AnyValidation, CreateModelRequest, Find, Request, TrainRequest
 from service.training.plan import (
     OPTIMIZER_DEFAULTS,
     OPTIMIZER_SETTINGS,
     LearningRate,
-    OptimizerName,
     Plan,
     Positive,
 )
@@ -65,7 +65,7 @@ class Over(Request):
     rank: Annotated[list[Rank], AtMost] | None = None
     alpha: Alphas | None = None
     lr: Rates | None = None
-    optimizer: Annotated[list[OptimizerName], AtMost] | None = None
+    optimizer: Annotated[list[Optimizer], AtMost] | None = None
     init: Annotated[list[Init], AtMost] | None = None
     seed: Annotated[list[Seed], AtMost] | None = Field(None, description="how A and B begin; all else stays the same")
 

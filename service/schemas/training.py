@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from service.jobs.state import State
+from service.schemas.choices import EventKind, Path, Targets
 from service.schemas.fields import (
     A_DATASET_ID,
     A_JOB_ID,
@@ -15,6 +16,7 @@ from service.schemas.fields import (
     DatasetId,
     JobId,
     ModelId,
+    Plan,
     SweepId,
     example,
 )
@@ -62,11 +64,9 @@ class Job(BaseModel):
     validation_losses: list[float] | None = Field(description="the same for validation data, after the epoch's updates")
     accuracies: list[float] | None = Field(description="for cross_entropy: the share of rows whose class came out")
     validation_accuracies: list[float] | None = Field(description="the same for validation data")
-    path: Literal["moments", "batch"] = Field(
-        description="how an epoch is computed: from the data's moments or its rows"
-    )
+    path: Path = Field(description="how an epoch is computed: from the data's moments or its rows")
     together: int | None = Field(description="how many jobs, this one included, were trained in one stacked step")
-    plan: dict[str, Any] = Field(description="every setting in force, seeds included")
+    plan: Plan = Field(description="every setting in force, seeds included")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -132,7 +132,7 @@ class Dataset(BaseModel):
     id: DatasetId
     in_features: int
     out_features: int | None = Field(description="null where the targets are classes")
-    targets: Literal["numbers", "probabilities", "classes"] = Field(description="what y holds")
+    targets: Targets = Field(description="what y holds")
     weighted: bool = Field(description="each row has a weight")
     n_samples: int = Field(description="rows so far")
     keep_rows: bool = Field(description="the rows are kept, and not their moments alone")
@@ -221,7 +221,7 @@ class Event(BaseModel):
     """One thing that happened to a job; numbered from 1 without gap."""
 
     id: int
-    event: Literal["state", "epoch", "done"]
+    event: EventKind
     data: dict[str, Any]
 
 

@@ -1,11 +1,12 @@
 """Versions of a model."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field
 
-from service.schemas.fields import A_JOB_ID, JobId, example
+from service.schemas.choices import Origin
+from service.schemas.fields import A_JOB_ID, JobId, Plan, example
 from service.training import digests, plan, sources
 
 CREATED: dict[str, Any] = {
@@ -44,7 +45,7 @@ class Version(BaseModel):
 
     version: int
     created_at: datetime
-    origin: Literal["created", "training", "import", "rollback"] = Field(
+    origin: Origin = Field(
         description="import: PUT …/adapter; rollback: the weights of an earlier version, published anew"
     )
     parent: int | None = Field(description="the version that it was made from, which may not be kept any longer")
@@ -52,7 +53,7 @@ class Version(BaseModel):
     data_digest: str | None = Field(
         description="SHA-256 that names the data it was trained on: of the rows, or of the description of what is drawn"
     )
-    plan: dict[str, Any] | None = Field(description="every setting of its training")
+    plan: Plan | None = Field(description="every setting of its training")
     loss: float | None = Field(description="metrics.final_loss of its training; of a rollback, that of its parent")
     current: bool = Field(description="the model has it now")
     best: bool = Field(description="the lowest loss of all that a training published; it is kept however old it is")

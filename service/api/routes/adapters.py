@@ -40,7 +40,7 @@ HEADERS = describe.headers("X-Model-Version", "ETag")
 REFUSALS = (NotFound, ModelNotFound, NotAcceptable, TemporaryReducedCapacity)
 
 Module = Annotated[
-    str,
+    str | None,
     Query(
         pattern=peft.MODULE,
         max_length=MAX_MODULE,
@@ -55,13 +55,18 @@ Module = Annotated[
     operation_id="get_adapter_config",
     summary="What PEFT needs to know of a model's adapter",
     responses={
-        200: {"headers": HEADERS, "description": "The file of that name in a PEFT adapter"},
+        200: {
+            "headers": HEADERS,
+            "description": "The file of that name in a PEFT adapter",
+            "content": {JSON.media_type: {"schema": describe.reference(answers.AdapterConfig)}},
+        },
         304: {"description": "the client has it"},
         **describe.problems(NotFound, ModelNotFound, NotAcceptable, Validation),
     },
+    openapi_extra=describe.condition("If-None-Match"),
 )
 async def get_adapter_config(
-    model_id: ModelIdPath, request: Request, engine: EngineOf, module: Module | None = None
+    model_id: ModelIdPath, request: Request, engine: EngineOf, module: Module = None
 ) -> Response:
     """Beside `adapter_model.safetensors` in a folder, `peft.PeftModel.from_pretrained` loads it on a plain network."""
     accepted(request, [JSON.media_type])
@@ -79,12 +84,13 @@ async def get_adapter_config(
         304: {"description": "the client has it"},
         **describe.problems(*REFUSALS, VersionNotFound, Validation),
     },
+    openapi_extra=describe.condition("If-None-Match"),
 )
 async def get_adapter(
     model_id: ModelIdPath,
     request: Request,
     engine: EngineOf,
-    module: Module | None = None,
+    module: Module = None,
     version: VersionQuery = None,
 ) -> Response:
     """float32, under PEFT's names for `module`. The base stays here: `GET /models/{id}/weights` has it too."""
@@ -120,12 +126,15 @@ async def get_adapter(
             Stale,
         ),
     },
-    openapi_extra=describe.upload(
-        "lora_A.weight, lora_B.weight and, where the model trains it, bias; or PEFT's file", SAFETENSORS.media_type
-    ),
+    openapi_extra={
+        **describe.upload(
+            "lora_A.weight, lora_B.weight and, where the model trains it, bias; or PEFT's file", SAFETENSORS.media_type
+        ),
+        **describe.condition("If-Match"),
+    },
 )
 async def put_adapter(
-    model_id: ModelIdPath, request: Request, engine: EngineOf, settings: SettingsOf, module: Module | None = None
+    model_id: ModelIdPath, request: Request, engine: EngineOf, settings: SettingsOf, module: Module = None
 ) -> Response:
     """Its weights become the model's next version. The file must hold all the tensors of the model, and no others.
 
@@ -153,6 +162,7 @@ async def put_adapter(
         304: {"description": "the client has it"},
         **describe.problems(*REFUSALS, VersionNotFound, Validation),
     },
+    openapi_extra=describe.condition("If-None-Match"),
 )
 async def get_merged(
     model_id: ModelIdPath, request: Request, engine: EngineOf, version: VersionQuery = None

@@ -132,6 +132,7 @@ async def get_base(base_id: BaseIdPath, engine: EngineOf) -> Response:
         304: {"description": "the client has them"},
         **describe.problems(NotFound, BaseNotFound, NotAcceptable, CapacityExhausted),
     },
+    openapi_extra=describe.condition("If-None-Match"),
 )
 async def get_base_weights(base_id: BaseIdPath, request: Request, engine: EngineOf) -> Response:
     """In the dtype in which they came."""

@@ -37,7 +37,9 @@ CSV = "text/csv"
 BYTES_PER_LOSS = 20  # in JSON
 
 AfterQuery = Annotated[str | None, Query(description="only events with a higher number")]
-LastEventId = Annotated[str | None, Header(description="as EventSource sends it when it reconnects")]
+LastEventId = Annotated[
+    str | None, Header(alias="Last-Event-ID", description="as EventSource sends it when it reconnects")
+]
 
 
 @router.get(
@@ -124,7 +126,7 @@ async def delete_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     responses={
         200: {
             "description": "A header, then one line per finished epoch",
-            "content": {CSV: {"example": "epoch,loss\n1,1.25\n"}},
+            "content": {CSV: {"schema": {"type": "string"}, "example": "epoch,loss\n1,1.25\n"}},
         },
         **describe.problems(NotFound, JobNotFound, NotAcceptable),
     },

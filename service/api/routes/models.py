@@ -149,6 +149,7 @@ async def list_models(
         304: {"description": "it is as the client knows it"},
         **describe.problems(NotFound, ModelNotFound, NotAcceptable),
     },
+    openapi_extra=describe.condition("If-None-Match"),
 )
 async def get_model(model_id: ModelIdPath, request: Request, engine: EngineOf) -> Response:
     """The model as it is now: its settings, version and parameter counts. `If-None-Match` with its ETag gives 304."""
@@ -166,7 +167,10 @@ async def get_model(model_id: ModelIdPath, request: Request, engine: EngineOf) -
     summary="Change a model's name or metadata",
     response_model=answers.Model,
     responses=describe.problems(*describe.STORED, *describe.JSON_BODY, NotFound, ModelNotFound, NotAcceptable, Stale),
-    openapi_extra=describe.body(UpdateModelRequest, {"rename": {"name": "my adapter", "metadata": {"team": "a"}}}),
+    openapi_extra={
+        **describe.body(UpdateModelRequest, {"rename": {"name": "my adapter", "metadata": {"team": "a"}}}),
+        **describe.condition("If-Match"),
+    },
 )
 async def update_model(model_id: ModelIdPath, request: Request, engine: EngineOf, settings: SettingsOf) -> Response:
     """Only the fields sent are changed; `metadata` is replaced as a whole. `If-Match` with another ETag is 412."""
@@ -182,6 +186,7 @@ async def update_model(model_id: ModelIdPath, request: Request, engine: EngineOf
     summary="Delete a model",
     status_code=204,
     responses=describe.problems(*describe.STORED, NotFound, ModelNotFound, ModelBusy, Stale, Validation),
+    openapi_extra=describe.condition("If-Match"),
 )
 async def delete_model(
     model_id: ModelIdPath,
@@ -213,6 +218,7 @@ async def delete_model(
             NotFound, ModelNotFound, VersionNotFound, NotAcceptable, TemporaryReducedCapacity, Validation
         ),
     },
+    openapi_extra=describe.condition("If-None-Match"),
 )
 async def get_weights(
     model_id: ModelIdPath, request: Request, engine: EngineOf, version: VersionQuery = None

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Header, Path
+from fastapi import APIRouter, Header
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,7 +18,7 @@ from service.api.routes.system import readyz
 from service.bounds import shown
 from service.codecs import oip
 from service.codecs.codec import Array
-from service.codecs.json import JSON, dumps
+from service.codecs.json import JSON
 from service.codecs.raw import RAW
 from service.engine import Engine
 from service.errors import (
@@ -34,7 +35,10 @@ from service.schemas.oip import (
     InferRequest,
     InferResponse,
     ModelMetadata,
+    ModelReady,
+    ServerLive,
     ServerMetadata,
+    ServerReady,
     TensorMetadata,
 )
 
@@ -49,7 +53,7 @@ EXAMPLES = {
 }
 FOUND = describe.problems(NotFound, ModelNotFound)
 
-VersionPath = Annotated[str, Path(description="the version; only the newest is served")]
+Version = Annotated[str | None, Field(description="the version; only the newest is served")]
 
 
 @router.get(
@@ -68,23 +72,25 @@ async def server_metadata() -> Response:
     "/v2/health/live",
     operation_id="server_live",
     summary="Whether the process answers",
+    response_model=ServerLive,
     responses=describe.problems(),
 )
 async def server_live() -> Response:
     """200 as long as the event loop turns."""
-    return _said({"live": True})
+    return _said(ServerLive(live=True))
 
 
 @router.get(
     "/v2/health/ready",
     operation_id="server_ready",
     summary="Whether the service takes work",
+    response_model=ServerReady,
     responses=describe.problems(NotReady),
 )
 async def server_ready(engine: EngineOf) -> Response:
     """200 or 503, as `/readyz`."""
     await readyz(engine)
-    return _said({"ready": True})
+    return _said(ServerReady(ready=True))
 
 
 @router.get(
@@ -101,7 +107,7 @@ async def server_ready(engine: EngineOf) -> Response:
     response_model=ModelMetadata,
     responses=FOUND,
 )
-async def model_metadata(model_id: ModelIdPath, engine: EngineOf, version: str | None = None) -> Response:
+async def model_metadata(model_id: ModelIdPath, engine: EngineOf, version: Version = None) -> Response:
     """Names, datatypes and shapes of its tensors."""
     model = served(engine, model_id, version)
     spec = model.spec
@@ -120,14 +126,19 @@ async def model_metadata(model_id: ModelIdPath, engine: EngineOf, version: str |
     "/v2/models/{model_id}/versions/{version}/ready",
     operation_id="model_version_ready",
     summary="Whether a model can be run",
+    response_model=ModelReady,
     responses=FOUND,
 )
 @router.get(
-    "/v2/models/{model_id}/ready", operation_id="model_ready", summary="Whether a model can be run", responses=FOUND
+    "/v2/models/{model_id}/ready",
+    operation_id="model_ready",
+    summary="Whether a model can be run",
+    response_model=ModelReady,
+    responses=FOUND,
 )
-async def model_ready(model_id: ModelIdPath, engine: EngineOf, version: str | None = None) -> Response:
+async def model_ready(model_id: ModelIdPath, engine: EngineOf, version: Version = None) -> Response:
     """200 as soon as it is there."""
-    return _said({"name": served(engine, model_id, version).id, "ready": True})
+    return _said(ModelReady(name=served(engine, model_id, version).id, ready=True))
 
 
 INFER = {
@@ -136,6 +147,7 @@ INFER = {
         200: {
             "description": "The outputs: in the JSON, or behind it where binary_data asks for that",
             "content": {RAW.media_type: {"schema": {"type": "string", "format": "binary"}}},
+            "headers": describe.headers(JSON_LENGTH),
         },
         **describe.problems(*describe.JSON_BODY, NotFound, ModelNotFound, ShapeMismatch, TemporaryReducedCapacity),
     },
@@ -155,7 +167,7 @@ async def infer(
     request: Request,
     engine: EngineOf,
     settings: SettingsOf,
-    version: str | None = None,
+    version: Version = None,
     json_length: Annotated[int | None, Header(alias=JSON_LENGTH, ge=0, description="how much of it is JSON")] = None,
 ) -> Response:
     """The outputs for inputs of shape (…, in_features), whatever the tensor is called."""
@@ -216,5 +228,5 @@ def served(engine: Engine, model_id: str, version: str | None) -> Model:
     return model
 
 
-def _said(what: dict[str, object]) -> Response:
-    return Response(dumps(what), media_type=JSON.media_type, headers={"Cache-Control": "no-store"})
+def _said(what: BaseModel) -> Response:
+    return reply(what, headers={"Cache-Control": "no-store"})

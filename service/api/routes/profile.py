@@ -23,7 +23,7 @@ from service.errors import (
 from service.schemas import training
 from service.schemas.requests import RankProfileRequest
 
-router = APIRouter(tags=["train"], route_class=JsonRoute)
+router = APIRouter(tags=["training"], route_class=JsonRoute)
 
 EXAMPLES = {
     "a hidden change of rank 2": {"data": {"kind": "teacher", "teacher_rank": 2, "noise": 0.1, "seed": 1}},

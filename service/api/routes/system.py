@@ -4,7 +4,7 @@ import re
 from html import escape
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -15,12 +15,16 @@ from service.api.problems import status_of
 from service.codecs.json import JSON, dumps
 from service.engine import Engine
 from service.errors import NotFound, NotReady, kinds
+from service.schemas.answers import Health
 
 router = APIRouter(tags=["system"])
 
 
 def _health_as(status: str) -> dict[str, Any]:
-    return {"description": "All is well", "content": {JSON.media_type: {"example": {"status": status}}}}
+    return {
+        "description": "All is well",
+        "content": {JSON.media_type: {"schema": describe.reference(Health), "example": {"status": status}}},
+    }
 
 
 @router.get(
@@ -71,7 +75,10 @@ def workers_check(engine: Engine) -> str:
     summary="Prometheus metrics",
     response_class=Response,
     responses={
-        200: {"content": {"text/plain": {}}, "description": "The text format of Prometheus"},
+        200: {
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+            "description": "The text format of Prometheus",
+        },
         **describe.problems(),
     },
 )
@@ -87,7 +94,7 @@ async def get_metrics(request: Request) -> Response:
     response_class=HTMLResponse,
     responses={200: {"content": {"text/html": {}}, "description": "A short page"}, **describe.problems(NotFound)},
 )
-async def get_problem(slug: str) -> Response:
+async def get_problem(slug: Annotated[str, Path(description="the last part of the problem's type")]) -> Response:
     """The page that the `type` of a problem points to."""
     kind = next((kind for kind in kinds() if kind.slug() == slug), None)
     if kind is None:

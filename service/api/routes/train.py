@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header
+from pydantic import WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -35,6 +36,13 @@ router = APIRouter(tags=["training"], route_class=JsonRoute)
 
 MAX_WAIT_SECONDS = 60
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?", re.IGNORECASE)
+
+# One string to whoever writes it, though HTTP lets a header come several times.
+Prefer = Annotated[
+    list[str] | None,
+    Header(alias="Prefer", description="wait=SECONDS, at most 60 (RFC 7240)"),
+    WithJsonSchema({"type": "string", "examples": ["wait=30"]}),
+]
 
 EXAMPLES = {
     "all defaults": {},
@@ -88,7 +96,7 @@ async def train_model(
     request: Request,
     engine: EngineOf,
     settings: SettingsOf,
-    prefer: Annotated[list[str] | None, Header(description="wait=SECONDS, at most 60 (RFC 7240)")] = None,
+    prefer: Prefer = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Accept a job that trains a private copy and publishes it as the model's next version when it succeeds.

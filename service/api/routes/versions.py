@@ -66,7 +66,7 @@ async def list_versions(model_id: ModelIdPath, engine: EngineOf) -> Response:
             TemporaryReducedCapacity,
         ),
     },
-    openapi_extra=describe.body(RollbackRequest, EXAMPLES, required=False),
+    openapi_extra={**describe.body(RollbackRequest, EXAMPLES, required=False), **describe.condition("If-Match")},
 )
 async def roll_back(
     model_id: ModelIdPath,
