@@ -1,6 +1,7 @@
 """What `/metrics` shows: requests are counted at the door, all else is read from the rooms when it is asked for."""
 
 import collections
+import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -20,6 +21,7 @@ class Metrics(Collector):
     def __init__(self, engine: Engine) -> None:
         self.registry = CollectorRegistry()
         self._engine = engine
+        self._started = time.time()
         self._requests = Histogram(
             "lora_http_request_duration_seconds",
             "Time from a request's headers to the end of its answer.",
@@ -61,6 +63,7 @@ class Metrics(Collector):
         build.add_metric([__version__, engine.device], 1)
         yield build
         for name, text, value in (
+            ("process_start_time_seconds", "When the service started, in seconds since 1970.", self._started),
             ("lora_models", "Models held.", len(engine.registry)),
             ("lora_bases", "Bases held.", engine.registry.base_count),
             ("lora_datasets", "Data sets held.", len(engine.datasets)),

@@ -3,7 +3,7 @@
 import base64
 import re
 from collections.abc import Sequence
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Literal, Protocol, TypeVar
 
 import orjson
 from fastapi import Query
@@ -25,6 +25,8 @@ def _whole(text: str) -> str:
 
 LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE, description="how many at most"), BeforeValidator(_whole)]
 CursorQuery = Annotated[str | None, Query(max_length=512, description="next_cursor of the page before")]
+Order = Literal["asc", "desc"]
+OrderQuery = Annotated[Order, Query(description="asc: in the order of their ids; desc: the other way round")]
 
 
 class Item(Protocol):
@@ -37,18 +39,25 @@ class Item(Protocol):
 I = TypeVar("I", bound=Item)  # noqa: E741
 
 
-def page(items: Sequence[I], of: Sequence[str | None], limit: int, cursor: str | None) -> tuple[list[I], str | None]:
+def page(
+    items: Sequence[I], of: Sequence[str | None], limit: int, cursor: str | None, order: Order = "asc"
+) -> tuple[list[I], str | None]:
     """The items after the cursor, and the cursor to those after them.
 
     Args:
         items: the whole list, sorted by id.
         of: what the list is: its name and its filters.
+        order: which way it is read; a cursor holds for one of them.
 
     Raises:
         BadCursor: for a cursor that this list did not give.
     """
-    after = "" if cursor is None else _read(cursor, of)
-    rest = [item for item in items if item.id > after]
+    of = [*of, order]
+    after = None if cursor is None else _read(cursor, of)
+    if order == "asc":
+        rest = [item for item in items if after is None or item.id > after]
+    else:
+        rest = [item for item in reversed(items) if after is None or item.id < after]
     some = rest[:limit]
     return some, _write(some[-1].id, of) if len(rest) > limit else None
 

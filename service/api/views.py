@@ -9,6 +9,7 @@ from typing import Any
 from service.engine import Engine
 from service.engine.sweeps import Standing, Sweep
 from service.errors import ModelNotFound
+from service.jobs import thinned
 from service.jobs.job import Job
 from service.lora.spec import AnySpec
 from service.models.base import BaseRecord
@@ -167,8 +168,12 @@ def _standing(engine: Engine, place: int, standing: Standing) -> training.Standi
     )
 
 
-def of_job(job: Job) -> training.Job:
-    """A job's record, with the losses so far."""
+def of_job(job: Job, points: int | None = None) -> training.Job:
+    """A job's record, with the losses so far, or with so many points of its curves at most."""
+    curves = {name: job.curve(name) for name in job.curves}
+    epochs = None if points is None or job.epoch <= points else thinned.epochs_of(list(curves.values()), points)
+    if epochs is not None:
+        curves = {name: [curve[epoch - 1] for epoch in epochs] for name, curve in curves.items()}
     return training.Job(
         id=job.id,
         model_id=job.model_id,
@@ -177,10 +182,11 @@ def of_job(job: Job) -> training.Job:
         detail=job.detail,
         epochs=job.epochs,
         epoch=job.epoch,
-        losses=list(job.losses),
-        validation_losses=_curve(job, "validation_losses"),
-        accuracies=_curve(job, "accuracies"),
-        validation_accuracies=_curve(job, "validation_accuracies"),
+        losses=list(curves.get("losses", ())),
+        validation_losses=_listed(curves.get("validation_losses")),
+        accuracies=_listed(curves.get("accuracies")),
+        validation_accuracies=_listed(curves.get("validation_accuracies")),
+        curve_epochs=epochs,
         path=job.plan.path,
         together=job.together,
         plan=plan.as_dict(job.plan),
@@ -193,5 +199,5 @@ def of_job(job: Job) -> training.Job:
     )
 
 
-def _curve(job: Job, name: str) -> list[float] | None:
-    return list(job.curve(name)) if name in job.curves else None
+def _listed(curve: Sequence[float] | None) -> list[float] | None:
+    return None if curve is None else list(curve)

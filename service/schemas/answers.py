@@ -155,7 +155,7 @@ class Model(BaseModel):
 
 
 class ModelPage(BaseModel):
-    """Some models, oldest first, and the cursor to the next of them."""
+    """Some models, and the cursor to the next of them."""
 
     model_config = example({"items": [MODEL_EXAMPLE], "next_cursor": None})
 
@@ -181,7 +181,7 @@ class Base(BaseModel):
 
 
 class BasePage(BaseModel):
-    """Some bases, in the order of their ids, and the cursor to the next of them."""
+    """Some bases, and the cursor to the next of them."""
 
     model_config = example({"items": [BASE_EXAMPLE], "next_cursor": None})
 

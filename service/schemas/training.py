@@ -34,6 +34,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "validation_losses": None,
     "accuracies": None,
     "validation_accuracies": None,
+    "curve_epochs": None,
     "path": "moments",
     "together": 1,
     "plan": plan.as_dict(plan.Plan(epochs=2, seed=42, data=sources.Random(seed=42), path="moments")),
@@ -64,6 +65,9 @@ class Job(BaseModel):
     validation_losses: list[float] | None = Field(description="the same for validation data, after the epoch's updates")
     accuracies: list[float] | None = Field(description="for cross_entropy: the share of rows whose class came out")
     validation_accuracies: list[float] | None = Field(description="the same for validation data")
+    curve_epochs: list[int] | None = Field(
+        description="the epochs that the numbers above are of, where `points` left some out; else null: all from 1 on"
+    )
     path: Path = Field(description="how an epoch is computed: from the data's moments or its rows")
     together: int | None = Field(description="how many jobs, this one included, were trained in one stacked step")
     plan: Plan = Field(description="every setting in force, seeds included")
@@ -144,7 +148,7 @@ class Dataset(BaseModel):
 
 
 class DatasetPage(BaseModel):
-    """Some data sets, oldest first, and the cursor to the next of them."""
+    """Some data sets, and the cursor to the next of them."""
 
     model_config = example({"items": [DATASET_EXAMPLE], "next_cursor": None})
 
@@ -200,7 +204,7 @@ class Sweep(BaseModel):
 
 
 class SweepPage(BaseModel):
-    """Some sweeps, oldest first, and the cursor to the next of them."""
+    """Some sweeps, and the cursor to the next of them."""
 
     model_config = example({"items": [SWEEP_EXAMPLE], "next_cursor": None})
 
@@ -209,7 +213,7 @@ class SweepPage(BaseModel):
 
 
 class JobPage(BaseModel):
-    """Some jobs, oldest first, and the cursor to the next of them."""
+    """Some jobs, and the cursor to the next of them."""
 
     model_config = example({"items": [JOB_EXAMPLE], "next_cursor": None})
 

@@ -67,7 +67,11 @@ def test_every_operation_has_a_name_a_summary_and_a_text(page: dict[str, Any]) -
 
 def test_every_route_is_on_the_page(page: dict[str, Any]) -> None:
     routes = {(method, route.path) for router in ROUTERS for route in router.routes for method in route.methods}
-    assert routes - {(method, path) for method, path, _ in operations(page)} == {("GET", "/")}
+    assert routes - {(method, path) for method, path, _ in operations(page)} == {
+        ("GET", "/"),
+        ("GET", "/favicon.ico"),
+        ("GET", "/static/{name:path}"),
+    }
 
 
 def test_every_operation_that_can_fail_says_how_with_an_example(page: dict[str, Any]) -> None:

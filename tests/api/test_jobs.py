@@ -238,3 +238,21 @@ def test_a_killed_worker_fails_its_job_within_a_second_and_nothing_else_notices(
             if seconds < 1:  # once is enough: a machine that stalls is late by itself
                 break
         assert seconds < 1
+
+
+def test_curves_come_by_few_points_where_few_are_asked_for(http: httpx.Client) -> None:
+    model = http.post("/models", json={"in_features": 8, "out_features": 4}).json()
+    plan = {"epochs": 300, "validation": 0.2, "data": {"kind": "teacher", "noise": 0.5}}
+    whole = http.post(f"/models/{model['id']}/train", json=plan, headers={"Prefer": "wait=30"}).json()
+    assert whole["curve_epochs"] is None
+    listed = http.get("/jobs", params={"model_id": model["id"], "points": 40}).json()["items"][0]
+    for thin in (http.get(f"/jobs/{whole['id']}", params={"points": 40}).json(), listed):
+        epochs = thin["curve_epochs"]
+        assert len(epochs) <= 40
+        for name in ("losses", "validation_losses"):
+            assert thin[name] == [whole[name][epoch - 1] for epoch in epochs]
+            assert (min(thin[name]), max(thin[name])) == (min(whole[name]), max(whole[name]))
+        assert thin["epoch"] == 300
+    assert http.get(f"/jobs/{whole['id']}", params={"points": 0}).json()["losses"] == []
+    assert http.get(f"/jobs/{whole['id']}", params={"points": 300}).json() == whole
+    assert http.get(f"/jobs/{whole['id']}", params={"points": -1}).status_code == 422

@@ -198,3 +198,38 @@ def test_one_model_too_many_is_refused_and_a_deletion_makes_room() -> None:
         assert service.http.post("/models", json=SIZES).json()["type"] == "/problems/capacity-exhausted"
         service.http.delete(f"/models/{ids[0]}")
         assert service.http.post("/models", json=SIZES).status_code == 201
+
+
+@pytest.mark.parametrize("path", ["/models", "/jobs", "/bases", "/datasets", "/sweeps"])
+def test_a_list_reads_backwards_page_by_page(http: httpx.Client, path: str) -> None:
+    model = create(http, name="order")
+    http.post(f"/models/{model['id']}/train", json={"epochs": 1}, headers={"Prefer": "wait=30"})
+    create(http, name="order", seed=7)
+    forwards = [item["id"] for item in http.get(path, params={"limit": 200}).json()["items"]]
+    backwards: list[str] = []
+    page = {"next_cursor": None}
+    while not backwards or page["next_cursor"]:
+        given = {"cursor": page["next_cursor"]} if page["next_cursor"] else {}
+        page = http.get(path, params={"order": "desc", "limit": 3, **given}).json()
+        backwards += [item["id"] for item in page["items"]]
+        if not page["items"]:
+            break
+    assert backwards[: len(forwards)] == sorted(backwards, reverse=True)[: len(forwards)]
+    assert set(forwards) <= set(backwards)
+
+
+def test_a_cursor_belongs_to_one_order(http: httpx.Client) -> None:
+    for _ in range(2):
+        create(http)
+    cursor = http.get("/models", params={"limit": 1, "order": "desc"}).json()["next_cursor"]
+    assert http.get("/models", params={"cursor": cursor}).json()["type"] == "/problems/bad-cursor"
+    assert http.get("/models", params={"order": "newest"}).status_code == 422
+
+
+def test_models_are_found_by_a_part_of_their_name_or_id(http: httpx.Client) -> None:
+    model, other = create(http, name="Straße nach Norden"), create(http)
+    for text in ("STRASSE", "nord", model["id"][-8:].lower()):
+        found = [item["id"] for item in http.get("/models", params={"search": text}).json()["items"]]
+        assert model["id"] in found
+        assert other["id"] not in found
+    assert http.get("/models", params={"search": "Straße\nmdl"}).json()["items"] == []

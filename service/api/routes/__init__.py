@@ -11,6 +11,7 @@ from service.api.routes import (
     mixed,
     models,
     oip,
+    page,
     profile,
     sweeps,
     system,
@@ -34,5 +35,6 @@ ROUTERS = [
     datasets.router,
     sweeps.router,
     limits.router,
+    page.router,
     system.router,
 ]

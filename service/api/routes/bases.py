@@ -11,7 +11,7 @@ from service.api.accept import JsonRoute, accepted
 from service.api.bodies import media_type, must_be, read
 from service.api.deps import EngineOf, SettingsOf, in_thread
 from service.api.once import IdempotencyKey, Once
-from service.api.paging import CursorQuery, LimitQuery, page
+from service.api.paging import CursorQuery, LimitQuery, OrderQuery, page
 from service.api.replies import FILE_TYPES, file, listed, reply
 from service.codecs import layer
 from service.codecs.safetensors import SAFETENSORS
@@ -101,10 +101,10 @@ async def create_base(
     responses={200: {"headers": describe.headers("Link")}, **describe.problems(BadCursor, Validation, NotAcceptable)},
 )
 async def list_bases(
-    request: Request, engine: EngineOf, limit: LimitQuery = 50, cursor: CursorQuery = None
+    request: Request, engine: EngineOf, limit: LimitQuery = 50, cursor: CursorQuery = None, order: OrderQuery = "asc"
 ) -> Response:
     """A page of bases: those that were uploaded, and those that came with a model."""
-    some, following = page(engine.registry.bases(), ["bases"], limit, cursor)
+    some, following = page(engine.registry.bases(), ["bases"], limit, cursor, order)
     return listed(
         request, answers.BasePage(items=[views.of_base(engine, record) for record in some], next_cursor=following)
     )

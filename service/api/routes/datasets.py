@@ -11,7 +11,7 @@ from service.api.accept import JsonRoute
 from service.api.bodies import media_type, must_be, read
 from service.api.deps import DatasetIdPath, EngineOf, SettingsOf, in_thread, written
 from service.api.once import IdempotencyKey, Once
-from service.api.paging import CursorQuery, LimitQuery, page
+from service.api.paging import CursorQuery, LimitQuery, OrderQuery, page
 from service.api.replies import listed, reply
 from service.codecs import safetensors
 from service.codecs.safetensors import SAFETENSORS, Tensors
@@ -122,15 +122,15 @@ async def append_rows(
 @router.get(
     "/datasets",
     operation_id="list_datasets",
-    summary="List data sets, oldest first",
+    summary="List data sets",
     response_model=training.DatasetPage,
     responses={200: {"headers": describe.headers("Link")}, **describe.problems(BadCursor, Validation, NotAcceptable)},
 )
 async def list_datasets(
-    request: Request, engine: EngineOf, limit: LimitQuery = 50, cursor: CursorQuery = None
+    request: Request, engine: EngineOf, limit: LimitQuery = 50, cursor: CursorQuery = None, order: OrderQuery = "asc"
 ) -> Response:
     """A page of data sets."""
-    some, following = page(engine.datasets.all(), ["datasets"], limit, cursor)
+    some, following = page(engine.datasets.all(), ["datasets"], limit, cursor, order)
     items = [views.of_dataset(dataset, durable=engine.store.durable) for dataset in some]
     return listed(request, training.DatasetPage(items=items, next_cursor=following))
 

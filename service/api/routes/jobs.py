@@ -11,7 +11,7 @@ from service.api.accept import JsonRoute, accepted
 from service.api.bodies import read
 from service.api.deps import EngineOf, JobIdPath, SettingsOf, in_thread, off_loop, written
 from service.api.once import IdempotencyKey, Once
-from service.api.paging import CursorQuery, LimitQuery, page
+from service.api.paging import CursorQuery, LimitQuery, OrderQuery, page
 from service.api.replies import listed, reply
 from service.api.streams import stream
 from service.codecs.json import JSON
@@ -30,12 +30,17 @@ from service.jobs.events import SINGULAR
 from service.jobs.job import Job
 from service.jobs.state import State
 from service.schemas import training
+from service.training.plan import MAX_EPOCHS
 
 router = APIRouter(tags=["jobs"], route_class=JsonRoute)
 
 CSV = "text/csv"
 BYTES_PER_LOSS = 20  # in JSON
 
+PointsQuery = Annotated[
+    int | None,
+    Query(ge=0, le=MAX_EPOCHS, description="of each curve at most so many points, its lowest and highest among them"),
+]
 AfterQuery = Annotated[str | None, Query(description="only events with a higher number")]
 LastEventId = Annotated[
     str | None, Header(alias="Last-Event-ID", description="as EventSource sends it when it reconnects")
@@ -45,7 +50,7 @@ LastEventId = Annotated[
 @router.get(
     "/jobs",
     operation_id="list_jobs",
-    summary="List jobs, oldest first",
+    summary="List jobs",
     response_model=training.JobPage,
     responses={200: {"headers": describe.headers("Link")}, **describe.problems(BadCursor, Validation, NotAcceptable)},
 )
@@ -54,15 +59,18 @@ async def list_jobs(
     engine: EngineOf,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
+    order: OrderQuery = "asc",
     model_id: Annotated[str | None, Query(pattern=MODEL_ID, description="only those of this model")] = None,
     state: Annotated[State | None, Query(description="only those in this state")] = None,
+    points: PointsQuery = None,
 ) -> Response:
     """A page of jobs; those of deleted models are among them."""
     jobs = [job for job in engine.ledger.all() if model_id in (None, job.model_id) and state in (None, job.state)]
-    some, following = page(jobs, ["jobs", model_id, state], limit, cursor)
+    some, following = page(jobs, ["jobs", model_id, state], limit, cursor, order)
 
     def answer() -> Response:
-        return listed(request, training.JobPage(items=[views.of_job(job) for job in some], next_cursor=following))
+        items = [views.of_job(job, points) for job in some]
+        return listed(request, training.JobPage(items=items, next_cursor=following))
 
     return await off_loop(BYTES_PER_LOSS * sum(job.epoch for job in some), answer)
 
@@ -72,11 +80,11 @@ async def list_jobs(
     operation_id="get_job",
     summary="One job, with the losses so far",
     response_model=training.Job,
-    responses=describe.problems(NotFound, JobNotFound, NotAcceptable),
+    responses=describe.problems(NotFound, JobNotFound, NotAcceptable, Validation),
 )
-async def get_job(job_id: JobIdPath, engine: EngineOf) -> Response:
+async def get_job(job_id: JobIdPath, engine: EngineOf, points: PointsQuery = None) -> Response:
     """The job as it is now."""
-    return reply(views.of_job(engine.ledger.get(job_id)))
+    return reply(views.of_job(engine.ledger.get(job_id), points))
 
 
 @router.post(

@@ -12,7 +12,7 @@ from service.api.accept import JsonRoute, accepted
 from service.api.bodies import read_json
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf, VersionQuery, in_thread, read_at, written
 from service.api.once import IdempotencyKey, Once
-from service.api.paging import CursorQuery, LimitQuery, page
+from service.api.paging import CursorQuery, LimitQuery, OrderQuery, page
 from service.api.replies import FILE_TYPES, file, listed, reply
 from service.codecs import safetensors
 from service.errors import (
@@ -121,7 +121,7 @@ async def create_model(
 @router.get(
     "/models",
     operation_id="list_models",
-    summary="List models, oldest first",
+    summary="List models",
     response_model=answers.ModelPage,
     responses={200: {"headers": describe.headers("Link")}, **describe.problems(BadCursor, Validation, NotAcceptable)},
 )
@@ -130,11 +130,15 @@ async def list_models(
     engine: EngineOf,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
+    order: OrderQuery = "asc",
     name: Annotated[str | None, Query(max_length=256, description="only those of this name")] = None,
+    search: Annotated[
+        str | None, Query(max_length=256, description="only those whose name or id has this text, in any case")
+    ] = None,
 ) -> Response:
     """A page of models."""
-    models = [model for model in engine.registry.all() if name in (None, model.name)]
-    some, following = page(models, ["models", name], limit, cursor)
+    models = [model for model in engine.registry.all() if name in (None, model.name) and _has(model, search)]
+    some, following = page(models, ["models", name, search], limit, cursor, order)
     items = [views.of_model(model, durable=engine.store.durable) for model in some]
     return listed(request, answers.ModelPage(items=items, next_cursor=following))
 
@@ -237,6 +241,11 @@ async def get_weights(
 
     model, body = await read_at(version, model.nbytes + model.spec.base_bytes, work)
     return file(request, body, media_type, model)
+
+
+def _has(model: Model, text: str | None) -> bool:
+    """Whether a model's name or id has a text in it, in capitals or not."""
+    return text is None or text.casefold() in f"{model.name or ''}\n{model.id}".casefold()
 
 
 def must_have_sizes(asked: CreateModelRequest, within: str = "") -> None:

@@ -11,7 +11,7 @@ from service.api.accept import JsonRoute
 from service.api.bodies import read_json
 from service.api.deps import EngineOf, SettingsOf, in_thread
 from service.api.once import IdempotencyKey, Once
-from service.api.paging import CursorQuery, LimitQuery, page
+from service.api.paging import CursorQuery, LimitQuery, OrderQuery, page
 from service.api.replies import listed, reply
 from service.api.routes.models import must_have_sizes
 from service.engine.sweeps import Sweep, Trial
@@ -97,15 +97,15 @@ async def create_sweep(
 @router.get(
     "/sweeps",
     operation_id="list_sweeps",
-    summary="List sweeps, oldest first",
+    summary="List sweeps",
     response_model=training.SweepPage,
     responses={200: {"headers": describe.headers("Link")}, **describe.problems(BadCursor, Validation, NotAcceptable)},
 )
 async def list_sweeps(
-    request: Request, engine: EngineOf, limit: LimitQuery = 20, cursor: CursorQuery = None
+    request: Request, engine: EngineOf, limit: LimitQuery = 20, cursor: CursorQuery = None, order: OrderQuery = "asc"
 ) -> Response:
     """A page of sweeps, with their leaderboards."""
-    some, following = page(engine.sweeps.all(), ["sweeps"], limit, cursor)
+    some, following = page(engine.sweeps.all(), ["sweeps"], limit, cursor, order)
     items = await in_thread(lambda: [views.of_sweep(engine, sweep) for sweep in some])
     return listed(request, training.SweepPage(items=items, next_cursor=following))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from service.api import describe
 from service.api.deps import EngineOf
@@ -55,7 +55,7 @@ async def readyz(
         "workers": workers_check(engine),
     }
     if set(checks.values()) != {"ok"}:
-        raise NotReady(", ".join(f"{name}: {state}" for name, state in checks.items()))
+        raise NotReady(", ".join(f"{name}: {state}" for name, state in checks.items()), **checks)
     body: dict[str, object] = {"status": "ready"}
     if verbose is not None:
         body |= {"checks": checks, "workers": {"ready": engine.workers.ready, "of": len(engine.workers)}}
@@ -106,12 +106,6 @@ async def get_problem(slug: Annotated[str, Path(description="the last part of th
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f"<h1>{title}</h1><p>Status {status_of(kind)}, <code>{slug}</code></p><p>{text}</p>"
     )
-
-
-@router.get("/", include_in_schema=False)
-async def front() -> Response:
-    """The way to the interactive documentation."""
-    return RedirectResponse("/docs")
 
 
 def _health(body: dict[str, object]) -> Response:

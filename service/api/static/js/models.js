@@ -1,0 +1,98 @@
+/** The models that the page knows: a page of them at a time, as the reader asked for it. */
+
+import { json } from "./api.js";
+import { curveOf, thinned } from "./curve.js";
+import { shortId } from "./format.js";
+import { ACTIVE, inOrder, learn } from "./jobs.js";
+import { get, set, watch } from "./store.js";
+
+const PAGE = 25;
+const SPARK_POINTS = 40;
+const FIRST = { items: [], search: "", order: "desc", cursors: [null], next: null, read: false };
+
+const sparks = new Map(); // model and version to the curve of its newest job
+const asked = new Set();
+const finished = new Map(); // models whose job was active when the jobs were looked at last
+
+/** Read the first page, and read it again when jobs have changed models. */
+export function followModels() {
+  set("models", FIRST);
+  watch(["jobs"], () => {
+    let changed = false;
+    const active = new Set([...get("jobs").values()].filter((job) => ACTIVE.includes(job.state)).map((job) => job.model_id));
+    for (const id of finished.keys()) {
+      if (!active.has(id)) changed = finished.delete(id);
+    }
+    for (const id of active) finished.set(id, true);
+    const known = new Set(get("models").items.map((model) => model.id));
+    const fresh = [...active].some((id) => !known.has(id)) && get("models").cursors.length === 1;
+    if (changed || (fresh && active.size !== lastActive)) refreshModels();
+    lastActive = active.size;
+  });
+  return refreshModels();
+}
+
+let lastActive = 0;
+let turn = 0;
+
+/** Read the page that is shown anew, or another one. */
+export async function refreshModels(change = {}) {
+  const wanted = { ...get("models"), ...change };
+  const mine = ++turn;
+  const query = new URLSearchParams({ limit: PAGE, order: wanted.order });
+  if (wanted.search) query.set("search", wanted.search);
+  const cursor = wanted.cursors.at(-1);
+  if (cursor) query.set("cursor", cursor);
+  const page = await json("GET", `/models?${query}`);
+  if (mine !== turn) return; // a later question has been asked
+  set("models", { ...wanted, items: page.items, next: page.next_cursor, read: true });
+}
+
+export const searchModels = (search) => refreshModels({ search, cursors: [null] });
+export const orderModels = (order) => refreshModels({ order, cursors: [null] });
+export const nextModels = () => refreshModels({ cursors: [...get("models").cursors, get("models").next] });
+export const earlierModels = () => refreshModels({ cursors: get("models").cursors.slice(0, -1) });
+
+/** Create a model, and have it shown. */
+export async function createModel(settings) {
+  const model = await json("POST", "/models", settings);
+  await refreshModels({ search: "", order: "desc", cursors: [null] });
+  return model;
+}
+
+/** Train a model, by default with the service's own defaults. */
+export async function train(id, plan = {}) {
+  const job = await json("POST", `/models/${id}/train`, plan);
+  learn(job);
+  return job;
+}
+
+export async function deleteModel(id, force) {
+  await json("DELETE", `/models/${id}${force ? "?force=true" : ""}`);
+  await refreshModels();
+}
+
+export function isTraining(id) {
+  return [...get("jobs").values()].some((job) => job.model_id === id && ACTIVE.includes(job.state));
+}
+
+/** What people call a model: its name, or the end of its id. */
+export function nameOf(id) {
+  const model = get("models")?.items.find((one) => one.id === id);
+  return model?.name || shortId(id);
+}
+
+/** The thinned curve of a model's newest job; asked for where no job that is known tells it. */
+export function sparkOf(model) {
+  const job = inOrder().find((one) => one.model_id === model.id && one.epoch > 0);
+  const key = `${model.id} ${model.version}`;
+  if (!job && model.last_loss !== null && !asked.has(key)) ask(model.id, key);
+  return job?.spark ?? sparks.get(key) ?? null;
+}
+
+async function ask(id, key) {
+  asked.add(key);
+  const page = await json("GET", `/jobs?model_id=${id}&order=desc&limit=1&points=${SPARK_POINTS}`);
+  if (page.items.length) sparks.set(key, thinned(curveOf(page.items[0]), SPARK_POINTS));
+  set("models", get("models"));
+}

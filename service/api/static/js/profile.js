@@ -1,0 +1,112 @@
+/** The panel that tells which rank some data needs: the lowest loss that an adapter of each rank can have. */
+
+import { json } from "./api.js";
+import { h, keep, say } from "./dom.js";
+import { save } from "./downloads.js";
+import { count, figure, shortId } from "./format.js";
+import { t } from "./i18n.js";
+import { icon } from "./icons.js";
+import { nameOf } from "./models.js";
+import { attempt } from "./notices.js";
+import { axis, fit, picture, seriesColour, sizeOf } from "./plot.js";
+import { get, watch } from "./store.js";
+import { colour } from "./theme.js";
+
+// What there is to be learnt, by the key of its name. Classes have no squared error, so digits are not among it.
+const DATA = {
+  teacher: { kind: "teacher", teacher_rank: 2, noise: 0.3, seed: 1 },
+  random: { kind: "random", seed: 1 },
+};
+
+const QUICK = 2 ** 16; // weights of a layer whose ranks are computed without being asked for
+
+let profileOf = null; // a model that a row asked for
+
+/** Show the ranks of a model. */
+export function showProfile(model) {
+  profileOf(model);
+}
+
+export function rankProfile(root) {
+  const models = h("select", { label: "profile.model" });
+  const data = h("select", { label: "profile.data" }, Object.keys(DATA).map((name) => h("option", { value: name, t: `profile.${name}` })));
+  const run = h("button", { type: "submit", class: "primary", t: "profile.run" });
+  const png = h("button", { type: "button", on: { click: () => attempt(png, keepPicture) } }, icon("export"), "PNG");
+  const place = h("div", { class: "plot", hidden: true });
+  const text = h("p", { class: "fine", role: "status" });
+  const nothing = h("p", { class: "nothing", t: "profile.none" });
+  let [chart, found] = [null, null];
+
+  const ask = () => attempt(run, async () => {
+    found = await json("POST", `/models/${models.value}/rank-profile`, { data: fitting(DATA[data.value], models.value) });
+    draw();
+  });
+  const draw = () => {
+    nothing.hidden = found !== null;
+    place.hidden = png.hidden = found === null;
+    say(text, found ? summary(found) : "");
+    chart?.destroy();
+    chart = found && profilePlot(place, found);
+  };
+  const keepPicture = async () => save(await picture(chart, [{ text: summary(found), stroke: colour("text") }]), `ranks-${found.model_id}.png`);
+  profileOf = (model) => {
+    if (![...models.options].some((option) => option.value === model.id)) models.append(h("option", { value: model.id }, nameOf(model.id)));
+    models.value = model.id;
+    root.scrollIntoView({ block: "nearest" });
+    return ask();
+  };
+  let first = true;
+  const list = () => {
+    const single = get("models").items.filter((model) => !model.layers);
+    keep(models, single, (model) => model.id, option);
+    run.disabled = single.length === 0;
+    if (first && single.length && single[0].in_features * single[0].out_features <= QUICK) ask();
+    first = first && single.length === 0;
+  };
+  const form = h("form", { class: "tools" }, models, data, run, png);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    ask();
+  });
+  root.append(h("div", { class: "panel-head" }, h("h2", { id: "profile-title", t: "profile.title" }), form), nothing, place, text);
+  fit(place, () => chart);
+  watch(["models", "language"], list);
+  watch(["theme", "language"], draw);
+  draw();
+}
+
+function option(model) {
+  const element = h("option", { value: model.id });
+  element.show = (now) => say(element, `${now.name || t("models.unnamed")} ${shortId(now.id)}`);
+  return element;
+}
+
+/** Data whose hidden change the model's layer has room for. */
+function fitting(data, id) {
+  const model = get("models").items.find((one) => one.id === id);
+  if (data.kind !== "teacher" || !model) return data;
+  return { ...data, teacher_rank: Math.min(data.teacher_rank, model.in_features, model.out_features) };
+}
+
+/** From which rank on more ranks hardly help, as a sentence: where a hundredth of what can be gained is left. */
+function summary({ model_id: id, ranks }) {
+  const [first, last] = [ranks[0].loss, ranks.at(-1).loss];
+  const enough = ranks.find(({ loss }) => loss - last <= 0.01 * (first - last)) ?? ranks.at(-1);
+  return t("profile.summary", {
+    name: nameOf(id), rank: count(enough.rank), loss: figure(enough.loss), parameters: count(enough.trainable), first: figure(first),
+  });
+}
+
+function profilePlot(place, { ranks }) {
+  const trainable = new Map(ranks.map((one) => [one.rank, one.trainable]));
+  const ticks = (_, at) => at.map((rank) => (trainable.has(rank) ? `${count(rank)}\n${count(trainable.get(rank))}` : ""));
+  const stroke = seriesColour(0);
+  const options = {
+    ...sizeOf(place),
+    legend: { show: false },
+    scales: { x: { time: false } },
+    axes: [axis(t("profile.axis"), ticks, { size: 46, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] }), axis(t("chart.loss"), undefined, { size: 62 })],
+    series: [{}, { stroke, width: 2, fill: colour("series-0-fill"), points: { show: ranks.length < 40, size: 6 } }],
+  };
+  return new uPlot(options, [ranks.map((one) => one.rank), ranks.map((one) => one.loss)], place);
+}

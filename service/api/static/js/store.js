@@ -1,0 +1,42 @@
+/** What the page knows, by name, and who is told when it changes.
+ *
+ * health: {state, checks, detail}       stream: {state, seconds}           limits: {name: number}
+ * durable: boolean                      samples: [sample], see metrics.js  facts: {version, device, started}
+ * models: {items, cursor, total, …}     jobs: Map of id to job, newest first, see jobs.js
+ * drawn: Set of ids of jobs on the chart    theme, language: names         key: "none", "given" or "wanted"
+ */
+
+const values = new Map();
+const watchers = new Map();
+
+export function get(name) {
+  return values.get(name);
+}
+
+/** Put a value in its place, and tell those who watch it, once for all changes of one turn. */
+export function set(name, value) {
+  values.set(name, value);
+  for (const watcher of watchers.get(name) ?? []) due.add(watcher);
+  if (due.size && !waiting) {
+    waiting = true;
+    queueMicrotask(tell);
+  }
+}
+
+/** Call `watcher` after any of the named values has changed. */
+export function watch(names, watcher) {
+  for (const name of names) {
+    if (!watchers.has(name)) watchers.set(name, new Set());
+    watchers.get(name).add(watcher);
+  }
+}
+
+const due = new Set();
+let waiting = false;
+
+function tell() {
+  waiting = false;
+  const told = [...due];
+  due.clear();
+  for (const watcher of told) watcher();
+}

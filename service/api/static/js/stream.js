@@ -1,0 +1,77 @@
+/** The one stream of events, read by fetch because EventSource sends no headers; it comes back by itself. */
+
+import { call } from "./api.js";
+import { set } from "./store.js";
+
+const SILENT_MS = 40_000; // the service says something every 15 seconds
+const FIRST_WAIT_MS = 1_000;
+const MAX_WAIT_MS = 15_000;
+
+let last = null; // the id of the newest event
+let again = () => {};
+
+/** Follow the events for ever: `heard` is called with each, `connected` whenever the stream begins anew. */
+export async function follow(heard, connected) {
+  let wait = FIRST_WAIT_MS;
+  for (;;) {
+    set("stream", { state: "connecting" });
+    try {
+      await read(heard, () => {
+        wait = FIRST_WAIT_MS;
+        set("stream", { state: "live" });
+        connected();
+      });
+    } catch {
+      // Whatever ended the stream, the answer is to begin it again.
+    }
+    set("stream", { state: "waiting", seconds: Math.round(wait / 1000) });
+    await pause(wait);
+    wait = Math.min(wait * 2, MAX_WAIT_MS);
+  }
+}
+
+/** Do not wait any longer to connect. */
+export function reconnectNow() {
+  again();
+}
+
+function pause(ms) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    again = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+  });
+}
+
+async function read(heard, begun) {
+  const controller = new AbortController();
+  const headers = { Accept: "text/event-stream", ...(last === null ? {} : { "Last-Event-ID": last }) };
+  const answer = await call("GET", "/events", { headers, signal: controller.signal });
+  begun();
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let watchdog = setTimeout(() => controller.abort(), SILENT_MS);
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    clearTimeout(watchdog);
+    watchdog = setTimeout(() => controller.abort(), SILENT_MS);
+    const frames = (rest + value).split("\n\n");
+    rest = frames.pop();
+    for (const frame of frames) take(frame, heard);
+  }
+  clearTimeout(watchdog);
+}
+
+/** One event in the form of Server-Sent Events: lines `id`, `event` and `data`. */
+function take(frame, heard) {
+  const fields = {};
+  for (const line of frame.split("\n")) {
+    const colon = line.indexOf(": ");
+    if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 2);
+  }
+  if (fields.id !== undefined) last = fields.id;
+  if (fields.event !== undefined) heard(fields.event, JSON.parse(fields.data));
+}
