@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from starlette.types import ASGIApp
 
 from service.api.app import create_app, create_engine
 from service.api.server import Server, config
@@ -49,12 +50,12 @@ class Service:
 
 
 @contextmanager
-def in_thread(**settings: Any) -> Iterator[Service]:
-    """The service in a thread of this process; settings differ from the defaults as given."""
+def in_thread(around: Callable[[ASGIApp], ASGIApp] = lambda app: app, **settings: Any) -> Iterator[Service]:
+    """The service in a thread of this process, `around` it what stands before it; settings differ as given."""
     chosen = load(**{"port": 0, "workers": 1, "device": os.environ.get("TEST_DEVICE", "cpu"), **settings})
     engine = create_engine(chosen, nursery())
     urls: queue.Queue[str] = queue.Queue()
-    server = Server(config(create_app(chosen, engine), chosen.host, chosen.port, 5), urls.put, engine.drain)
+    server = Server(config(around(create_app(chosen, engine)), chosen.host, chosen.port, 5), urls.put, engine.drain)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

@@ -1,6 +1,6 @@
 /** Make elements, and keep lists of them; what is given as text stays text. */
 
-import { translate } from "./i18n.js";
+import { sayAgain } from "./i18n.js";
 
 /** An element with attributes and children.
  *
@@ -10,7 +10,7 @@ export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) give(element, name, value);
   element.append(...children.flat().filter((child) => child !== null && child !== undefined));
-  if (attributes.t || attributes.label || attributes.placeholder) translate({ querySelectorAll: only(element) });
+  sayAgain(element);
   return element;
 }
 
@@ -23,11 +23,6 @@ function give(element, name, value) {
   } else {
     element.setAttribute(KEYS[name] ?? name, value === true ? "" : value);
   }
-}
-
-/** The element itself where it matches, which is quicker than to look through its children. */
-function only(element) {
-  return (selector) => (element.matches(selector) ? [element] : []);
 }
 
 /** Change a text only where it is another, so that nothing is laid out or announced for nothing. */

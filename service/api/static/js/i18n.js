@@ -24,7 +24,7 @@ export function chooseLanguage(name) {
   localStorage.setItem(KEPT, name);
   language = name;
   plurals = new Intl.PluralRules(language);
-  translate(document);
+  translate();
   set("language", name);
 }
 
@@ -41,15 +41,17 @@ export function known(key) {
   return key in TABLES[language];
 }
 
-/** Say again what the elements within say, each by the key that it carries. */
-export function translate(within) {
+/** Say again what the whole page says, each element by the keys that it carries. */
+export function translate() {
   document.documentElement.lang = language;
-  for (const element of within.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
-  for (const element of within.querySelectorAll("[data-t-label]")) {
-    element.setAttribute("aria-label", t(element.dataset.tLabel));
-    if (element.matches("button, a")) element.title = t(element.dataset.tLabel);
-  }
-  for (const element of within.querySelectorAll("[data-t-placeholder]")) {
-    element.placeholder = t(element.dataset.tPlaceholder);
-  }
+  document.querySelectorAll("[data-t], [data-t-label], [data-t-placeholder]").forEach(sayAgain);
+}
+
+/** Give an element the texts of its keys: `data-t` its own, `data-t-label` its name, `data-t-placeholder`. */
+export function sayAgain(element) {
+  const { t: own, tLabel: label, tPlaceholder: placeholder } = element.dataset;
+  if (own) element.textContent = t(own);
+  if (label) element.ariaLabel = t(label);
+  if (label && element.matches("button, a")) element.title = t(label);
+  if (placeholder) element.placeholder = t(placeholder);
 }

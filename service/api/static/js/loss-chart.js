@@ -38,15 +38,16 @@ export function lossChart(root) {
     const drawing = get("drawing");
     const thin = shown.map(({ job, curve: whole }) => ({ job, curve: thinned(whole, POINTS) }));
     data = columns(thin, drawing);
+    parts.nothing.hidden = shown.length > 0;
+    parts.place.hidden = parts.readout.hidden = parts.values.hidden = shown.length === 0;
     const wanted = JSON.stringify([shown.map(({ job }) => job.id), drawing.log, drawing.smoothing > 0, get("theme"), get("language")]);
     if (wanted !== built) {
       chart?.destroy();
       chart = shown.length ? lossPlot(parts.place, sizeOf(parts.place), data, shown, drawing, events) : null;
+      parts.place.chart = chart; // as elements of a page carry what they show
       built = wanted;
     }
     if (chart) bring(chart, data, zoom);
-    parts.nothing.hidden = shown.length > 0;
-    parts.place.hidden = parts.readout.hidden = parts.values.hidden = shown.length === 0;
     say(parts.note, thinNote(thin));
     readOut();
     parts.values.show(shown);

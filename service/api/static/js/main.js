@@ -29,7 +29,7 @@ const PARTS = {
   models: modelsTable,
 };
 
-translate(document);
+translate();
 followSystem();
 askForKeysBy(askForKey);
 restoreChosen();

@@ -24,16 +24,17 @@ export function reasonOf(error) {
   return error.status === 0 ? t("problem.unreachable") : error.message || t("problem.status", { status: error.status });
 }
 
-/** Do what a button is for: it is off meanwhile, and what goes wrong is said. */
+/** Do what a button is for, once at a time, and say what goes wrong. It stays enabled, so that it keeps the focus. */
 export async function attempt(button, work) {
-  button.disabled = true;
+  if (button.ariaBusy === "true") return undefined;
+  button.ariaBusy = "true";
   try {
     return await work();
   } catch (error) {
     complain(error);
     return undefined;
   } finally {
-    button.disabled = false;
+    button.ariaBusy = null;
   }
 }
 

@@ -9,6 +9,11 @@ const MAX_WAIT_MS = 15_000;
 
 let last = null; // the id of the newest event
 let again = () => {};
+let controller = new AbortController();
+
+// A connection that is lost with the network would be missed only after a while.
+addEventListener("offline", () => controller.abort());
+addEventListener("online", () => again());
 
 /** Follow the events for ever: `heard` is called with each, `connected` whenever the stream begins anew. */
 export async function follow(heard, connected) {
@@ -46,7 +51,7 @@ function pause(ms) {
 }
 
 async function read(heard, begun) {
-  const controller = new AbortController();
+  controller = new AbortController();
   const headers = { Accept: "text/event-stream", ...(last === null ? {} : { "Last-Event-ID": last }) };
   const answer = await call("GET", "/events", { headers, signal: controller.signal });
   begun();
