@@ -22,6 +22,7 @@ from packaging.utils import canonicalize_name
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
+OF_THE_PAGE = [f"api/static/{name}" for name in ("index.html", "style.css", "js/main.js", "vendor/uPlot.LICENSE.md")]
 UNWANTED = {"python-multipart": ">=0", "orjson": "<3.11.6", "torch": "<2.10", "starlette": "<1.6"}
 
 
@@ -100,7 +101,7 @@ def test_the_lora_command_is_a_typer_app():
     assert isinstance(command.load(), typer.Typer)
 
 
-@pytest.mark.parametrize("name", ["py.typed", "training/digits.csv.gz", "training/digits.LICENSE.md"])
+@pytest.mark.parametrize("name", ["py.typed", "training/digits.csv.gz", "training/digits.LICENSE.md", *OF_THE_PAGE])
 def test_the_wheel_carries(wheel, name):
     assert f"service/{name}" in wheel
 

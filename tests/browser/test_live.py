@@ -78,6 +78,7 @@ def test_a_job_that_diverged_is_red_and_says_why(page: Page, site: Service) -> N
     page.locator("#chart summary").click()
     ended = site.http.get(f"/jobs/{job['id']}").json()["epoch"]
     expect(page.locator("#chart details")).to_contain_text(f"not finite at epoch {ended + 1}")
+    assert page.evaluate("document.querySelector('#chart .plot').chart.scales.x.max") == ended + 1
     page.get_by_role("button", name="Copy curl to retry").click()
     line = page.evaluate("navigator.clipboard.readText()")
     assert line.startswith(f"curl -sX POST '{site.url}/models/{job['model_id']}/train'")

@@ -15,7 +15,7 @@ new PerformanceObserver((list) => longTasks.push(...list.getEntries().map((one) 
 def test_a_thousand_models_and_long_curves_stay_quick(page: Page, site: Service) -> None:
     base = site.http.post("/models", json={"in_features": 16, "out_features": 8, "name": "model 0"}).json()
     for i in range(1, 1_000):
-        site.http.post("/models", json={"base_id": base["base_id"], "rank": 2, "name": f"model {i}"})
+        site.engine.create(base_id=base["base_id"], rank=2, name=f"model {i}")
     plan = {"epochs": 10_000, "data": {"kind": "teacher", "noise": 0.5}}
     jobs = [site.http.post(f"/models/{base['id']}/train", json={**plan, "seed": i}).json() for i in range(3)]
     for _ in jobs:

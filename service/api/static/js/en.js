@@ -94,6 +94,8 @@ export default {
   "profile.data": "Data",
   "profile.teacher": "a hidden change of rank 2, noise 0.3",
   "profile.random": "noise alone",
+  "profile.uploaded": "Uploaded data sets of its shape",
+  "profile.rows": { one: "data set {id}, {rows} row", other: "data set {id}, {rows} rows" },
   "profile.run": "Compute",
   "profile.axis": "rank, and its trainable parameters",
   "profile.summary": "{name}: rank {rank} ({parameters} parameters) reaches {loss}, from {first} without an adapter; more hardly helps.",

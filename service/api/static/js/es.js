@@ -94,6 +94,8 @@ export default {
   "profile.data": "Datos",
   "profile.teacher": "un cambio oculto de rango 2, ruido 0,3",
   "profile.random": "solo ruido",
+  "profile.uploaded": "Conjuntos de datos subidos de su forma",
+  "profile.rows": { one: "datos {id}, {rows} fila", other: "datos {id}, {rows} filas" },
   "profile.run": "Calcular",
   "profile.axis": "rango, y sus parámetros entrenables",
   "profile.summary": "{name}: el rango {rank} ({parameters} parámetros) llega a {loss}, desde {first} sin adaptador; más apenas ayuda.",

@@ -51,7 +51,7 @@ export function translate() {
 export function sayAgain(element) {
   const { t: own, tLabel: label, tPlaceholder: placeholder } = element.dataset;
   if (own) element.textContent = t(own);
-  if (label) element.ariaLabel = t(label);
+  if (label) element.setAttribute(element.matches("optgroup") ? "label" : "aria-label", t(label));
   if (label && element.matches("button, a")) element.title = t(label);
   if (placeholder) element.placeholder = t(placeholder);
 }

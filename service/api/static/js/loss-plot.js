@@ -1,7 +1,7 @@
 /** Losses as a picture: for each job its raw curve, the smoothed one, validation, the optimum, and what stands out. */
 
 import { best, smoothed } from "./curve.js";
-import { axis, font, seriesColour } from "./plot.js";
+import { WHOLE, axis, font, seriesColour } from "./plot.js";
 import { colour } from "./theme.js";
 import { t } from "./i18n.js";
 
@@ -10,16 +10,14 @@ const FAINT = 0.28;
 
 /** The columns of a chart: the epochs of all jobs, and for each job its three curves. */
 export function columns(shown, { log, smoothing }) {
-  if (!shown.length) return [[], ...[]];
-  const positive = (numbers) => (log ? numbers.map((number) => (number > 0 ? number : null)) : numbers.map(gap));
-  return uPlot.join(shown.map(({ curve }) => {
-    const { epochs, losses, validation } = curve;
-    const smooth = smoothing ? smoothed(epochs, losses, smoothing) : losses.map(() => null);
-    return [epochs, positive(losses), positive(smooth), validation ? positive(validation) : losses.map(() => null)];
+  if (!shown.length) return [[]];
+  const shows = log ? (number) => number > 0 && Number.isFinite(number) : Number.isFinite;
+  return uPlot.join(shown.map(({ job, curve: { epochs, losses, validation } }) => {
+    const after = unlisted(job, epochs); // so that there is room for its mark
+    const column = (numbers) => [...epochs.map((_, place) => (shows(numbers?.[place]) ? numbers[place] : null)), ...after.map(() => null)];
+    return [[...epochs, ...after], column(losses), column(smoothing ? smoothed(epochs, losses, smoothing) : null), column(validation)];
   }));
 }
-
-const gap = (number) => (Number.isFinite(number) ? number : null);
 
 /** A chart of the jobs `shown`, each {job, curve}, that calls `pointed` as the pointer moves and `zoomed` with the
  * epochs that the reader drew a frame around, or null. `current()` is what is shown at the time of drawing. */
@@ -32,7 +30,7 @@ export function lossPlot(place, size, data, shown, { log, smoothing }, { current
       bind: { dblclick: () => () => zoomed(null) },
     },
     scales: { x: { time: false }, y: { distr: log ? 3 : 1, range: (_, low, high) => span(low, high, current(), log) } },
-    axes: [axis(t("chart.epoch")), axis(t("chart.loss"), undefined, { size: 62 })],
+    axes: [{ ...axis(t("chart.epoch")), incrs: WHOLE }, axis(t("chart.loss"), undefined, 62)],
     series: [{}, ...shown.flatMap((_, at) => series(at, smoothing))],
     hooks: {
       setCursor: [pointed],
@@ -87,22 +85,26 @@ function marks(chart, { job, curve }, at) {
   const { optimum_loss: optimum } = job.metrics;
   if (typeof optimum === "number" && (chart.scales.y.distr !== 3 || optimum > 0)) {
     line(pen, [left, y(optimum)], [left + width, y(optimum)], [2, 4]);
-    label(pen, t("chart.optimum"), left + width, y(optimum) - 5 * devicePixelRatio, "right");
+    label(pen, t("chart.optimum"), left + width, y(optimum) + 13 * devicePixelRatio, "right");
   }
-  const place = best(curve);
-  if (place >= 0 && within(curve.epochs[place])) ring(pen, x(curve.epochs[place]), y((curve.validation ?? curve.losses)[place]));
   for (const epoch of broken(job, curve).filter(within)) {
     pen.strokeStyle = pen.fillStyle = colour("bad");
     line(pen, [x(epoch), top], [x(epoch), top + height], [3, 3]);
     label(pen, `✕ ${t("chart.notFinite", { epoch })}`, x(epoch) - 5 * devicePixelRatio, top + 14 * devicePixelRatio, "right");
   }
   pen.restore();
+  const place = best(curve);
+  if (place >= 0 && within(curve.epochs[place])) ring(pen, stroke, x(curve.epochs[place]), y((curve.validation ?? curve.losses)[place]));
 }
 
-/** The epochs whose loss was not finite: the service lists the losses of a job that diverged up to the one before. */
+/** The epochs whose loss was not finite. */
 export function broken(job, { epochs, losses }) {
-  const listed = epochs.filter((_, place) => !Number.isFinite(losses[place]));
-  return job.reason === "diverged" ? [...listed, (epochs.at(-1) ?? 0) + 1] : listed;
+  return [...epochs.filter((_, place) => !Number.isFinite(losses[place])), ...unlisted(job, epochs)];
+}
+
+/** The epoch at which a job diverged: the service lists its losses up to the one before. */
+function unlisted(job, epochs) {
+  return job.reason === "diverged" ? [(epochs.at(-1) ?? 0) + 1] : [];
 }
 
 function line(pen, from, to, dash) {
@@ -114,7 +116,8 @@ function line(pen, from, to, dash) {
   pen.setLineDash([]);
 }
 
-function ring(pen, x, y) {
+function ring(pen, stroke, x, y) {
+  Object.assign(pen, { strokeStyle: stroke, lineWidth: 1.5 * devicePixelRatio });
   pen.beginPath();
   pen.arc(x, y, 5 * devicePixelRatio, 0, 2 * Math.PI);
   pen.fillStyle = colour("surface");

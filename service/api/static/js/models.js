@@ -4,6 +4,7 @@ import { json } from "./api.js";
 import { curveOf, thinned } from "./curve.js";
 import { shortId } from "./format.js";
 import { ACTIVE, inOrder, learn } from "./jobs.js";
+import { complain } from "./notices.js";
 import { get, set, watch } from "./store.js";
 
 const PAGE = 25;
@@ -12,27 +13,24 @@ const FIRST = { items: [], search: "", order: "desc", cursors: [null], next: nul
 
 const sparks = new Map(); // model and version to the curve of its newest job
 const asked = new Set();
-const finished = new Map(); // models whose job was active when the jobs were looked at last
+const names = new Map(); // of models that were seen
 
-/** Read the first page, and read it again when jobs have changed models. */
+/** Read the first page, and read it again when a job of a model has begun or ended. */
 export function followModels() {
   set("models", FIRST);
+  let before = "";
   watch(["jobs"], () => {
-    let changed = false;
-    const active = new Set([...get("jobs").values()].filter((job) => ACTIVE.includes(job.state)).map((job) => job.model_id));
-    for (const id of finished.keys()) {
-      if (!active.has(id)) changed = finished.delete(id);
-    }
-    for (const id of active) finished.set(id, true);
-    const known = new Set(get("models").items.map((model) => model.id));
-    const fresh = [...active].some((id) => !known.has(id)) && get("models").cursors.length === 1;
-    if (changed || (fresh && active.size !== lastActive)) refreshModels();
-    lastActive = active.size;
+    const active = activeModels().sort().join();
+    if (active !== before) refreshModels().catch(complain);
+    before = active;
   });
   return refreshModels();
 }
 
-let lastActive = 0;
+function activeModels() {
+  return [...get("jobs").values()].filter((job) => ACTIVE.includes(job.state)).map((job) => job.model_id);
+}
+
 let turn = 0;
 
 /** Read the page that is shown anew, or another one. */
@@ -45,6 +43,7 @@ export async function refreshModels(change = {}) {
   if (cursor) query.set("cursor", cursor);
   const page = await json("GET", `/models?${query}`);
   if (mine !== turn) return; // a later question has been asked
+  for (const { id, name } of page.items) names.set(id, name);
   set("models", { ...wanted, items: page.items, next: page.next_cursor, read: true });
 }
 
@@ -73,13 +72,21 @@ export async function deleteModel(id, force) {
 }
 
 export function isTraining(id) {
-  return [...get("jobs").values()].some((job) => job.model_id === id && ACTIVE.includes(job.state));
+  return activeModels().includes(id);
 }
 
-/** What people call a model: its name, or the end of its id. */
+/** What people call a model: its name, or the end of its id; asked for where its page is not the one shown. */
 export function nameOf(id) {
-  const model = get("models")?.items.find((one) => one.id === id);
-  return model?.name || shortId(id);
+  if (!names.has(id)) askName(id).catch(complain);
+  return names.get(id) || shortId(id);
+}
+
+async function askName(id) {
+  names.set(id, null);
+  // A search, because a model that is gone is no error here.
+  const { items } = await json("GET", `/models?limit=1&search=${id}`);
+  names.set(id, items[0]?.name ?? null);
+  set("models", get("models"));
 }
 
 /** The thinned curve of a model's newest job; asked for where no job that is known tells it. */

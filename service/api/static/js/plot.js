@@ -4,6 +4,7 @@ import { figure } from "./format.js";
 import { colour } from "./theme.js";
 
 export const SERIES = 8;
+export const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]; // steps between epochs, or ranks
 
 /** The colour of the n-th thing that is drawn. */
 export function seriesColour(place) {
@@ -11,17 +12,25 @@ export function seriesColour(place) {
 }
 
 /** An axis in the colours of the theme. */
-export function axis(label, values = (_, ticks) => ticks.map((tick) => (tick === null ? "" : figure(tick, 3))), more = {}) {
-  const line = colour("line");
+export function axis(label, values = figures, size = 30) {
+  const stroke = colour("line");
   return {
-    label, values, size: 30, labelSize: 24, labelGap: 2, labelFont: font(12), font: font(11), stroke: colour("muted"),
-    grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1, size: 5 }, ...more,
+    label, values, size: grown(size), space: grown(48), labelSize: grown(24), labelGap: 2, labelFont: font(12), font: font(11),
+    stroke: colour("muted"), grid: { stroke, width: 1 }, ticks: { stroke, width: 1, size: 5 },
   };
 }
 
+function figures(_, ticks) {
+  return ticks.map((tick) => (tick === null ? "" : figure(tick, 3)));
+}
+
 export function font(size) {
-  const root = parseFloat(getComputedStyle(document.documentElement).fontSize) / 14;
-  return `${Math.round(size * root)}px system-ui, sans-serif`;
+  return `${grown(size)}px system-ui, sans-serif`;
+}
+
+/** A size in pixels, as much larger as the page's letters are. */
+function grown(size) {
+  return Math.round((size * parseFloat(getComputedStyle(document.documentElement).fontSize)) / 14);
 }
 
 /** Keep a chart as wide and as high as its place; `current()` is the chart, or null. */

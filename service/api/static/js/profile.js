@@ -7,12 +7,13 @@ import { count, figure, shortId } from "./format.js";
 import { t } from "./i18n.js";
 import { icon } from "./icons.js";
 import { nameOf } from "./models.js";
-import { attempt } from "./notices.js";
-import { axis, fit, picture, seriesColour, sizeOf } from "./plot.js";
+import { attempt, complain } from "./notices.js";
+import { WHOLE, axis, fit, picture, seriesColour, sizeOf } from "./plot.js";
 import { get, watch } from "./store.js";
 import { colour } from "./theme.js";
 
-// What there is to be learnt, by the key of its name. Classes have no squared error, so digits are not among it.
+// What there is to be learnt, by the key of its name, beside what was uploaded. Classes have no squared error, so digits
+// are not among it.
 const DATA = {
   teacher: { kind: "teacher", teacher_rank: 2, noise: 0.3, seed: 1 },
   random: { kind: "random", seed: 1 },
@@ -29,7 +30,9 @@ export function showProfile(model) {
 
 export function rankProfile(root) {
   const models = h("select", { label: "profile.model" });
-  const data = h("select", { label: "profile.data" }, Object.keys(DATA).map((name) => h("option", { value: name, t: `profile.${name}` })));
+  const own = h("optgroup", { label: "profile.uploaded" });
+  const generated = Object.keys(DATA).map((name) => h("option", { value: name, t: `profile.${name}` }));
+  const data = h("select", { label: "profile.data", on: { focus: () => offer(own, models.value).catch(complain) } }, generated, own);
   const run = h("button", { type: "submit", class: "primary", t: "profile.run" });
   const png = h("button", { type: "button", on: { click: () => attempt(png, keepPicture) } }, icon("export"), "PNG");
   const place = h("div", { class: "plot", hidden: true });
@@ -38,7 +41,7 @@ export function rankProfile(root) {
   let [chart, found] = [null, null];
 
   const ask = () => attempt(run, async () => {
-    found = await json("POST", `/models/${models.value}/rank-profile`, { data: fitting(DATA[data.value], models.value) });
+    found = await json("POST", `/models/${models.value}/rank-profile`, { data: sourceOf(data.value, models.value) });
     draw();
   });
   const draw = () => {
@@ -81,11 +84,25 @@ function option(model) {
   return element;
 }
 
-/** Data whose hidden change the model's layer has room for. */
-function fitting(data, id) {
-  const model = get("models").items.find((one) => one.id === id);
+/** Offer what was uploaded and has the shape of a model. */
+async function offer(group, id) {
+  const model = modelOf(id);
+  const { items } = await json("GET", "/datasets?order=desc&limit=50");
+  const fit = (one) => one.in_features === model?.in_features && one.out_features === model.out_features;
+  keep(group, items.filter(fit), (one) => one.id, (one) =>
+    h("option", { value: one.id }, t("profile.rows", { id: shortId(one.id), n: one.n_samples, rows: count(one.n_samples) })));
+}
+
+/** The data of a choice; a hidden change is one that the model's layer has room for. */
+function sourceOf(choice, id) {
+  const data = DATA[choice] ?? { kind: "dataset", id: choice };
+  const model = modelOf(id);
   if (data.kind !== "teacher" || !model) return data;
   return { ...data, teacher_rank: Math.min(data.teacher_rank, model.in_features, model.out_features) };
+}
+
+function modelOf(id) {
+  return get("models").items.find((one) => one.id === id);
 }
 
 /** From which rank on more ranks hardly help, as a sentence: where a hundredth of what can be gained is left. */
@@ -105,7 +122,7 @@ function profilePlot(place, { ranks }) {
     ...sizeOf(place),
     legend: { show: false },
     scales: { x: { time: false } },
-    axes: [axis(t("profile.axis"), ticks, { size: 46, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] }), axis(t("chart.loss"), undefined, { size: 62 })],
+    axes: [{ ...axis(t("profile.axis"), ticks, 46), incrs: WHOLE }, axis(t("chart.loss"), undefined, 62)],
     series: [{}, { stroke, width: 2, fill: colour("series-0-fill"), points: { show: ranks.length < 40, size: 6 } }],
   };
   return new uPlot(options, [ranks.map((one) => one.rank), ranks.map((one) => one.loss)], place);
