@@ -3,7 +3,7 @@
 import base64
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 import orjson
 from fastapi import Query
@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from service.errors import BadCursor
 from service.ids import ANY_ID, matches
+from service.schemas.choices import Order
 
 MAX_PAGE = 200
 
@@ -25,7 +26,6 @@ def _whole(text: str) -> str:
 
 LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE, description="how many at most"), BeforeValidator(_whole)]
 CursorQuery = Annotated[str | None, Query(max_length=512, description="next_cursor of the page before")]
-Order = Literal["asc", "desc"]
 OrderQuery = Annotated[Order, Query(description="asc: in the order of their ids; desc: the other way round")]
 
 

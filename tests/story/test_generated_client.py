@@ -125,11 +125,11 @@ def test_what_is_left_out_is_not_sent(sdk: Sdk) -> None:
 
 
 def test_pages_are_followed_to_the_last(sdk: Sdk) -> None:
-    made = [sdk.create(in_features=2, out_features=2, rank=1, name="paged").id for _ in range(5)]
-    page = sdk("models.list_models", name="paged", limit=2)
+    made = [sdk.create(in_features=2, out_features=2, rank=1, name="paged by a stock client").id for _ in range(5)]
+    page = sdk("models.list_models", name="paged by a stock client", limit=2)
     seen = [model.id for model in page.items]
     while page.next_cursor is not None:
-        page = sdk("models.list_models", name="paged", limit=2, cursor=page.next_cursor)
+        page = sdk("models.list_models", name="paged by a stock client", limit=2, cursor=page.next_cursor)
         seen += [model.id for model in page.items]
     assert seen == made
     assert sdk("jobs.list_jobs", model_id=made[0], state=sdk.models.State.QUEUED).items == []
