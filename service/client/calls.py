@@ -119,7 +119,7 @@ def _plain(value: Any) -> Any:
         return value.id
     if arrays.is_array(value):
         return arrays.to_numpy(value, None).tolist()
-    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
+    raise TypeError  # of which orjson says what it was
 
 
 def _given(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Problem(Exception):
         self.retryable = bool(body.get("retryable", False))
         what = " ".join((self.detail or self.title).split())
         where = [str(status), self.slug, self.request_id and f"request {self.request_id}"]
-        super().__init__(f"{what} ({', '.join(part for part in where if part)})")
+        Exception.__init__(self, f"{what} ({', '.join(part for part in where if part)})")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return problem_of, (self.body, self.status)

@@ -78,11 +78,10 @@ def _request(connection: socket.socket) -> tuple[str, bytes]:
 def _pass(source: socket.socket, sink: socket.socket, most: int | None = None) -> None:
     """Pass bytes on until either side closes, or so many have been passed; then close both."""
     with suppress(OSError):
-        while most != 0 and (read := source.recv(CHUNK)):
+        while read := source.recv(CHUNK):
             sink.sendall(read[:most])
-            most = None if most is None else max(most - len(read), 0)
-        if most == 0:
-            source.recv(1)  # the service has answered, and its answer is lost
+            if most is not None and (most := most - len(read)) <= 0:
+                break
     for each in (source, sink):
         with suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)
