@@ -6,7 +6,7 @@ import torch
 from safetensors.numpy import load, save
 from safetensors.torch import save as save_torch
 
-from service.codecs.peft import dumped, loaded, modules, only
+from service.codecs.peft import chain, dumped, loaded, modules, only
 from service.errors import BadSafetensors
 from service.lora.spec import Spec
 
@@ -63,3 +63,20 @@ def test_a_module_that_is_not_there_and_none_where_there_are_several_are_refused
         only(save(whole()))
     with pytest.raises(BadSafetensors, match="adapters of 0 modules"):
         only(save({}))
+
+
+def test_several_modules_become_the_layers_of_a_chain():
+    names, body = chain(save(whole()), ["encoder.1.fc", "encoder"], 2)
+    assert names == ["encoder.1.fc", "encoder"]
+    assert modules(body) == ["layers.0", "layers.1"]
+    assert (load(body)["base_model.model.layers.0.lora_A.weight"] == 2).all()
+    assert (load(body)["base_model.model.layers.1.lora_A.weight"] == 0).all()
+    assert chain(save(whole()), None, None)[0] == NAMES
+    with pytest.raises(BadSafetensors, match=r"adapters of 3 modules .* for the 2 layers"):
+        chain(save(whole()), None, 2)
+
+
+def test_modules_are_in_the_order_of_their_numbers():
+    tensor = np.ones((2, 6), np.float32)
+    names = [f"base_model.model.layers.{place}.fc.lora_A.weight" for place in (10, 9, 0)]
+    assert modules(save(dict.fromkeys(names, tensor))) == ["layers.0.fc", "layers.9.fc", "layers.10.fc"]
