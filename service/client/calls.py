@@ -31,7 +31,7 @@ class Call:
     Attributes:
         repeatable: whether sending it twice does no more than sending it once.
         patient: whether to ask again of a service that has too much to do.
-        wait_seconds: how long the service may take beyond the usual.
+        wait_seconds: for how much longer than usual the service may say nothing.
     """
 
     method: str

@@ -62,10 +62,6 @@ def read(
     return Adapter({**common, "layers": [{**one, **layer} for one, layer in zip(own, layers, strict=True)]}, tensors)
 
 
-def _config(folder: str | Path) -> Any:
-    return orjson.loads(Path(folder, CONFIG).read_bytes())
-
-
 def _write(path: Path, content: bytes) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_bytes(content)

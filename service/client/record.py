@@ -36,8 +36,8 @@ class Record(training.Job):
 
     def _take(self, fresh: training.Job) -> None:
         """Become what was read just now."""
-        for name in type(fresh).model_fields:
-            setattr(self, name, getattr(fresh, name))
+        for name, value in fresh:
+            setattr(self, name, value)
 
 
 def looks() -> Iterator[float]:

@@ -1,5 +1,6 @@
 """Jobs are followed, waited for and cancelled, over connections that break too."""
 
+import asyncio
 import os
 import pty
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from service.client import JobFailed, Unreachable
+from service.client import AsyncClient, JobFailed, Unreachable
 from service.client.record import sparks
 from service.jobs.state import State
 from tests.client.conftest import Connect
@@ -168,3 +169,21 @@ def test_nothing_is_shown_off_a_terminal(service: Service) -> None:
             assert process.communicate(timeout=60) == (b"succeeded\n", b"")
         finally:
             process.kill()
+
+
+def test_asynchronous_jobs_are_waited_for_together_and_a_stream_may_be_left(service: Service) -> None:
+    async def run() -> None:
+        async with AsyncClient(service.url) as client:
+            model = await client.create(in_features=8, out_features=4)
+            jobs = [await client.train(model, epochs=3) for _ in range(3)]
+            ended = await asyncio.gather(*(job.wait(progress=False, check=True) for job in jobs))
+            assert [job.model_version for job in ended] == [1, 2, 3]
+            long = await client.train(model, **LONG)
+            async for event in long.events():
+                assert event.id == 1
+                break
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(long.wait(), 0.2)
+            assert (await long.cancel()).ended
+
+    asyncio.run(run())

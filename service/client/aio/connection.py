@@ -107,7 +107,7 @@ class AsyncConnection:
             params=call.params,
             headers={**self._headers, **call.headers},
             content=call.content,
-            timeout=None if self.timeout is None else self.timeout + call.wait_seconds,
+            timeout=httpx.Timeout(self.timeout, read=self.timeout and self.timeout + call.wait_seconds),
         )
         try:
             answer = await self._http.send(request, stream=stream)

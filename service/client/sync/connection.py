@@ -106,7 +106,7 @@ class Connection:
             params=call.params,
             headers={**self._headers, **call.headers},
             content=call.content,
-            timeout=None if self.timeout is None else self.timeout + call.wait_seconds,
+            timeout=httpx.Timeout(self.timeout, read=self.timeout and self.timeout + call.wait_seconds),
         )
         try:
             answer = self._http.send(request, stream=stream)
