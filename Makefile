@@ -39,6 +39,9 @@ openapi: .venv/runtime ## write docs/openapi.json anew
 	@$(PYTHON) -m service.api.openapi > docs/openapi.json.new
 	@mv docs/openapi.json.new docs/openapi.json
 
+docs: .venv/dev ## write the documentation to site/
+	@$(PYTHON) -m docs site
+
 bench: .venv/dev ## measure the service
 	$(PYTHON) -m benchmarks.training
 	$(PYTHON) -m benchmarks.serving
@@ -59,4 +62,4 @@ twins: .venv/dev ## write the plain client from the asynchronous one
 	@$(PIP) --group dev
 	@touch $@
 
-.PHONY: help install demo serve test cover lint openapi twins bench
+.PHONY: help install demo serve test cover lint docs openapi twins bench

@@ -57,6 +57,12 @@ def test_every_query_asks_for_what_the_service_tells(told: tuple[set[str], set[s
     assert grouped | set(re.findall(r"(\w+)=\"", query)) <= labels
 
 
+def test_the_page_on_monitoring_speaks_of_what_the_service_tells(told: tuple[set[str], set[str]]) -> None:
+    names, _ = told
+    spoken = set(NAME.findall((ROOT / "docs/pages/operations/monitoring.md").read_text()))
+    assert [name for name in spoken if not any(each.startswith(name) for each in names)] == []
+
+
 def test_the_panels_do_not_lie_on_each_other() -> None:
     taken = [
         (x, y)

@@ -1,14 +1,11 @@
 """Both front doors: every block of theirs runs, and answers what they show."""
 
-import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -18,13 +15,11 @@ from service.models.sql import SqlStore
 from service.settings import Settings
 from tests.programs import needs
 from tests.running import DEADLINE_SECONDS, Service
+from tests.story import pages
+from tests.story.pages import ROOT, Reader, run
 
-ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "README.es.md"]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MEASURED = re.compile(r"^## (?:In figures|En cifras)\n(.*?)^## ", re.MULTILINE | re.DOTALL)
-PUBLISHED = "http://127.0.0.1:8000"
-CHANGES = {"id", "model_id", "created_at", "updated_at", "started_at", "finished_at", "duration_seconds", "request_id"}
 
 NUMBER = r"\d+(?:[.,]\d+)*"
 SPANISH_NUMBERS = str.maketrans(",.", ".,")
@@ -34,7 +29,7 @@ page = pytest.mark.parametrize("page", PAGES)
 
 def blocks(page: str) -> list[tuple[str, str]]:
     """(language, text) of each block, in order."""
-    return BLOCK.findall((ROOT / page).read_text())
+    return pages.blocks((ROOT / page).read_text())
 
 
 def commands(page: str, first_word: str) -> list[str]:
@@ -48,72 +43,13 @@ def commands(page: str, first_word: str) -> list[str]:
     ]
 
 
-def run(script: str, folder: Path = ROOT) -> str:
-    """What a shell prints for a script; it must succeed without a word on the error output."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    ended = subprocess.run(
-        ["bash", "-euc", script],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        cwd=folder,
-        env={**os.environ, "PATH": path},
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
-    return ended.stdout
-
-
-def assert_like(actual: Any, shown: Any, name: str = "") -> None:
-    """The same, but for what differs from run to run; numbers within a hundredth."""
-    if name in CHANGES:
-        assert type(actual) is type(shown)
-    elif isinstance(shown, dict):
-        assert list(actual) == list(shown)
-        for key, value in shown.items():
-            assert_like(actual[key], value, key)
-    elif isinstance(shown, list):
-        assert len(actual) == len(shown)
-        for one, other in zip(actual, shown, strict=True):
-            assert_like(one, other)
-    elif isinstance(shown, float):
-        # Hundreds of steps in float32: another processor rounds some of them another way.
-        assert actual == pytest.approx(shown, rel=1e-2, abs=1e-2)
-    else:
-        assert actual == shown
-
-
 @page
-def test_every_curl_answers_what_the_page_shows(service: Service, page: str) -> None:
-    needs("curl")
-    listed = blocks(page)
-    model_id = ""
-    compared = 0
-    for (language, text), (_, shown) in zip(listed, [*listed[1:], ("", "")], strict=True):
-        if language != "bash" or "curl" not in text:
-            continue
-        script = re.sub(r"^MODEL=\S+", "", text, flags=re.MULTILINE).replace(PUBLISHED, service.url)
-        answer = json.loads(run(f"MODEL={model_id}\n{script}"))
-        assert_like(answer, json.loads(shown))
-        if str(answer.get("id", "")).startswith("mdl_"):
-            model_id = answer["id"]
-        compared += 1
-    assert compared == 5
-
-
-@page
-def test_every_python_block_runs(
-    service: Service,
-    page: str,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_every_block_runs_and_answers_what_the_page_shows(
+    service: Service, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    needs("curl")
     monkeypatch.chdir(tmp_path)  # where they write their files
-    code = [text for language, text in blocks(page) if language == "python"]
-    assert code
-    for text in code:
-        exec(compile(text.replace(PUBLISHED, service.url), page, "exec"), {})
-    printed = capsys.readouterr().out
+    printed = Reader(service.url, tmp_path).reads((ROOT / page).read_text())
     assert "(3, 10) (4, 64)" in printed
     assert "8 (10, 64)" in printed
 
