@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, 
 from tests.programs import needs
 from tests.running import Service, in_thread
 
-WAIT_MS = 20_000
+WAIT_MS = 30_000
 
 expect.set_options(timeout=WAIT_MS)
 

@@ -117,12 +117,15 @@ function line(pen, from, to, dash) {
 }
 
 function ring(pen, stroke, x, y) {
+  pen.save();
+  pen.setLineDash([]);
   Object.assign(pen, { strokeStyle: stroke, lineWidth: 1.5 * devicePixelRatio });
   pen.beginPath();
   pen.arc(x, y, 5 * devicePixelRatio, 0, 2 * Math.PI);
   pen.fillStyle = colour("surface");
   pen.fill();
   pen.stroke();
+  pen.restore();
 }
 
 function label(pen, text, x, y, align) {
