@@ -3,13 +3,11 @@
 import json
 import re
 from collections.abc import Iterator
-from functools import cache
 from textwrap import fill, indent
 from typing import Any
 
 from docs.schemas import Schema, fields, kind, link
-from service.api.app import create_app, create_engine
-from service.settings import load
+from service.api.openapi import document
 
 Operation = dict[str, Any]
 FOLDER = "reference"
@@ -23,15 +21,6 @@ def pages() -> dict[str, str]:
     page = document()
     written = {f"{FOLDER}/{_file(tag['name'])}": _tag(page, tag) for tag in page["tags"]}
     return {**written, f"{FOLDER}/bodies.md": _bodies(page["components"]["schemas"])}
-
-
-@cache
-def document() -> dict[str, Any]:
-    """The OpenAPI document of this version with all defaults; nothing is started for it."""
-    settings = load(workers=1, device="cpu")
-    app: Any = create_app(settings, create_engine(settings))
-    described: dict[str, Any] = app.app.openapi()
-    return described
 
 
 def _file(tag: str) -> str:
@@ -63,10 +52,11 @@ def _operation(method: str, path: str, operation: Operation) -> str:
 
 
 def _parameters(parameters: list[dict[str, Any]]) -> Iterator[str]:
+    parameters = [each for each in parameters if "$ref" not in each]  # OF_EVERY_ANSWER, which every request may bring
     if parameters:
         yield "| parameter | in | kind | what it is |\n| --- | --- | --- | --- |"
         for each in parameters:
-            name = f"`{each['name']}`" + (" (required)" if each["required"] and each["in"] != "path" else "")
+            name = f"`{each['name']}`" + (" (required)" if each.get("required") and each["in"] != "path" else "")
             takes = kind(each["schema"]).removesuffix(" or null")
             yield f"| {name} | {each['in']} | {takes} | {each.get('description', '')} |"
         yield ""

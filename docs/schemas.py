@@ -1,6 +1,5 @@
 """JSON schemas in words: what kind of value a field takes, and the fields of an object as a table."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,13 +41,13 @@ def kind(schema: Schema) -> str:
 
 
 def fields(schema: Schema) -> str:
-    """A table of an object's fields; for what is no object, its values."""
+    """A table of an object's fields, whose descriptions tell the defaults; for what is no object, its values."""
     if "properties" not in schema:
         return f"{kind(schema)}\n"
-    rows = ["| field | kind | default | what it is |", "| --- | --- | --- | --- |"]
+    rows = ["| field | kind | what it is |", "| --- | --- | --- |"]
     for name, field in schema["properties"].items():
-        default = "required" if name in schema.get("required", []) else _default(field)
-        rows.append(f"| `{name}` | {kind(field)} | {default} | {field.get('description', '')} |")
+        known = f"`{name}`" + (" (required)" if name in schema.get("required", []) else "")
+        rows.append(f"| {known} | {kind(field)} | {field.get('description', '')} |")
     return "\n".join(rows) + "\n"
 
 
@@ -77,7 +76,3 @@ def _bounds(schema: Schema) -> Iterator[str]:
             least, most = f"{schema[low]:,}", f"{schema[high]:,}"
             yield f"{least}{of_what}" if least == most else f"{least} to {most}{of_what}"
     yield from (text.format(schema[bound]) for bound, text in ALONE.items() if bound in schema and bound not in told)
-
-
-def _default(field: Schema) -> str:
-    return f"`{json.dumps(field['default'])}`" if "default" in field else ""
