@@ -35,6 +35,7 @@ function given(settings) {
   return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== null));
 }
 
-function quoted(text) {
+/** A text as a shell reads it as one word. */
+export function quoted(text) {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }

@@ -2,6 +2,7 @@
 
 import { wantKey } from "./api.js";
 import { h, say } from "./dom.js";
+import { drawerButton } from "./drawer.js";
 import { duration } from "./format.js";
 import { LANGUAGES, chooseLanguage, known, languageNow, t } from "./i18n.js";
 import { icon } from "./icons.js";
@@ -22,7 +23,7 @@ export function header(root) {
     h("div", { class: "bar" },
       h("a", { class: "brand", href: "/" }, logo(), h("span", {}, "lora-service")),
       h("span", { class: "state" }, dot, health), facts, stream,
-      h("span", { class: "choices" }, key, languages(), themes())),
+      h("span", { class: "choices" }, drawerButton({ class: "primary" }), key, languages(), themes())),
     banner);
 
   const show = () => {

@@ -2,6 +2,8 @@
 
 import { askForKeysBy } from "./api.js";
 import { restoreChosen } from "./chosen.js";
+import { digits } from "./digits.js";
+import { drawer } from "./drawer.js";
 import { lossChart } from "./loss-chart.js";
 import { header } from "./header.js";
 import { watchHealth } from "./health.js";
@@ -13,6 +15,7 @@ import { readMetrics } from "./metrics.js";
 import { followModels } from "./models.js";
 import { modelsTable } from "./models-table.js";
 import { complain } from "./notices.js";
+import { pictures } from "./pictures.js";
 import { rankProfile } from "./profile.js";
 import { followSystem } from "./theme.js";
 import { tiles } from "./tiles.js";
@@ -27,6 +30,9 @@ const PARTS = {
   profile: rankProfile,
   jobs: jobsTable,
   models: modelsTable,
+  pictures,
+  digits,
+  drawer,
 };
 
 translate();

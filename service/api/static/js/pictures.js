@@ -1,0 +1,146 @@
+/** The panel that shows what a model's adapter changes: its singular values, its size, its matrices, what it saves. */
+
+import { json } from "./api.js";
+import { h, keep, onceAFrame, say } from "./dom.js";
+import { count, figure, percent, shortId } from "./format.js";
+import { heatmap } from "./heatmap.js";
+import { t } from "./i18n.js";
+import { nameOf } from "./models.js";
+import { attempt } from "./notices.js";
+import { spectrum } from "./spectrum.js";
+import { get, watch } from "./store.js";
+
+const QUICK = 2 ** 20; // weights of a layer that is looked at without being asked for
+
+export function pictures(root) {
+  const [models, layers, beside] = ["model", "layer", "beside"].map((name) => h("select", { label: `pictures.${name}` }));
+  const content = h("div", { class: "pictures" });
+  const nothing = h("p", { class: "nothing", t: "pictures.none" });
+  let [found, shown, extra] = [null, null, null]; // what was answered, for which question, and a model of no page
+
+  const known = () => {
+    const items = get("models").items;
+    return extra && !items.some(({ id }) => id === extra.id) ? [extra, ...items] : items;
+  };
+  const chosen = () => known().find(({ id }) => id === models.value);
+  const question = () => {
+    const model = chosen();
+    return model && `/models/${model.id}/analysis?layer=${layers.value || 0}${beside.value ? `&with=${beside.value}` : ""}#${model.version}`;
+  };
+  const ask = () => attempt(models, async () => {
+    const asked = question();
+    if (!asked || asked === shown) return;
+    shown = asked;
+    const answer = await json("GET", asked.split("#")[0]);
+    if (asked !== shown) return; // another has been asked for
+    found = answer;
+    draw();
+  });
+  const draw = onceAFrame(() => {
+    const model = known().find(({ id }) => id === found?.model_id);
+    nothing.hidden = Boolean(model);
+    content.hidden = !model;
+    if (model) content.replaceChildren(...figures(found, model, Number(layers.value || 0)));
+  });
+  const list = () => {
+    keep(models, known(), ({ id }) => id, option);
+    listLayers(layers, chosen());
+    listBeside(beside, known(), chosen());
+  };
+  const choose = () => {
+    list();
+    ask();
+  };
+  const follow = () => {
+    list();
+    const model = chosen();
+    if (model && (shown || model.in_features * model.out_features <= QUICK)) ask();
+    if (!model) found = null;
+    draw();
+  };
+  models.addEventListener("change", () => {
+    layers.value = 0;
+    choose();
+  });
+  for (const one of [layers, beside]) one.addEventListener("change", choose);
+  root.append(h("div", { class: "panel-head" }, h("h2", { id: "pictures-title", t: "pictures.title" }), h("div", { class: "tools" }, models, layers, beside)),
+    nothing, content);
+  watch(["models"], follow);
+  watch(["theme", "language"], draw);
+  watch(["opened"], () => {
+    extra = get("opened");
+    list();
+    models.value = extra.id;
+    choose();
+  });
+}
+
+function option(model) {
+  const element = h("option", { value: model.id });
+  element.show = (now) => say(element, `${now.name || t("models.unnamed")} ${shortId(now.id)}`);
+  return element;
+}
+
+function listLayers(layers, model) {
+  const all = model?.layers ?? [];
+  layers.hidden = all.length === 0;
+  keep(layers, all.map((layer, place) => ({ ...layer, place })), ({ place }) => place, ({ place }) => {
+    const element = h("option", { value: place });
+    element.show = (layer) => say(element, t("pictures.layerOf", { place: count(place + 1), shape: `${count(layer.in_features)} → ${count(layer.out_features)}` }));
+    return element;
+  });
+}
+
+/** The models on the same base, which can be compared. */
+function listBeside(beside, all, model) {
+  const others = model?.base_id ? all.filter(({ id, base_id: base }) => base === model.base_id && id !== model.id) : [];
+  beside.hidden = others.length === 0;
+  keep(beside, [{ id: "" }, ...others], ({ id }) => id, (one) => {
+    if (one.id) return option(one);
+    return h("option", { value: "", t: "pictures.alone" });
+  });
+}
+
+/** The figures of an analysis, each with a sentence that says what it shows. */
+function figures(found, model, layer) {
+  const { A, B, delta } = found.heatmaps;
+  const sizes = model.layers?.[layer] ?? model;
+  return [
+    card("spectrum", [spectrum(found.singular_values, found.energy)], { rank: figure(found.effective_rank, 3), of: count(found.singular_values.length) }, found.energy ? "" : "Nothing"),
+    card("norm", [ratio(found)], { share: percent(100 * found.relative_norm) }, found.relative_norm === null ? "Nothing" : ""),
+    card("saving", [saving(sizes)], savingValues(sizes)),
+    found.overlap && card("overlap", [overlap(found.overlap)], { name: nameOf(found.overlap.model_id) }),
+    card("maps", [h("div", { class: "maps" }, heatmap("A", A), heatmap("B", B), heatmap("ΔW", delta))], {}),
+  ].filter(Boolean);
+}
+
+function card(name, content, values, kind = "") {
+  return h("section", { class: `picture of-${name}` }, h("h3", { t: `pictures.${name}` }), content, h("p", { class: "fine" }, t(`pictures.${name}${kind}Text`, values)));
+}
+
+/** Bars of numbers by name, the largest as wide as there is room. */
+function bars(values, said = figure) {
+  const most = Math.max(...Object.values(values).map(Math.abs)) || 1;
+  return h("dl", { class: "bars" }, Object.entries(values).flatMap(([name, value]) => {
+    const part = h("span", { class: "part" });
+    part.style.width = `${(100 * Math.abs(value)) / most}%`;
+    return [h("dt", {}, name), h("dd", {}, h("span", { class: "number" }, said(value)), h("span", { class: "share", "aria-hidden": "true" }, part))];
+  }));
+}
+
+function ratio({ norm, base_norm: base }) {
+  return bars({ "‖ΔW‖": norm, "‖W‖": base });
+}
+
+function saving({ rank, in_features: inFeatures, out_features: outFeatures }) {
+  return bars({ "r · (in + out)": rank * (inFeatures + outFeatures), "in · out": inFeatures * outFeatures }, count);
+}
+
+function savingValues({ rank, in_features: inFeatures, out_features: outFeatures }) {
+  const [few, all] = [rank * (inFeatures + outFeatures), inFeatures * outFeatures];
+  return { rank: count(rank), few: count(few), all: count(all), share: percent((100 * few) / all) };
+}
+
+function overlap({ cosine, input, output }) {
+  return bars({ [t("pictures.cosine")]: cosine ?? 0, [t("pictures.input")]: input ?? 0, [t("pictures.output")]: output ?? 0 });
+}

@@ -1,0 +1,67 @@
+/** The step that creates a model. */
+
+import { json } from "./api.js";
+import { field } from "./fields.js";
+import { count, shortId } from "./format.js";
+import { refreshModels } from "./models.js";
+import { parameterCount } from "./parameters.js";
+import { step } from "./step.js";
+
+const FIRST = { in_features: 64, out_features: 10, rank: 4 };
+const FRESH = { value: "", t: "try.fresh" };
+
+/** The step, from the fields that the service takes; `made(model)` is told of a model. `fill(model)` copies one. */
+export async function createStep(known, made) {
+  const { items: bases } = await json("GET", "/bases?limit=100");
+  const sizes = Object.entries(FIRST).map(([name, value]) => field(name, known[name], { value, always: true }));
+  const more = ["name", "alpha", "init", "seed"].map((name) => field(name, known[name]));
+  const base = field("base_id", known.base_id, { choices: [FRESH, ...bases.map(baseChoice)] });
+  const named = Object.fromEntries([...sizes, ...more, base].map((one) => [one.named, one]));
+  const counts = parameterCount();
+
+  const settings = () => given([named.name, ...sizes, named.alpha, named.init, base, named.seed]);
+  const element = step("create", {
+    fields: [...sizes, named.name], more: [named.alpha, named.init, base, named.seed], extra: [counts],
+    callOf: () => callOf(settings()),
+    answered: (model) => {
+      made(model);
+      refreshModels({ search: "", order: "desc", cursors: [null] });
+    },
+  });
+  const showCall = element.show;
+  element.show = () => {
+    const chosen = bases.find(({ id }) => id === base.control.value);
+    for (const name of ["in_features", "out_features"]) {
+      named[name].control.disabled = Boolean(chosen);
+      if (chosen) named[name].write(chosen[name]);
+    }
+    const numberIn = (name) => Number(named[name].control.value);
+    counts.show({ inFeatures: numberIn("in_features"), outFeatures: numberIn("out_features"), rank: numberIn("rank"), bias: chosen?.bias });
+    showCall();
+  };
+  element.fill = (model) => {
+    for (const one of Object.values(named)) one.write(one.named === "base_id" ? "" : model[one.named]);
+    element.show();
+  };
+  return element;
+}
+
+function baseChoice({ id, in_features: inFeatures, out_features: outFeatures }) {
+  return { value: id, text: `${count(inFeatures)} → ${count(outFeatures)} ${shortId(id)}` };
+}
+
+/** What the fields say, by their names; what is left to the service is left out. */
+export function given(fields) {
+  return Object.fromEntries(fields.map((one) => [one.named, one.read()]).filter(([, value]) => value !== undefined));
+}
+
+const OPTIONS = { in_features: "--in", out_features: "--out", base_id: "--base" };
+
+function callOf(body) {
+  return { method: "POST", path: "/models", body, python: { verb: "create", named: body }, command: ["create", ...options(body)] };
+}
+
+/** Settings as options of the command `lora`. */
+export function options(settings) {
+  return Object.entries(settings).flatMap(([name, value]) => [OPTIONS[name] ?? `--${name.replaceAll("_", "-")}`, String(value)]);
+}
