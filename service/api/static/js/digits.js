@@ -1,7 +1,7 @@
 /** The panel that reads a drawn digit: adapters of several ranks answer side by side while it is drawn. */
 
 import { h, keep, say } from "./dom.js";
-import { count, percent } from "./format.js";
+import { count, share } from "./format.js";
 import { t } from "./i18n.js";
 import { ACTIVE } from "./jobs.js";
 import { attempt, complain } from "./notices.js";
@@ -19,9 +19,9 @@ export function digits(root) {
   const cards = h("ul", { class: "readers" });
   const spoken = h("p", { class: "hidden-text", role: "status" });
   const note = h("p", { class: "fine" });
-  let [readers, answers, sample10, busy, again, looked] = [[], [], 0, false, false, null];
+  let [readers, answers, examples, busy, again, looked] = [[], [], 0, false, false, null];
 
-  const example = h("button", { type: "button", t: "digits.example", on: { click: () => surface.load(sample(sample10++ % CLASSES.length)) } });
+  const example = h("button", { type: "button", t: "digits.example", on: { click: () => surface.load(sample(examples++ % CLASSES.length)) } });
   const ready = () => readers.filter(({ version }) => version > 0);
   const ask = async () => {
     again = busy;
@@ -55,7 +55,7 @@ export function digits(root) {
     teach.hidden = readers.length === RANKS.length && shown.every(({ model, job }) => model.version > 0 || job);
     say(note, t(teach.hidden ? "digits.text" : "digits.none"));
     const best = shown.filter(({ answer }) => answer).at(-1);
-    say(spoken, best ? t("digits.reads", { rank: count(best.model.rank), digit: answerOf(best.answer), share: percent(100 * Math.max(...best.answer.shares)) }) : "");
+    say(spoken, best ? t("digits.reads", { rank: count(best.model.rank), digit: answerOf(best.answer), share: share(Math.max(...best.answer.shares)) }) : "");
   };
   const lookWhenChanged = () => {
     const key = JSON.stringify(get("models").items.map(({ id, version }) => [id, version]));
@@ -80,20 +80,20 @@ const answerOf = ({ shares }) => shares.indexOf(Math.max(...shares));
 
 /** The card of one adapter: how it is being trained, or what it reads. */
 function reader() {
-  const [rank, facts, answer, share] = ["h3", "p", "p", "p"].map((tag) => h(tag, { class: "number" }));
+  const [rank, facts, answer, sure] = ["h3", "p", "p", "p"].map((tag) => h(tag, { class: "number" }));
   facts.classList.add("fine");
   const bar = h("progress", { label: "jobs.progress", max: 1, value: 0 });
   const parts = CLASSES.map(() => h("span", { class: "part" }));
   const shares = CLASSES.map((digit) => h("li", {}, h("span", { class: "column", "aria-hidden": "true" }, parts[digit]), h("span", {}, String(digit))));
   const list = h("ol", { class: "scores", start: 0, "aria-hidden": "true" }, shares);
   answer.className = "answer number";
-  share.classList.add("fine");
-  const element = h("li", { class: "reader" }, rank, h("div", { class: "said" }, answer, share), list, bar, facts);
+  sure.classList.add("fine");
+  const element = h("li", { class: "reader" }, rank, h("div", { class: "said" }, answer, sure), list, bar, facts);
   element.show = ({ model, job, answer: said }) => {
     const training = job && ACTIVE.includes(job.state);
     say(rank, t("digits.rank", { rank: count(model.rank) }));
     say(answer, said ? String(answerOf(said)) : "·");
-    say(share, said ? percent(100 * Math.max(...said.shares)) : " ");
+    say(sure, said ? share(Math.max(...said.shares)) : " ");
     CLASSES.forEach((digit) => {
       parts[digit].style.height = `${said ? 100 * said.shares[digit] : 0}%`;
       shares[digit].className = said && answerOf(said) === digit ? "best" : "";
@@ -112,6 +112,6 @@ function factsOf(model, job, training, said) {
   return [
     t("digits.parameters", { n: model.parameters.trainable, count: count(model.parameters.trainable) }),
     t("digits.version", { version: count(said?.version ?? model.version) }),
-    typeof accuracy === "number" && t("digits.accuracy", { share: percent(100 * accuracy) }),
+    typeof accuracy === "number" && t("digits.accuracy", { share: share(accuracy) }),
   ].filter(Boolean).join(" · ");
 }

@@ -70,7 +70,7 @@ export function drawer(root) {
   chosen.addEventListener("change", () => take(get("models").items.find(({ id }) => id === chosen.value) ?? null));
   opensModels((wanted, button) => {
     set("opened", wanted);
-    attempt(button, () => open(wanted, button));
+    return open(wanted, button);
   });
   watch(["models", "language"], () => {
     models();

@@ -239,7 +239,7 @@ export default {
   "pictures.value": "σ{place} = {value}",
   "pictures.valueAndEnergy": "σ{place} = {value}, up to here {share}",
   "pictures.norm": "Size of the change",
-  "pictures.normText": "The change is {share} of the frozen weight, measured by the Frobenius norm: LoRA moves a layer rather little.",
+  "pictures.normText": "The change is {share} of the frozen weight, measured by the Frobenius norm: a layer that was trained before needs little, one that is random needs much.",
   "pictures.normNothingText": "The frozen weight is zero, so there is nothing to compare the change with.",
   "pictures.saving": "Parameters saved",
   "pictures.savingText": "At rank {rank} the adapter trains {few} numbers where the whole weight has {all}: {share}.",

@@ -239,7 +239,7 @@ export default {
   "pictures.value": "σ{place} = {value}",
   "pictures.valueAndEnergy": "σ{place} = {value}, hasta aquí {share}",
   "pictures.norm": "Tamaño del cambio",
-  "pictures.normText": "El cambio es el {share} del peso congelado, según la norma de Frobenius: LoRA mueve bastante poco una capa.",
+  "pictures.normText": "El cambio es el {share} del peso congelado, según la norma de Frobenius: una capa ya entrenada necesita poco; una aleatoria, mucho.",
   "pictures.normNothingText": "El peso congelado es cero, así que no hay con qué comparar el cambio.",
   "pictures.saving": "Parámetros ahorrados",
   "pictures.savingText": "Con rango {rank}, el adaptador entrena {few} números donde el peso entero tiene {all}: el {share}.",

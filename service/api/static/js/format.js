@@ -29,6 +29,11 @@ export function percent(value) {
   return missing(value) ? NONE : formatter(Intl.NumberFormat, { maximumFractionDigits: 2 }).format(value) + " %";
 }
 
+/** A share of one as a percentage, to three digits. */
+export function share(part) {
+  return missing(part) ? NONE : `${figure(100 * part, 3)} %`;
+}
+
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 
 export function bytes(value) {

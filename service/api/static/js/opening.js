@@ -11,6 +11,7 @@ export function canOpen() {
   return opener !== null;
 }
 
+/** Open a model; the focus goes back to `button`. */
 export function openModel(model, button) {
-  opener?.(model, button);
+  return opener?.(model, button);
 }

@@ -2,7 +2,7 @@
 
 import { json } from "./api.js";
 import { h, keep, onceAFrame, say } from "./dom.js";
-import { count, figure, percent, shortId } from "./format.js";
+import { count, figure, share, shortId } from "./format.js";
 import { heatmap } from "./heatmap.js";
 import { t } from "./i18n.js";
 import { nameOf } from "./models.js";
@@ -55,8 +55,10 @@ export function pictures(root) {
     list();
     const model = chosen();
     if (model && (shown || model.in_features * model.out_features <= QUICK)) ask();
-    if (!model) found = null;
-    draw();
+    if (found && !known().some(({ id }) => id === found.model_id)) {
+      [found, shown] = [null, null];
+      draw();
+    }
   };
   models.addEventListener("change", () => {
     layers.value = 0;
@@ -105,22 +107,22 @@ function listBeside(beside, all, model) {
 function figures(found, model, layer) {
   const { A, B, delta } = found.heatmaps;
   const sizes = model.layers?.[layer] ?? model;
-  return [
+  const cards = [
     card("spectrum", [spectrum(found.singular_values, found.energy)], { rank: figure(found.effective_rank, 3), of: count(found.singular_values.length) }, found.energy ? "" : "Nothing"),
-    card("norm", [ratio(found)], { share: percent(100 * found.relative_norm) }, found.relative_norm === null ? "Nothing" : ""),
+    card("norm", [ratio(found)], { share: share(found.relative_norm) }, found.relative_norm === null ? "Nothing" : ""),
     card("saving", [saving(sizes)], savingValues(sizes)),
     found.overlap && card("overlap", [overlap(found.overlap)], { name: nameOf(found.overlap.model_id) }),
-    card("maps", [h("div", { class: "maps" }, heatmap("A", A), heatmap("B", B), heatmap("ΔW", delta))], {}),
-  ].filter(Boolean);
+  ];
+  const maps = h("div", { class: "maps" }, heatmap("A", A), heatmap("B", B), heatmap("ΔW", delta));
+  return [h("div", { class: "cards" }, cards.filter(Boolean)), card("maps", [maps], {})];
 }
 
 function card(name, content, values, kind = "") {
   return h("section", { class: `picture of-${name}` }, h("h3", { t: `pictures.${name}` }), content, h("p", { class: "fine" }, t(`pictures.${name}${kind}Text`, values)));
 }
 
-/** Bars of numbers by name, the largest as wide as there is room. */
-function bars(values, said = figure) {
-  const most = Math.max(...Object.values(values).map(Math.abs)) || 1;
+/** Bars of numbers by name, `most` as wide as there is room. */
+function bars(values, said = figure, most = Math.max(...Object.values(values)) || 1) {
   return h("dl", { class: "bars" }, Object.entries(values).flatMap(([name, value]) => {
     const part = h("span", { class: "part" });
     part.style.width = `${(100 * Math.abs(value)) / most}%`;
@@ -138,9 +140,9 @@ function saving({ rank, in_features: inFeatures, out_features: outFeatures }) {
 
 function savingValues({ rank, in_features: inFeatures, out_features: outFeatures }) {
   const [few, all] = [rank * (inFeatures + outFeatures), inFeatures * outFeatures];
-  return { rank: count(rank), few: count(few), all: count(all), share: percent((100 * few) / all) };
+  return { rank: count(rank), few: count(few), all: count(all), share: share(few / all) };
 }
 
 function overlap({ cosine, input, output }) {
-  return bars({ [t("pictures.cosine")]: cosine ?? 0, [t("pictures.input")]: input ?? 0, [t("pictures.output")]: output ?? 0 });
+  return bars({ [t("pictures.cosine")]: cosine ?? 0, [t("pictures.input")]: input ?? 0, [t("pictures.output")]: output ?? 0 }, figure, 1);
 }

@@ -1,7 +1,7 @@
 /** The singular values of a change as bars, and the share of its energy that the first of them keep as a line. */
 
 import { h } from "./dom.js";
-import { count, figure, percent } from "./format.js";
+import { count, figure, share } from "./format.js";
 import { t } from "./i18n.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -18,7 +18,7 @@ export function spectrum(values, energy) {
   for (const part of [0, 0.5, 1]) {
     const y = TOP + height * (1 - part);
     svg.append(made("line", { class: "grid", x1: LEFT, x2: LEFT + width, y1: y, y2: y }),
-      text(LEFT - 5, y + 3, "end", figure(most * part, 3)), text(LEFT + width + 5, y + 3, "start", percent(100 * part)));
+      text(LEFT - 5, y + 3, "end", figure(most * part, 3)), text(LEFT + width + 5, y + 3, "start", share(part)));
   }
   values.forEach((value, place) => {
     const bar = made("rect", { class: "bar-of", x: x(place) - each * 0.36, width: each * 0.72, y: TOP + height * (1 - value / most), height: (height * value) / most });
@@ -41,7 +41,7 @@ function legend() {
 
 function told(values, energy, place) {
   const value = figure(values[place], 4);
-  return t(energy ? "pictures.valueAndEnergy" : "pictures.value", { place: count(place + 1), value, share: energy && percent(100 * energy[place]) });
+  return t(energy ? "pictures.valueAndEnergy" : "pictures.value", { place: count(place + 1), value, share: energy && share(energy[place]) });
 }
 
 function inWords(values, energy) {

@@ -24,10 +24,11 @@ export function step(name, { fields, more = [], extra = [], callOf, answered }) 
 
   const submit = async (event) => {
     event.preventDefault();
+    if (send.ariaBusy === "true") return undefined;
     blame(all, []);
     const asked = callOf();
     if (asked.wrong) return refuse(asked.wrong);
-    send.disabled = true;
+    send.ariaBusy = "true";
     const begin = performance.now();
     try {
       const answer = await call(asked.method, asked.path, { body: JSON.stringify(asked.body), headers: { "Content-Type": "application/json" } });
@@ -39,7 +40,7 @@ export function step(name, { fields, more = [], extra = [], callOf, answered }) 
       show(outcome, { status: error.status, id: error.requestId, took: performance.now() - begin, problem: error });
       refuse(error.body.errors ?? []);
     } finally {
-      send.disabled = false;
+      send.ariaBusy = null;
     }
     return undefined;
   };
