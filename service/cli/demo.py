@@ -77,10 +77,10 @@ def read_digits(client: Client, console: Console) -> list[Reader]:
     def accuracy(model: Model) -> float:
         return float((client.forward(model, x).argmax(axis=1) == y).mean())
 
-    models = [client.create(in_features=64, out_features=10, rank=RANKS[0], seed=0, name="digits, rank 1", metadata=MARK)]
-    for rank in RANKS[1:]:
-        named = {"name": f"digits, rank {rank}", "metadata": MARK}
-        models.append(client.create(base_id=models[0].base_id, rank=rank, seed=0, **named))
+    models: list[Model] = []
+    for rank in RANKS:
+        layer = {"base_id": models[0].base_id} if models else {"in_features": 64, "out_features": 10}
+        models.append(client.create(**layer, rank=rank, seed=0, name=f"digits, rank {rank}", metadata=MARK))
     before = [accuracy(model) for model in models]
     launched = {f"rank {rank}": client.train(model, **PLAN) for rank, model in zip(RANKS, models, strict=True)}
     jobs = follow(console, launched)
