@@ -9,6 +9,8 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LORA_"
+# What the commands that call a service read: where it is, and the key that they send. A service ignores both.
+OF_COMMANDS = frozenset({"LORA_URL", "LORA_API_KEY"})
 # What a database takes in one value: SQLite has 10⁹ bytes, PostgreSQL 2³⁰ for the text of two digits a byte.
 STORED_MIB = {"sqlite": 900, "postgresql": 500}
 KUBERNETES = (
@@ -120,7 +122,7 @@ def load(**given: Any) -> Settings:
     Raises:
         SettingsError: for a name that is no setting, or a value that does not fit.
     """
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | OF_COMMANDS
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
     if unknown:
         meant = get_close_matches(unknown[0].lower().removeprefix(PREFIX.lower()), Settings.model_fields, n=1)

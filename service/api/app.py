@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import torch
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Lifespan
 
 from service.api import openapi, problems
 from service.api.door import Door
@@ -84,16 +84,22 @@ def create_app(settings: Settings, engine: Engine) -> ASGIApp:
         with engine:
             yield
 
+    app = create_api(lifespan)
+    metrics = Metrics(engine)
+    app.state.engine, app.state.settings, app.state.metrics, app.state.streams = engine, settings, metrics, 0
+    return Door(app, Forward(engine, settings), metrics)
+
+
+def create_api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The routes with their documentation, which can be read without an engine behind them."""
     app = FastAPIOffline(
         title=openapi.TITLE,
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    metrics = Metrics(engine)
-    app.state.engine, app.state.settings, app.state.metrics, app.state.streams = engine, settings, metrics, 0
     problems.install(app, [route for router in ROUTERS for route in router.routes])
     openapi.install(app)
     for router in ROUTERS:
         app.include_router(router)
-    return Door(app, Forward(engine, settings), metrics)
+    return app

@@ -1,17 +1,69 @@
-"""The commands and their options. What a command needs is imported when it runs, so that `--help` is quick."""
+"""The `lora` command: its commands by what they are for, and how each is called."""
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from service import __version__
+from service.cli.commands import backups, exchange, lists, rm, serving
+from service.cli.commands.create import create
+from service.cli.commands.doctor import doctor
+from service.cli.commands.forward import forward
+from service.cli.commands.openapi import openapi
+from service.cli.commands.profile import rank_profile
+from service.cli.commands.show import show
+from service.cli.commands.sweep import sweep
+from service.cli.commands.top import top
+from service.cli.commands.train import train
+from service.cli.group import Commands
+
+EPILOG = (
+    "Every command has examples in its --help. It ends with status 0 when all is done, 1 when a job failed, 2 for "
+    "wrong words or values, 3 for what is not there, 4 for a conflict, 5 when the service is not available, 130 when "
+    "interrupted."
+)
+
+COMMANDS: dict[str, dict[str, Callable[..., int | None]]] = {
+    "Models": {
+        "create": create,
+        "forward": forward,
+        "models": lists.models,
+        "bases": lists.bases,
+        "show": show,
+        "rm": rm.rm,
+        "export": exchange.export,
+        "import": exchange.import_adapter,
+    },
+    "Training": {
+        "train": train,
+        "jobs": lists.jobs,
+        "cancel": rm.cancel,
+        "datasets": lists.datasets,
+        "rank-profile": rank_profile,
+        "sweep": sweep,
+        "sweeps": lists.sweeps,
+    },
+    "The service": {
+        "serve": serving.serve,
+        "demo": serving.demo,
+        "top": top,
+        "doctor": doctor,
+        "openapi": openapi,
+        "backup": backups.backup,
+        "restore": backups.restore,
+    },
+}
 
 app = typer.Typer(
     name="lora",
+    cls=Commands,
     help="LoRA as a service: create adapters on linear layers, train them and run them over HTTP.",
+    epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 
@@ -30,52 +82,6 @@ def main(
     """LoRA as a service."""
 
 
-@app.command()
-def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on (LORA_HOST).")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one (LORA_PORT).")] = None,
-) -> None:
-    """Run the service until it is told to stop (Ctrl-C or SIGTERM)."""
-    from service.cli.serve import serve as run
-
-    raise typer.Exit(run(host, port))
-
-
-@app.command()
-def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the service running at the end.")] = False,
-) -> None:
-    """Do the main job once: create, train, watch the losses, run forwards, over real HTTP."""
-    from service.cli.demo import demo as run
-
-    raise typer.Exit(run(keep=keep))
-
-
-@app.command()
-def backup(file: Annotated[Path, typer.Argument(help="A new file.")]) -> None:
-    """Write all that the database holds to a file, while the service runs or not (LORA_DATABASE_URL)."""
-    from service.cli.backup import backup as run
-
-    raise typer.Exit(run(file))
-
-
-@app.command()
-def restore(file: Annotated[Path, typer.Argument(help="What `lora backup` wrote.")]) -> None:
-    """Fill an empty database from a backup; it may be one of another kind (LORA_DATABASE_URL)."""
-    from service.cli.backup import restore as run
-
-    raise typer.Exit(run(file))
-
-
-@app.command("import")
-def import_adapter(
-    folder: Annotated[Path, typer.Argument(help="What PEFT's `save_pretrained` wrote.")],
-    base: Annotated[str, typer.Option(help="The id of the base it is for, or a safetensors file of weight and bias.")],
-    module: Annotated[str | None, typer.Option(help="Which module's adapter, where there are several.")] = None,
-    name: Annotated[str | None, typer.Option(help="What to call the model.")] = None,
-    url: Annotated[str, typer.Option(help="Where the service is.")] = "http://127.0.0.1:8000",
-) -> None:
-    """Make a model of an adapter that PEFT saved."""
-    from service.cli.importing import import_adapter as run
-
-    raise typer.Exit(run(folder, base, module, name, url))
+for _panel, _commands in COMMANDS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, rich_help_panel=_panel)(_command)

@@ -1,7 +1,6 @@
 """`lora demo`: the main job once, over real HTTP, for someone who wants to see it."""
 
-import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from service.cli import printing
 from service.cli.follow import follow
 from service.cli.started import NotStarted, service
-from service.client import Client, Job, Model, Problem
+from service.cli.statuses import Status
+from service.client import Client, Job, Model
 from service.training import digits
 
 RANKS = (1, 2, 4, 8)
@@ -39,21 +40,25 @@ class Reader:
     accuracy_after: float
 
 
-def demo(*, keep: bool) -> int:
-    """Run the three parts against a service of its own; the exit status."""
-    console = Console(highlight=False)
+def demo(*, keep: bool, as_json: bool = False) -> int:
+    """Run the three parts against a service of its own; the exit status.
+
+    With `as_json` they are told beside the result, which is what each rank has learnt.
+    """
+    console = Console(highlight=False, stderr=as_json)
     try:
         with service(keep=keep) as (url, pid), Client(url) as client:
             first_run(client, console)
             readers = read_digits(client, console)
             one_digit(client, console, readers[-1])
-            goodbye(console, url, readers[-1].model.id, pid if keep else None)
+            if as_json:
+                kept = {"url": url, "pid": pid} if keep else {}
+                printing.document({**kept, "readers": [asdict(reader) for reader in readers]})
+            else:
+                goodbye(console, url, readers[-1].model.id, pid if keep else None)
     except NotStarted as error:  # and the service has said why
         return error.status
-    except (Problem, ConnectionError, RuntimeError) as error:
-        print(f"lora: {error}", file=sys.stderr)
-        return 5
-    return 0
+    return Status.OK
 
 
 def first_run(client: Client, console: Console) -> None:

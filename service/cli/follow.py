@@ -1,34 +1,88 @@
-"""Jobs as progress bars, for as long as they run."""
+"""Jobs as they run: a bar for each on a terminal, a line for each epoch elsewhere, or their events as lines of JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.client import Job
+from service.cli.printing import line_of_json
+from service.cli.statuses import tell
+from service.client import Event, Job
+
+Show = Callable[[Event], None]
+
+
+def watch(job: Job, *, as_json: bool) -> Job:
+    """Show a job until it has succeeded; the job as it is then. Ctrl-C leaves it running, and says so.
+
+    Raises:
+        JobFailed: for one that has not succeeded.
+    """
+    try:
+        with _lines_of_json(job) if as_json else _shown(job) as show:
+            for event in job.events():
+                show(event)
+    except KeyboardInterrupt:
+        tell(f"{job.id} goes on; `lora show {job.id} --follow` comes back to it, `lora cancel {job.id}` ends it")
+        raise
+    return job.wait(progress=False, check=True)
 
 
 def follow(console: Console, jobs: Mapping[str, Job]) -> list[Job]:
-    """Show a progress bar for each named job until all have succeeded; the jobs as they are then.
+    """Show a bar for each named job until all have succeeded; the jobs as they are then.
 
     Raises:
         JobFailed: for one that has not.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress, ThreadPoolExecutor(len(jobs)) as threads:
+    with _bars(console) as progress, ThreadPoolExecutor(len(jobs)) as threads:
 
-        def show(job: Job, bar: TaskID) -> None:
+        def run(job: Job, show: Show) -> None:
             for event in job.events():
-                if event.kind == "epoch":
-                    progress.update(bar, completed=event.data["epoch"], loss=f"{event.data['loss']:.4f}")
+                show(event)
 
-        bars = [progress.add_task(name, total=job.epochs, loss="-") for name, job in jobs.items()]
-        list(threads.map(show, jobs.values(), bars))
+        list(threads.map(run, jobs.values(), [_bar(progress, name, job) for name, job in jobs.items()]))
     return [job.wait(progress=False, check=True) for job in jobs.values()]
+
+
+@contextmanager
+def _lines_of_json(job: Job) -> Iterator[Show]:
+    line_of_json({"id": 0, "event": "accepted", "data": job})
+    yield lambda event: line_of_json({"id": event.id, "event": event.kind, "data": event.data})
+
+
+@contextmanager
+def _shown(job: Job) -> Iterator[Show]:
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda event: None if event.kind == "done" else console.print(_line(event), soft_wrap=True)
+        return
+    with _bars(console) as progress:
+        yield _bar(progress, None, job)
+
+
+def _bars(console: Console) -> Progress:
+    """Where epochs done, the loss and the time that is left will be shown."""
+    loss, left = TextColumn("loss {task.fields[loss]}"), TimeRemainingColumn()
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), loss, left, console=console)
+
+
+def _bar(progress: Progress, name: str | None, job: Job) -> Show:
+    """What to tell each event of a job, whose bar has a name, or else that of its state."""
+    bar = progress.add_task(name or str(job.state), total=job.epochs, loss="-")
+
+    def show(event: Event) -> None:
+        if event.kind == "epoch":
+            progress.update(bar, completed=event.data["epoch"], loss=f"{event.data['loss']:.4f}")
+        elif name is None:
+            progress.update(bar, description=event.data["state"])
+
+    return show
+
+
+def _line(event: Event) -> str:
+    if event.kind != "epoch":
+        reason = event.data.get("reason")
+        return f"{event.data['state']} ({reason})" if reason else str(event.data["state"])
+    return "epoch {epoch}/{epochs}  loss {loss:.6g}".format(**event.data)

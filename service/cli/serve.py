@@ -1,5 +1,6 @@
 """`lora serve`: settings, app and server, from start to a clean end."""
 
+import json
 import logging
 import os
 import signal
@@ -7,26 +8,31 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from service.cli.statuses import tell
 from service.jobs.nursery import Nursery, of_workers
-from service.settings import Settings, SettingsError, load
+from service.settings import PREFIX, Settings, SettingsError, load
 
+KEY = "LORA_API_KEY"
 READY = "lora-service is ready at "
 MEMORY_ONLY = "models and jobs live in memory only: they end with this process"
 DURABLE = "whatever is acknowledged is on the disk: models and jobs outlive this process"
 
 
-def serve(host: str | None, port: int | None) -> int:
-    """Run the service, with which the process ends; the exit status where it cannot start."""
+def serve(host: str | None, port: int | None, *, as_json: bool = False) -> int:
+    """Run the service, with which the process ends.
+
+    Raises:
+        SettingsError: where it cannot start.
+    """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    try:
-        settings = load(host=host, port=port)
-        must_be_free(settings.host, settings.port)
-        with of_workers(settings.worker_threads) as nursery:  # which imports torch while this process does
-            _run(settings, nursery)
-    except SettingsError as error:
-        print(f"lora: {error}", file=sys.stderr)
-        return 2
+    settings = load(host=host, port=port)
+    must_be_free(settings.host, settings.port)
+    if KEY in os.environ:  # whoever sets it may think so
+        tell(f"{KEY} is what commands send to a service; this one asks nobody for a key")
+    with of_workers(settings.worker_threads) as nursery:  # which imports torch while this process does
+        _run(settings, nursery, as_json)
     # What a thread still computes is of no use to anyone any longer, and Python would wait for it.
     sys.stdout.flush()
     os._exit(0)
@@ -44,19 +50,26 @@ def must_be_free(host: str, port: int) -> None:
         raise SettingsError(f"{where}, and nothing can listen there: {error.strerror}") from None
 
 
-def _run(settings: Settings, nursery: Nursery) -> None:
+def _run(settings: Settings, nursery: Nursery, as_json: bool) -> None:
     # Here and not above: torch takes a second to import, and a wrong setting should not.
     with _importing(nursery):
         from service.api.app import create_app, create_engine
         from service.api.server import Server, config
 
     engine = create_engine(settings, nursery)
-    for line in summary(settings, engine.device, engine.store.name, durable=engine.store.durable):
-        print(line, flush=True)
+    facts = in_force(settings, engine.device, engine.store.name)
+    if not as_json:
+        for line in summary(facts, durable=engine.store.durable):
+            print(line, flush=True)
+
+    def ready(url: str) -> None:
+        told = {"url": url, "durable": engine.store.durable, "settings": facts}
+        print(json.dumps(told) if as_json else f"{READY}{url}", flush=True)
+
     app = create_app(settings, engine)
     server = Server(
         config(app, settings.host, settings.port, settings.grace_seconds),
-        ready=lambda url: print(f"{READY}{url}", flush=True),
+        ready=ready,
         leaving=engine.drain,
     )
     server.run()
@@ -78,7 +91,12 @@ def _importing(nursery: Nursery) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def summary(settings: Settings, device: str, store: str, *, durable: bool) -> list[str]:
-    """The settings in force, one line each, and what becomes of what is acknowledged."""
+def in_force(settings: Settings, device: str, store: str) -> dict[str, Any]:
+    """The variables that would give these settings, with what they amount to here."""
     values = {**settings.model_dump(), "device": f"{settings.device} ({device})", "database_url": store}
-    return [*(f"LORA_{name.upper()}={value}" for name, value in values.items()), DURABLE if durable else MEMORY_ONLY]
+    return {f"{PREFIX}{name.upper()}": value for name, value in values.items()}
+
+
+def summary(facts: dict[str, Any], *, durable: bool) -> list[str]:
+    """The settings in force, one line each, and what becomes of what is acknowledged."""
+    return [*(f"{name}={value}" for name, value in facts.items()), DURABLE if durable else MEMORY_ONLY]

@@ -9,14 +9,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from torch import nn
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from service.cli.app import app
+from tests.cli.terminal import lora as command
 from tests.running import Service
 
 
 def lora(*words: object) -> Result:
-    return CliRunner().invoke(app, ["import", *map(str, words)])
+    return command("import", *words)
 
 
 @pytest.fixture
@@ -43,6 +43,7 @@ def test_it_prints_the_model_which_gives_what_the_adapted_layer_does(
         "0",
         "--name",
         "x",
+        "--json",
         "--url",
         service.url,
     )
@@ -54,7 +55,7 @@ def test_it_prints_the_model_which_gives_what_the_adapted_layer_does(
     with torch.no_grad():
         expected = adapter.base_model.model[0](torch.from_numpy(x)).numpy()
     assert np.array(given) == pytest.approx(expected, abs=1e-5)
-    again = lora(tmp_path / "adapter", "--base", model["base_id"], "--module", "0", "--url", service.url)
+    again = lora(tmp_path / "adapter", "--base", model["base_id"], "--module", "0", "--json", "--url", service.url)
     assert json.loads(again.stdout)["base_id"] == model["base_id"]
 
 

@@ -1,0 +1,81 @@
+"""`lora models`, `jobs`, `bases`, `datasets` and `sweeps`: what there is."""
+
+from typing import Annotated
+
+from typer import Option
+
+from service.cli import options as o
+from service.cli.calling import Place, calling
+from service.cli.completion import of
+
+
+@calling
+def models(
+    at: Place,
+    name: Annotated[str | None, Option(help="Only those of this name.")] = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """List the models.
+
+    Examples:
+
+    lora models --name digits
+
+    lora models -q | xargs lora rm
+    """
+    from service.cli import columns, printing
+
+    with at.client() as client:
+        printing.listed(client.models(name), columns.MODELS, as_json=at.as_json, ids_only=quiet)
+
+
+@calling
+def jobs(
+    at: Place,
+    model: Annotated[str | None, Option(autocompletion=of("models"), help="Only those of this model.")] = None,
+    state: Annotated[
+        str | None, Option(help="Only those that are queued, running, succeeded, failed or cancelled.")
+    ] = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """List the jobs, with the course of their loss.
+
+    Examples:
+
+    lora jobs --state running
+
+    lora jobs --model digits --json
+    """
+    from service.cli import columns, printing
+    from service.cli.kinds import MODEL, found
+
+    with at.client() as client:
+        model_id = None if model is None else found(client, model, MODEL)
+        printing.listed(client.jobs(model_id, state), columns.JOBS, as_json=at.as_json, ids_only=quiet)
+
+
+@calling
+def bases(at: Place, quiet: o.Quiet = False) -> None:
+    """List the frozen layers that models stand on."""
+    from service.cli import columns, printing
+
+    with at.client() as client:
+        printing.listed(client.bases(), columns.BASES, as_json=at.as_json, ids_only=quiet)
+
+
+@calling
+def datasets(at: Place, quiet: o.Quiet = False) -> None:
+    """List the data sets that were uploaded."""
+    from service.cli import columns, printing
+
+    with at.client() as client:
+        printing.listed(client.datasets(), columns.DATASETS, as_json=at.as_json, ids_only=quiet)
+
+
+@calling
+def sweeps(at: Place, quiet: o.Quiet = False) -> None:
+    """List the sweeps."""
+    from service.cli import columns, printing
+
+    with at.client() as client:
+        printing.listed(client.sweeps(), columns.SWEEPS, as_json=at.as_json, ids_only=quiet)

@@ -1,0 +1,70 @@
+"""`lora rm` and `lora cancel`: what is of no more use."""
+
+import sys
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from service.cli import options as o
+from service.cli.calling import Place, calling
+from service.cli.completion import of
+
+
+@calling
+def rm(
+    at: Place,
+    things: Annotated[
+        list[str],
+        Argument(
+            metavar="ID...",
+            autocompletion=of("models", "jobs", "bases", "datasets", "sweeps"),
+            help="Models, jobs, bases, data sets and sweeps.",
+        ),
+    ],
+    force: Annotated[bool, Option("--force", help="Cancel first what trains or waits.")] = False,
+    yes: Annotated[bool, Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete models, jobs, bases, data sets or sweeps, after asking on a terminal.
+
+    All are looked for before the first is deleted. With a sweep go its models but for the best.
+
+    Examples:
+
+    lora rm mdl_01M85RD3BCCMDPHHSCEG79B55H --force
+
+    lora models -q --name trial | xargs lora rm --yes
+    """
+    from service.cli import printing
+    from service.cli.kinds import found, kind_of
+
+    with at.client() as client:
+        chosen = [(kind_of(thing), found(client, thing)) for thing in things]
+        for kind, each in chosen:
+            kind.read(client, each)
+        if not yes and sys.stdin.isatty():
+            named = ", ".join(f"the {kind.name} {each}" for kind, each in chosen)
+            typer.confirm(f"Delete {named}?", abort=True, err=True)
+        for kind, each in chosen:
+            kind.delete(client, each, force)
+            if not at.as_json:
+                print(f"{each} is deleted")
+    if at.as_json:
+        printing.document({"deleted": [each for _, each in chosen]})
+
+
+@calling
+def cancel(at: Place, jobs: o.JobIds) -> None:
+    """Cancel jobs; the models keep the versions they have. One that has ended stays as it is.
+
+    Example:
+
+    lora jobs --state queued -q | xargs lora cancel
+    """
+    from service.cli import columns, printing
+    from service.cli.kinds import JOB, found
+
+    with at.client() as client:
+        ids = [found(client, job, JOB) for job in jobs]
+        cancelled = [client.job(job_id).cancel() for job_id in ids]
+    printing.listed(cancelled, columns.JOBS, as_json=at.as_json)

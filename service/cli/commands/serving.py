@@ -1,0 +1,33 @@
+"""`lora serve` and `lora demo`: a service, and what it is for."""
+
+from typing import Annotated
+
+from typer import Option
+
+
+def serve(
+    host: Annotated[str | None, Option(help="Address to listen on (LORA_HOST).")] = None,
+    port: Annotated[int | None, Option(help="Port to listen on, 0 for a free one (LORA_PORT).")] = None,
+    as_json: Annotated[bool, Option("--json", help="Print one line of JSON when it is ready, and no more.")] = False,
+) -> int:
+    """Run the service until it is told to stop (Ctrl-C or SIGTERM).
+
+    Examples:
+
+    lora serve
+
+    LORA_DATABASE_URL=sqlite:///lora.db lora serve --port 9000
+    """
+    from service.cli.serve import serve as run
+
+    return run(host, port, as_json=as_json)
+
+
+def demo(
+    keep: Annotated[bool, Option("--keep", help="Leave the service running at the end.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print what came of it as one JSON document.")] = False,
+) -> int:
+    """Do the main job once: create, train, watch the losses, run forwards, over real HTTP."""
+    from service.cli.demo import demo as run
+
+    return run(keep=keep, as_json=as_json)
