@@ -1,6 +1,7 @@
 """What a service does right now, read again and again."""
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
@@ -17,6 +18,7 @@ from service.client import Client, Job, Unreachable
 SHOWN_JOBS = 20
 HISTORY = 16  # what a tile has room for
 ONCE_SECONDS = 0.5
+WIDTH = 120  # off a terminal, so that no id is cut
 QUIT = {"q", "Q", "\x1b"}
 
 
@@ -28,19 +30,16 @@ def once(place: Place, client: Client) -> None:
     if place.as_json:
         printing.document({**view.numbers, "jobs": view.jobs})
     else:
-        Console().print(frame(view))
+        Console(width=None if printing.for_a_reader() else WIDTH).print(frame(view))
 
 
 def watch(place: Place, client: Client, seconds: float) -> None:
     """Show a view of the service on the whole terminal, a new one after so many seconds, until q or Ctrl-C."""
     view = looked(place, client, View(place.url))
-    with raw_keys(), Live(frame(view), screen=True, auto_refresh=False) as live:
-        try:
-            while not QUIT & set(pressed(seconds)):
-                view = looked(place, client, view)
-                live.update(frame(view), refresh=True)
-        except KeyboardInterrupt:  # which is how one leaves it
-            return
+    with suppress(KeyboardInterrupt), raw_keys(), Live(frame(view), screen=True, auto_refresh=False) as live:
+        while not QUIT & set(pressed(seconds)):
+            view = looked(place, client, view)
+            live.update(frame(view), refresh=True)
 
 
 def looked(place: Place, client: Client, view: View) -> View:

@@ -59,7 +59,7 @@ def _table(jobs: list[Job]) -> RenderableType:
         return Text("no job is under way", "dim")
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("job", "state", "epoch", "", "loss", "", "left"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, no_wrap=bool(heading))  # where it is narrow, what has no heading gives way
     for job in jobs:
         table.add_row(
             job.id,
@@ -67,7 +67,7 @@ def _table(jobs: list[Job]) -> RenderableType:
             f"{job.epoch}/{job.epochs}",
             ProgressBar(total=job.epochs, completed=job.epoch, width=BAR_WIDTH),
             loss(job.losses[-1] if job.losses else None),
-            sparks(job.losses) if job.losses else "",
+            Text(sparks(job.losses) if job.losses else "", no_wrap=True, overflow="crop"),
             left(job, datetime.now(UTC)),
         )
     return table

@@ -48,7 +48,7 @@ class Terminal:
     """A process on a terminal of its own, and all that it has written there."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", end: int) -> None:
-        self.process, self._end, self.written = process, end, ""
+        self.process, self.end, self.written = process, end, ""
 
     def shows(self, pattern: str) -> str:
         """What the terminal shows, once that has come; fails at the deadline."""
@@ -66,7 +66,7 @@ class Terminal:
 
     def press(self, keys: str) -> None:
         """Type on the terminal."""
-        os.write(self._end, keys.encode())
+        os.write(self.end, keys.encode())
 
     def ended(self) -> int:
         """The status of the process, which must end in time."""
@@ -78,9 +78,9 @@ class Terminal:
         return self.process.wait()
 
     def _read(self, seconds: float) -> bool:
-        ready, _, _ = select.select([self._end], [], [], seconds)
+        ready, _, _ = select.select([self.end], [], [], seconds)
         with suppress(OSError):  # nobody has the other end open any longer
-            if ready and (some := os.read(self._end, 65_536)):
+            if ready and (some := os.read(self.end, 65_536)):
                 self.written += some.decode(errors="replace")
                 return True
         return False
