@@ -74,7 +74,8 @@ class Terminal:
         while self.process.poll() is None:
             assert time.monotonic() < deadline, self.seen[-2000:]
             self._read(0.1)
-        self._read(0)
+        while self._read(0.1):
+            pass
         return self.process.wait()
 
     def _read(self, seconds: float) -> bool:

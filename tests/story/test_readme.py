@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from service.cli.app import COMMANDS
 from service.cli.serve import READY
 from service.models.sql import SqlStore
 from service.settings import Settings
@@ -55,9 +56,9 @@ def test_every_block_runs_and_answers_what_the_page_shows(
 
 
 @page
-def test_every_lora_line_starts_what_it_says(page: str) -> None:
-    lines = commands(page, "lora ")
-    assert lines == ["lora serve --port 8000", "lora backup monday.db"]
+def test_the_service_starts_as_the_page_says(page: str) -> None:
+    lines = commands(page, "lora serve")
+    assert lines == ["lora serve --port 8000"]
     lora = shutil.which("lora", path=str(Path(sys.executable).parent))
     assert lora, "the console script is installed beside the interpreter"
     command = [lora, *lines[0].replace("8000", "0").split()[1:]]
@@ -69,6 +70,25 @@ def test_every_lora_line_starts_what_it_says(page: str) -> None:
             assert process.wait(DEADLINE_SECONDS) == 0
         finally:
             process.kill()
+
+
+@page
+def test_the_commands_of_the_page_do_what_they_say(service: Service, page: str, tmp_path: Path) -> None:
+    (script,) = (text for _, text in blocks(page) if "lora create" in text)
+    (tmp_path / "x.csv").write_text(f"{','.join(['0.5'] * 64)}\n" * 3)
+    printed = run(f"exec 2>&1\nexport LORA_URL={service.url}\n{script}", tmp_path)
+    assert re.search(r"^epoch 20/20  loss 0\.", printed, re.MULTILINE)
+    assert len(re.findall(r"^[1-4]\tmdl_.*\trank=[1248]\t", printed, re.MULTILINE)) == 4
+    assert re.search(r"^mdl_\w+ is deleted$", printed, re.MULTILINE)
+    assert (tmp_path / "scores.npy").exists()
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+@page
+def test_the_commands_of_the_table_are_all_there_are(page: str) -> None:
+    rows = re.findall(r"^\| `lora ([\w-]+(?:`, `[\w-]+)*)` \|", (ROOT / page).read_text(), re.MULTILINE)
+    named = [name for row in rows for name in row.split("`, `")]
+    assert sorted(named) == sorted(name for commands in COMMANDS.values() for name in commands)
 
 
 @page
