@@ -23,6 +23,7 @@ NOT_HERE = {
     "make serve": "does not end; the tests' own service stands for it",
     "make docs": "sets up an environment of its own; tests/docs builds the site",
     "lora serve --port 8000": "does not end; the page's test starts it, and the tests' own service stands for it",
+    "MODEL=$(lora create --in 64 --out 10 --rank 4 --quiet)": "needs a file; the page's test makes one",
     "docker compose": "there may be no Docker; the Compose file is checked against its schema",
     "export LORA_DATABASE_URL=sqlite:///lora.db\nlora backup": "needs a database; the page's test makes one",
     "LORA_DATABASE_URL=postgresql+psycopg://lora:lora@db": "there may be no Docker",
@@ -90,7 +91,7 @@ class Reader:
 
     def _in_bash(self, text: str) -> str:
         script = NAMED_ID.sub(self._call, text)
-        return run("".join(f"{name}={value}\n" for name, value in self.names.items()) + script, self.folder)
+        return run("".join(f"{name}={value}\n" for name, value in self.names.items()) + script, self.folder, self.url)
 
     def _call(self, line: re.Match[str]) -> str:
         name, prefix = line.groups()
@@ -103,8 +104,8 @@ class Reader:
         return printed.getvalue()
 
 
-def run(script: str, folder: Path = ROOT) -> str:
-    """What a shell prints for a script; it must succeed without a word on the error output."""
+def run(script: str, folder: Path = ROOT, url: str = "") -> str:
+    """What a shell prints for a script, whose `lora` finds a service; it must succeed without a word of complaint."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     ended = subprocess.run(
         ["bash", "-euc", script],
@@ -112,7 +113,7 @@ def run(script: str, folder: Path = ROOT) -> str:
         text=True,
         timeout=100,
         cwd=folder,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path, **({"LORA_URL": url} if url else {})},
     )
     assert (ended.returncode, ended.stderr) == (0, ""), script
     return ended.stdout

@@ -76,7 +76,7 @@ def test_the_service_starts_as_the_page_says(page: str) -> None:
 def test_the_commands_of_the_page_do_what_they_say(service: Service, page: str, tmp_path: Path) -> None:
     (script,) = (text for _, text in blocks(page) if "lora create" in text)
     (tmp_path / "x.csv").write_text(f"{','.join(['0.5'] * 64)}\n" * 3)
-    printed = run(f"exec 2>&1\nexport LORA_URL={service.url}\n{script}", tmp_path)
+    printed = run(f"exec 2>&1\n{script}", tmp_path, service.url)
     assert re.search(r"^epoch 20/20  loss 0\.", printed, re.MULTILINE)
     assert len(re.findall(r"^[1-4]\tmdl_.*\trank=[1248]\t", printed, re.MULTILINE)) == 4
     assert re.search(r"^mdl_\w+ is deleted$", printed, re.MULTILINE)
