@@ -57,6 +57,13 @@ def test_a_name_that_is_no_setting_stops_the_start(name, monkeypatch):
     assert "enableServiceLinks: false" in KUBERNETES
 
 
+def test_what_the_commands_read_does_not_stop_the_start(monkeypatch):
+    before = load()
+    monkeypatch.setenv("LORA_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("LORA_API_KEY", "secret")
+    assert load() == before
+
+
 def test_a_misspelt_name_is_told_from_the_one_that_was_meant(monkeypatch):
     monkeypatch.setenv("LORA_WORKER_THREAD", "1")
     with pytest.raises(SettingsError, match="did you mean LORA_WORKER_THREADS"):

@@ -45,6 +45,8 @@ class Place:
         headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         try:
             return httpx.get(self.url.rstrip("/") + path, headers=headers, timeout=seconds).raise_for_status().text
+        except httpx.HTTPStatusError as error:
+            raise Unreachable(f"{self.url} answers, but {path} with {error.response.status_code}") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(f"{self.url} does not answer: {str(error) or type(error).__name__}") from None
 

@@ -1,6 +1,6 @@
 """`lora demo`: the main job once, over real HTTP, for someone who wants to see it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def demo(*, keep: bool, as_json: bool = False) -> int:
             one_digit(client, console, readers[-1])
             if as_json:
                 kept = {"url": url, "pid": pid} if keep else {}
-                printing.document({**kept, "readers": [asdict(reader) for reader in readers]})
+                printing.document({**kept, "readers": [vars(reader) for reader in readers]})
             else:
                 goodbye(console, url, readers[-1].model.id, pid if keep else None)
     except NotStarted as error:  # and the service has said why

@@ -1,5 +1,6 @@
 """The kinds of things that a service holds, by the first letters of their ids: how each is read, listed and deleted."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from service.errors import (
 )
 from service.ids import BASE_ID, DATASET_ID, JOB_ID, MODEL_ID, SWEEP_ID, matches
 
+# What an id may begin with, and not the name of a model such as base_tuned.
+BEGUN = r"(mdl|job|dat|swp)_[0-9A-HJKMNP-TV-Z]*|(base)_[0-9a-f]*"
 SHOWN_AMBIGUOUS = 3
 
 
@@ -89,7 +92,8 @@ MODEL, JOB = KINDS["mdl"], KINDS["job"]
 
 def kind_of(text: str) -> Kind:
     """The kind of thing that an id, or the beginning of one, names; what begins like none is a model's name."""
-    return KINDS.get(text.partition("_")[0] if "_" in text else "", MODEL)
+    begun = re.fullmatch(BEGUN, text)
+    return KINDS[begun[1] or begun[2]] if begun else MODEL
 
 
 def found(client: Client, text: str, kind: Kind | None = None) -> str:

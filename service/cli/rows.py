@@ -20,7 +20,9 @@ PIECE_BYTES = 2**24
 DATASET = KINDS["dat"]
 
 
-def described(client: Client, named: str, loss: str, form: str | None = None, targets: list[str] | None = None) -> Any:
+def described(
+    client: Client, named: str, loss: str, form: str | None = None, targets: list[str] | None = None
+) -> dict[str, Any]:
     """The `data` of a plan: a kind that is generated, a data set by its id, or the rows of a file.
 
     Raises:
@@ -50,8 +52,8 @@ def fitting(given: Rows, loss: str) -> Rows:
     return Rows(x, y.astype(np.int64), given.weight)
 
 
-def sent(client: Client, given: Rows) -> Any:
-    """The rows themselves where they are few, else a data set of theirs."""
+def sent(client: Client, given: Rows) -> dict[str, Any]:
+    """The `data` of a plan for some rows: themselves where they are few, else a data set that is made of them."""
     if given.x.size + given.y.size <= INLINE_NUMBERS:
         named = {name: array for name, array in given._asdict().items() if array is not None}
         return {"kind": "inline", **{name: array.tolist() for name, array in named.items()}}
@@ -60,7 +62,7 @@ def sent(client: Client, given: Rows) -> Any:
     for piece in others:
         dataset = client.append_rows(dataset, *piece)
     tell(f"{dataset.n_samples} rows are uploaded as {dataset.id}; `lora rm {dataset.id}` when they are of no more use")
-    return dataset
+    return {"kind": "dataset", "id": dataset.id}
 
 
 def _pieces(given: Rows) -> Iterator[Rows]:

@@ -1,7 +1,7 @@
 """What a service does right now, read again and again."""
 
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
@@ -14,6 +14,7 @@ from service.cli.calling import Place
 from service.cli.keys import pressed, raw_keys
 from service.cli.view import View, frame
 from service.client import Client, Job, Unreachable
+from service.errors import JobNotFound
 
 SHOWN_JOBS = 20
 HISTORY = 16  # what a tile has room for
@@ -36,7 +37,10 @@ def once(place: Place, client: Client) -> None:
 def watch(place: Place, client: Client, seconds: float) -> None:
     """Show a view of the service on the whole terminal, a new one after so many seconds, until q or Ctrl-C."""
     view = looked(place, client, View(place.url))
-    with suppress(KeyboardInterrupt), raw_keys(), Live(frame(view), screen=True, auto_refresh=False) as live:
+    live = Live(frame(view), screen=True, auto_refresh=False)
+    with suppress(KeyboardInterrupt), raw_keys(), ExitStack() as stack:
+        stack.callback(live.stop)  # before it starts: a Ctrl-C while it does so leaves no foreign screen behind either
+        live.start(refresh=True)
         while not QUIT & set(pressed(seconds)):
             view = looked(place, client, view)
             live.update(frame(view), refresh=True)
@@ -70,8 +74,16 @@ def _jobs(client: Client, before: list[Job]) -> list[Job]:
     """Those under way, and those that were so at an earlier look and have ended since."""
     active = list(islice(chain(client.jobs(state="running"), client.jobs(state="queued")), SHOWN_JOBS))
     seen = {job.id for job in active}
-    past = [job if job.ended else client.job(job) for job in before if job.id not in seen]
-    return [*active, *past][:SHOWN_JOBS]
+    past = [job if job.ended else _again(client, job) for job in before if job.id not in seen]
+    return [*active, *filter(None, past)][:SHOWN_JOBS]
+
+
+def _again(client: Client, job: Job) -> Job | None:
+    """The job as it is now, unless somebody has deleted it."""
+    try:
+        return client.job(job)
+    except JobNotFound:
+        return None
 
 
 def _numbers(before: prometheus.Reading | None, now: prometheus.Reading) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`lora demo`, as a user runs it."""
 
+import json
 import os
 import re
 import shlex
@@ -62,6 +63,16 @@ def test_a_picture_has_a_shade_for_each_grey_value() -> None:
 def test_it_ends_with_three_addresses_and_a_line_to_go_on_with(output: str) -> None:
     assert re.findall(r"http://127.0.0.1:8000/(\w+)  ", output) == ["docs", "metrics", "limits"]
     assert output.rstrip().splitlines()[-1].startswith("curl http://127.0.0.1:8000/models ")
+
+
+def test_with_json_it_prints_what_each_rank_has_learnt() -> None:
+    ended = run("--json")
+    assert ended.returncode == 0, ended.stderr
+    readers = json.loads(ended.stdout)["readers"]
+    assert [reader["rank"] for reader in readers] == [1, 2, 4, 8]
+    assert all(reader["accuracy_before"] < reader["accuracy_after"] for reader in readers)
+    assert {reader["job"]["state"] for reader in readers} == {"succeeded"}
+    assert "One digit, sent to /forward" in ended.stderr
 
 
 def test_keep_leaves_the_service_running_and_its_curl_line_works() -> None:

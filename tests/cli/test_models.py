@@ -71,11 +71,11 @@ def test_show_tells_of_anything_by_its_id(service: Service, model: str) -> None:
 
 
 def test_a_name_or_the_beginning_of_an_id_is_enough_where_it_is_the_only_one(service: Service) -> None:
-    named = done("create", "--in", 2, "--out", 2, "--rank", 1, "--name", "the only one", "-q", url=service.url)
-    for text in ("the only one", named, named[:-1]):
+    named = done("create", "--in", 2, "--out", 2, "--rank", 1, "--name", "base_of one", "-q", url=service.url)
+    for text in ("base_of one", named, named[:-1]):
         assert json.loads(done("show", text, "--json", url=service.url))["id"] == named
-    done("create", "--in", 2, "--out", 2, "--rank", 1, "--name", "the only one", url=service.url)
-    ended = lora("show", "the only one", url=service.url)
+    done("create", "--in", 2, "--out", 2, "--rank", 1, "--name", "base_of one", url=service.url)
+    ended = lora("show", "base_of one", url=service.url)
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert named in ended.stderr
 

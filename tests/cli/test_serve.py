@@ -1,5 +1,6 @@
 """`lora serve` as it is started."""
 
+import json
 import os
 import signal
 import socket
@@ -41,6 +42,25 @@ def test_the_settings_in_force_are_those_given() -> None:
         process.terminate()
         assert process.wait(DEADLINE_SECONDS) == 0
     assert (limits["queue_max"]["value"], limits["memory_mib"]["value"]) == (7, 512)
+
+
+def test_with_json_it_prints_one_line_when_it_is_ready_and_a_key_is_no_setting() -> None:
+    command = [sys.executable, "-m", "service", "serve", "--port", "0", "--json"]
+    environment = {**os.environ, "LORA_QUEUE_MAX": "7", "LORA_API_KEY": "secret"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            assert process.stdout is not None
+            told = json.loads(process.stdout.readline())
+            assert httpx.get(f"{told['url']}/livez").status_code == 200
+            process.terminate()
+            out, said = process.communicate(timeout=DEADLINE_SECONDS)
+        finally:
+            process.kill()
+    assert (told["durable"], told["settings"]["LORA_QUEUE_MAX"], out) == (False, 7, "")
+    assert "this one asks nobody for a key" in said
+    assert "secret" not in said
 
 
 @pytest.mark.parametrize(
