@@ -27,7 +27,13 @@ def reached(text: str) -> str:
     if file is not None and not file.exists():
         return f"{shown(url)} will be made; {_space(file.parent)}"
     at = _revision(url)
-    said = "empty" if at is None else "up to date" if at == REVISION else f"at revision {at}, and will be brought on"
+    said = (
+        "empty"
+        if at is None
+        else "up to date"
+        if at == REVISION
+        else f"at revision {at}, where this version has {REVISION}"
+    )
     if file is None:
         return f"{shown(url)} answers; it is {said}"
     if not os.access(file, os.W_OK):

@@ -38,8 +38,8 @@ def train(
 ) -> None:
     """Train a model, on data that is generated, uploaded, or in a file.
 
-    Rows of a file go within the request where they are few, and are uploaded as a data set where they are many. With
-    --follow, Ctrl-C leaves the job running. With --json it prints one line for each event then.
+    Rows of a file go within the request where they are few, and are uploaded as a data set where they are many. While
+    it is followed, Ctrl-C leaves the job running; with --json beside --follow there is one line for each event.
 
     Examples:
 
