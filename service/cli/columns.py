@@ -68,17 +68,17 @@ def _created(thing: Any) -> str:
 ID = Column("id", lambda thing: thing.id)
 STATE = Column("state", lambda thing: thing.state, styled=lambda thing: STATES.get(str(thing.state), ""))
 BYTES = Column("bytes", lambda thing: thing.bytes, lambda thing: amount(thing.bytes), right=True)
-AGE = Column("created", _created, lambda thing: age(thing.created_at), right=True)
-SIZES = Column("features", _features)
+AGE = Column("age", _created, lambda thing: age(thing.created_at), right=True)
+SIZES = Column("in→out", _features)
 
 MODELS = (
     ID,
     Column("name", lambda model: model.name),
     SIZES,
     Column("rank", lambda model: model.rank, right=True),
-    Column("trainable", lambda model: model.parameters.trainable, right=True),
+    Column("params", lambda model: model.parameters.trainable, right=True),
     Column("version", lambda model: model.version, right=True),
-    Column("last loss", lambda model: model.last_loss, lambda model: loss(model.last_loss), right=True),
+    Column("loss", lambda model: model.last_loss, lambda model: loss(model.last_loss), right=True),
     AGE,
 )
 JOBS = (
@@ -129,7 +129,7 @@ STANDINGS = (
     Column("job", lambda standing: standing.job_id),
     STATE,
     Column("tries", lambda standing: ",".join(f"{name}={_short(value)}" for name, value in standing.settings.items())),
-    Column("trainable", lambda standing: standing.trainable, right=True),
+    Column("params", lambda standing: standing.trainable, right=True),
     Column(
         "held-out loss",
         lambda standing: standing.validation_loss,
@@ -147,7 +147,7 @@ VERSIONS = (
 REACHES = (
     Column("rank", lambda reach: reach.rank, right=True),
     Column("loss", lambda reach: reach.loss, lambda reach: f"{reach.loss:.6g}", right=True),
-    Column("trainable", lambda reach: reach.trainable, right=True),
+    Column("params", lambda reach: reach.trainable, right=True),
 )
 
 

@@ -107,10 +107,10 @@ def _lines(rows: Iterable[Iterable[Any]]) -> None:
 
 
 def _text(value: Any) -> str:
-    """A value as text without tabs and ends of lines, none as nothing; nested ones as JSON."""
+    """A value as text without tabs and ends of lines, none as nothing; truth and nested ones as in JSON."""
     if value is None:
         return ""
-    if isinstance(value, list | dict):
+    if isinstance(value, bool | list | dict):
         return orjson.dumps(value).decode()
     return str(value)
 

@@ -156,6 +156,6 @@ def test_rank_profile_tells_what_each_rank_reaches(service: Service, model: str)
 def test_a_table_on_a_terminal_has_a_heading(service: Service, model: str) -> None:
     with on_terminal("models", LORA_URL=service.url, NO_COLOR="1") as terminal:
         assert terminal.ended() == 0
-    assert "trainable" in terminal.seen.splitlines()[0]
+    assert terminal.seen.splitlines()[0].split() == ["id", "name", "in→out", "rank", "params", "version", "loss", "age"]
     assert model in terminal.seen
     assert "\x1b[3" not in terminal.written  # no colour
