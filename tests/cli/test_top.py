@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from service.cli import prometheus, view
+from service.cli.calling import Place
+from service.cli.top import looked
 from service.client import Client
 from tests.cli.terminal import done, lora, on_terminal
 from tests.running import Service
@@ -91,3 +93,14 @@ def test_the_time_that_is_left_is_that_of_the_epochs_so_far(service: Service) ->
     assert job.started_at is not None
     half = job.model_copy(update={"state": type(job.state)("running"), "epoch": 1})
     assert view.left(half, job.started_at + timedelta(hours=1)) == "3:00:00"
+
+
+def test_a_job_stays_in_view_when_it_ends_and_leaves_it_when_it_is_deleted(service: Service) -> None:
+    model = done("create", "--in", 4, "--out", 2, "--rank", 1, "-q", url=service.url)
+    place = Place(service.url, None, as_json=False)
+    with Client(service.url) as client:
+        job = client.train(model, epochs=1, wait=30)
+        before = view.View(service.url, jobs=[job.model_copy(update={"state": type(job.state)("running")})])
+        assert [each.state for each in looked(place, client, before).jobs] == ["succeeded"]
+        client.delete_job(job)
+        assert looked(place, client, before).jobs == []
