@@ -61,7 +61,7 @@ def best(page: Page) -> Locator:
 
 
 def test_readers_are_trained_and_read_what_is_drawn(page: Page, site: Service) -> None:
-    page.expected = READS  # type: ignore[attr-defined]
+    page.expected = READS
     page.goto(site.url)
     page.get_by_role("button", name="Train four digit readers").click()
     readers = page.locator(".reader")
@@ -115,7 +115,7 @@ def test_models_of_the_demo_are_found_and_those_untrained_are_offered_a_training
 
 
 def test_the_keyboard_draws_cell_by_cell(page: Page, site: Service) -> None:
-    page.expected = READS  # type: ignore[attr-defined]
+    page.expected = READS
     site.http.post("/models", json={"in_features": 8, "out_features": 8})
     page.goto(site.url)
     page.get_by_label("A square to draw a digit on").focus()
