@@ -128,9 +128,10 @@ def _schemas(seen: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tell_default(field: dict[str, Any]) -> None:
-    """Say a default in words alone: clients send what `default` holds, and beside other fields it may be refused."""
+    """Say a default in other words: clients send what `default` holds, and beside other fields it may be refused."""
     default = field.pop("default", None)
     if default is not None and not isinstance(default, dict):
+        field["x-default"] = default
         said = f"default: {json.dumps(default)}"
         field["description"] = "; ".join(filter(None, [field.get("description"), said]))
 

@@ -10,14 +10,15 @@ export async function fieldsOf(request) {
     described = null; // so that it is asked for again
     throw error;
   });
-  const { properties } = (await described).components.schemas[request];
-  return Object.fromEntries(Object.entries(properties).map(([name, property]) => [name, bounds(property)]));
+  const { schemas } = (await described).components;
+  const { properties } = schemas[request];
+  return Object.fromEntries(Object.entries(properties).map(([name, property]) => [name, bounds(property, schemas)]));
 }
 
-/** The bounds of one property; what may be null has those of what it is otherwise. */
-function bounds(property) {
-  const { type, enum: choices, minimum, exclusiveMinimum, maximum, maxLength } =
-    property.anyOf?.find((one) => one.type !== "null") ?? property;
+/** The bounds of one property; what may be null has those of what it is otherwise, and a choice those of its name. */
+function bounds(property, schemas) {
+  const one = property.anyOf?.find((each) => each.type !== "null") ?? property;
+  const { type, enum: choices, minimum, exclusiveMinimum, maximum, maxLength } = schemas[one.$ref?.split("/").at(-1)] ?? one;
   return {
     kind: choices ? "choice" : type,
     choices,
@@ -25,6 +26,6 @@ function bounds(property) {
     open: exclusiveMinimum !== undefined,
     most: maximum,
     length: maxLength,
-    preset: property.default ?? undefined,
+    preset: property["x-default"],
   };
 }
