@@ -15,14 +15,14 @@ const sparks = new Map(); // model and version to the curve of its newest job
 const asked = new Set();
 const names = new Map(); // of models that were seen
 
-/** Read the first page, and read it again when a job of a model has begun or ended. */
+/** Read the first page, and read it again when a job of a model has begun or ended, were it between two looks. */
 export function followModels() {
   set("models", FIRST);
   let before = "";
   watch(["jobs"], () => {
-    const active = activeModels().sort().join();
-    if (active !== before) refreshModels().catch(complain);
-    before = active;
+    const now = [...get("jobs").values()].map(({ id, state }) => id + state).join();
+    if (now !== before) refreshModels().catch(complain);
+    before = now;
   });
   return refreshModels();
 }
