@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from service.cli.app import app
 from tests.browser.test_access import faults
 from tests.programs import needs
 from tests.running import Service
@@ -228,8 +227,6 @@ def test_the_lines_of_curl_and_python_do_what_the_forms_do(page: Page, site: Ser
 
 
 def test_the_lines_for_the_command_do_what_the_forms_do(page: Page, site: Service) -> None:
-    if not {"create", "train", "forward"} <= {command.name for command in app.registered_commands}:
-        pytest.skip("this version of the command `lora` does not create, train and forward")
     model, job = filled(page, site)
     lora = f"{sys.executable} -m service "
     ran(line(page, "create", "cli").replace("lora ", lora, 1))
@@ -274,3 +271,27 @@ def test_axe_finds_nothing_grave_in_the_drawer(
         summary.click()
     assert faults(page) == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_on_a_phone_what_is_said_is_said_above_the_drawer(page: Page, site: Service) -> None:
+    page.set_viewport_size({"width": 400, "height": 800})
+    opened(page, site)
+    page.locator("#try-create").get_by_role("button", name="Copy these lines").click()
+    expect(page.get_by_role("dialog").get_by_text("Copied")).to_be_visible()
+    page.get_by_role("dialog").get_by_role("button", name="Close").first.click()
+    expect(page.locator("#header").get_by_role("button", name="Try it")).to_be_focused()
+
+
+def test_a_second_adapter_goes_on_the_base_of_the_first(page: Page, site: Service) -> None:
+    opened(page, site)
+    step = page.locator("#try-create")
+    send(step, "Create")
+    step.locator(".more summary").click()
+    step.locator("[name=base_id]").select_option(index=1)
+    expect(step.locator("[name=in_features]")).to_be_disabled()
+    step.locator("[name=rank]").fill("2")
+    step.get_by_role("button", name="Create", exact=True).click()
+    expect(page.locator("#models tbody tr")).to_have_count(2)
+    first, second = site.http.get("/models").json()["items"]
+    assert first["base_id"] == second["base_id"]
+    assert {first["rank"], second["rank"]} == {2, 4}

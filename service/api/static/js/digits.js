@@ -1,6 +1,6 @@
 /** The panel that reads a drawn digit: adapters of several ranks answer side by side while it is drawn. */
 
-import { h, keep, say } from "./dom.js";
+import { h, keep, onceAFrame, say } from "./dom.js";
 import { count, share } from "./format.js";
 import { t } from "./i18n.js";
 import { ACTIVE } from "./jobs.js";
@@ -49,14 +49,14 @@ export function digits(root) {
     show();
     ask();
   };
-  const show = () => {
+  const show = onceAFrame(() => {
     const shown = readers.map((model) => ({ model, job: jobOf(model), answer: answers.find(({ id }) => id === model.id) }));
     keep(cards, shown, ({ model }) => model.id, reader);
     teach.hidden = readers.length === RANKS.length && shown.every(({ model, job }) => model.version > 0 || job);
     say(note, t(teach.hidden ? "digits.text" : "digits.none"));
     const best = shown.filter(({ answer }) => answer).at(-1);
     say(spoken, best ? t("digits.reads", { rank: count(best.model.rank), digit: answerOf(best.answer), share: share(Math.max(...best.answer.shares)) }) : "");
-  };
+  });
   const lookWhenChanged = () => {
     const key = JSON.stringify(get("models").items.map(({ id, version }) => [id, version]));
     if (!get("models").read || key === looked) return;

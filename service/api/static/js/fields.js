@@ -39,6 +39,11 @@ export function field(name, bounds, { always = false, value, choices } = {}) {
   return element;
 }
 
+/** What the fields say, by their names; what is left to the service is left out. */
+export function given(fields) {
+  return Object.fromEntries(fields.map((one) => [one.named, one.read()]).filter(([, value]) => value !== undefined));
+}
+
 function input(id, name, { kind, least, open, most, length }) {
   const isText = kind === "string";
   return h("input", {

@@ -4,6 +4,8 @@ import { hasKey } from "./api.js";
 import { curl, quoted } from "./curl.js";
 
 const PORT = "8000"; // of a service that is not told otherwise
+// Options of the command that are shorter than the names of what they set.
+const OPTIONS = { in_features: "--in", out_features: "--out", base_id: "--base" };
 
 /** The lines of a call by the name of who makes it.
  *
@@ -12,6 +14,11 @@ const PORT = "8000"; // of a service that is not told otherwise
  */
 export function linesOf(call) {
   return { curl: curl(call.method, call.path, call.body), python: python(call.python), cli: command(call) };
+}
+
+/** Settings as options of the command `lora`. */
+export function options(settings) {
+  return Object.entries(settings).flatMap(([name, value]) => [OPTIONS[name] ?? `--${name.replaceAll("_", "-")}`, String(value)]);
 }
 
 function python({ verb, given = [], named = {} }) {

@@ -48,6 +48,9 @@ function show(content, kind, seconds) {
   const close = h("button", { type: "button", class: "quiet", label: "close", on: { click: () => notice.remove() } });
   close.append(icon("cancel"));
   const notice = h("div", { class: `notice-card ${kind}` }, content, close);
-  document.getElementById("notices").append(notice);
+  const notices = document.getElementById("notices");
+  const place = document.querySelector("#drawer:modal") ?? document.body; // what is outside a modal dialog is behind it
+  if (notices.parentElement !== place) place.append(notices);
+  notices.append(notice);
   if (seconds) setTimeout(() => notice.remove(), seconds * 1000);
 }

@@ -3,6 +3,7 @@
  * health: {state, checks, detail}       stream: {state, seconds}           limits: {name: number}
  * durable: boolean                      samples: [sample], see metrics.js  facts: {version, device, started}
  * models: {items, cursor, total, …}     jobs: Map of id to job, newest first, see jobs.js
+ * opened: a model that a row opened       lines: which lines of a call are shown: "curl", "python" or "cli"
  * drawn: Set of ids of jobs on the chart    theme, language: names         key: "none", "given" or "wanted"
  */
 

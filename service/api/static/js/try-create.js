@@ -1,9 +1,12 @@
 /** The step that creates a model. */
 
 import { json } from "./api.js";
-import { field } from "./fields.js";
+import { h } from "./dom.js";
+import { field, given } from "./fields.js";
 import { count, shortId } from "./format.js";
+import { options } from "./lines.js";
 import { refreshModels } from "./models.js";
+import { complain } from "./notices.js";
 import { parameterCount } from "./parameters.js";
 import { step } from "./step.js";
 
@@ -24,10 +27,16 @@ export async function createStep(known, made) {
     fields: [...sizes, named.name], more: [named.alpha, named.init, base, named.seed], extra: [counts],
     callOf: () => callOf(settings()),
     answered: (model) => {
+      know(model);
       made(model);
-      refreshModels({ search: "", order: "desc", cursors: [null] });
+      refreshModels({ search: "", order: "desc", cursors: [null] }).catch(complain);
     },
   });
+  const know = ({ base_id: id, in_features, out_features, bias }) => {
+    if (!id || bases.some((one) => one.id === id)) return;
+    bases.push({ id, in_features, out_features, bias });
+    base.control.append(h("option", { value: id }, baseChoice(bases.at(-1)).text));
+  };
   const showCall = element.show;
   element.show = () => {
     const chosen = bases.find(({ id }) => id === base.control.value);
@@ -40,6 +49,7 @@ export async function createStep(known, made) {
     showCall();
   };
   element.fill = (model) => {
+    know(model);
     for (const one of Object.values(named)) one.write(one.named === "base_id" ? "" : model[one.named]);
     element.show();
   };
@@ -50,18 +60,6 @@ function baseChoice({ id, in_features: inFeatures, out_features: outFeatures }) 
   return { value: id, text: `${count(inFeatures)} → ${count(outFeatures)} ${shortId(id)}` };
 }
 
-/** What the fields say, by their names; what is left to the service is left out. */
-export function given(fields) {
-  return Object.fromEntries(fields.map((one) => [one.named, one.read()]).filter(([, value]) => value !== undefined));
-}
-
-const OPTIONS = { in_features: "--in", out_features: "--out", base_id: "--base" };
-
 function callOf(body) {
   return { method: "POST", path: "/models", body, python: { verb: "create", named: body }, command: ["create", ...options(body)] };
-}
-
-/** Settings as options of the command `lora`. */
-export function options(settings) {
-  return Object.entries(settings).flatMap(([name, value]) => [OPTIONS[name] ?? `--${name.replaceAll("_", "-")}`, String(value)]);
 }

@@ -2,13 +2,13 @@
 
 import { toggleDrawn } from "./chosen.js";
 import { h, say } from "./dom.js";
-import { field } from "./fields.js";
+import { field, given } from "./fields.js";
 import { count, figure } from "./format.js";
 import { t } from "./i18n.js";
 import { learn } from "./jobs.js";
+import { options } from "./lines.js";
 import { step } from "./step.js";
 import { get, watch } from "./store.js";
-import { given, options } from "./try-create.js";
 
 // What there is to learn from without rows of one's own, and the loss that its targets are for.
 const LOSS_OF = { random: "mse", teacher: "mse", digits: "cross_entropy" };
