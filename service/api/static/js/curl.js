@@ -5,7 +5,7 @@ import { hasKey } from "./api.js";
 /** A call as a curl line; a key is named, never shown. */
 export function curl(method, path, body) {
   const parts = [`curl -sX ${method} ${quoted(location.origin + path)}`];
-  if (hasKey()) parts.push('-H "Authorization: Bearer $LORA_KEY"');
+  if (hasKey()) parts.push('-H "Authorization: Bearer $LORA_API_KEY"');
   if (body !== undefined) parts.push("-H 'Content-Type: application/json'", `-d ${quoted(JSON.stringify(body))}`);
   return parts.join(" ");
 }

@@ -23,7 +23,7 @@ export function options(settings) {
 
 function python({ verb, given = [], named = {} }) {
   const values = [...given.map(literal), ...Object.entries(named).map(([name, value]) => `${name}=${literal(value)}`)];
-  const key = hasKey() ? ', api_key=os.environ["LORA_KEY"]' : "";
+  const key = hasKey() ? ', api_key=os.environ["LORA_API_KEY"]' : "";
   return [
     ...(key ? ["import os", ""] : []),
     "from service.client import Client", "",
@@ -43,8 +43,7 @@ function literal(value) {
 
 function command({ command: words, input }) {
   const place = location.port === PORT ? [] : ["--url", location.origin];
-  const key = hasKey() ? ' --api-key "$LORA_KEY"' : "";
-  const line = `lora ${[...words, ...place].map(word).join(" ")}${key}`;
+  const line = `lora ${[...words, ...place].map(word).join(" ")}`; // which finds LORA_API_KEY by itself
   return input === undefined ? line : `printf '%s\\n' ${input.map(quoted).join(" ")} | ${line}`;
 }
 
