@@ -18,8 +18,7 @@ from running import run
 from tickets import Ticket, tickets
 
 from service.cli.follow import follow
-from service.client import Client, Job
-from service.schemas.answers import Model
+from service.client import Client, Job, Model
 
 ON_FILE, ARRIVING = 450, 250
 OFFICES = {"customer care": "place", "quality": "event", "front desk": "wish"}
