@@ -1,4 +1,4 @@
-"""Ids for the completion of the shell, asked of the running service; where it is slow or silent there are none."""
+"""The newest ids for the completion of the shell, asked of the service; where it is slow or silent there are none."""
 
 from collections.abc import Callable, Iterator
 
@@ -33,8 +33,8 @@ def _listed(options: dict[str, str], collection: str) -> Iterator[tuple[str, str
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         url = f"{options.get('url') or URL}/{collection}"
-        page = httpx.get(url, params={"limit": MOST}, headers=headers, timeout=SECONDS).raise_for_status().json()
-        for each in page["items"]:
+        page = httpx.get(url, params={"limit": MOST, "order": "desc"}, headers=headers, timeout=SECONDS)
+        for each in page.raise_for_status().json()["items"]:
             yield each["id"], str(each.get("name") or each.get("state") or "")
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):  # nobody wants to read of it here
         return

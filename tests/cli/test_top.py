@@ -55,7 +55,7 @@ def test_the_numbers_are_those_of_the_service(service: Service) -> None:
     job = done("train", model, "--epochs", 10_000, "--batch-size", 1, "-q", url=service.url)
     try:
         told = json.loads(done("top", "--json", url=service.url))
-        assert told["models"] == len(service.http.get("/models?limit=200").json()["items"])
+        assert told["models"] == len(service.engine.registry)
         assert [each["id"] for each in told["jobs"]] == [job]
         assert told["running"] + told["queued"] == 1
         shown = done("top", "--once", url=service.url)
