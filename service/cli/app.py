@@ -19,8 +19,8 @@ from service.cli.commands.train import train
 from service.cli.group import Commands
 
 EPILOG = (
-    "Every command has examples in its --help. It ends with status 0 when all is done, 1 when a job failed, 2 for "
-    "wrong words or values, 3 for what is not there, 4 for a conflict, 5 when the service is not available, 130 when "
+    "Every command has a --help. It ends with status 0 when all is done, 1 when a job failed, 2 for wrong words or "
+    "values, 3 for what is not there, 4 for a conflict, 5 when the service is not available, 130 when "
     "interrupted."
 )
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
+from service.cli.statuses import Refused
+
 if TYPE_CHECKING:
     from service.client import Client
 
@@ -27,28 +29,39 @@ class Place:
     as_json: bool
 
     def client(self) -> "Client":
-        """A client of the service, to be closed."""
+        """A client of the service, to be closed.
+
+        Raises:
+            Refused: for a key that cannot be sent.
+        """
         from service.client import Client
 
-        return Client(self.url, api_key=self.api_key)
+        try:
+            return Client(self.url, api_key=self.api_key)
+        except ValueError as error:
+            raise Refused(str(error)) from None
 
     def text(self, path: str, seconds: float = TEXT_SECONDS) -> str:
         """What stands at a path of the service that is for other programs, such as `/metrics`.
 
         Raises:
             Unreachable: where it does not answer, or not so.
+            Refused: for a key that cannot be sent.
         """
         import httpx
 
         from service.client import Unreachable
+        from service.client.calls import bearer
 
-        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         try:
-            return httpx.get(self.url.rstrip("/") + path, headers=headers, timeout=seconds).raise_for_status().text
+            answer = httpx.get(self.url.rstrip("/") + path, headers=bearer(self.api_key), timeout=seconds)
+            return answer.raise_for_status().text
         except httpx.HTTPStatusError as error:
             raise Unreachable(f"{self.url} answers, but {path} with {error.response.status_code}") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(f"{self.url} does not answer: {str(error) or type(error).__name__}") from None
+        except ValueError as error:
+            raise Refused(str(error)) from None
 
 
 def calling(command: Callable[Concatenate[Place, P], Returned]) -> Callable[..., Returned]:

@@ -32,7 +32,7 @@ def _listed(options: dict[str, str], collection: str) -> Iterator[tuple[str, str
     key = options.get("api_key")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        url = f"{options.get('url') or URL}/{collection}"
+        url = f"{(options.get('url') or URL).rstrip('/')}/{collection}"
         page = httpx.get(url, params={"limit": MOST, "order": "desc"}, headers=headers, timeout=SECONDS)
         for each in page.raise_for_status().json()["items"]:
             yield each["id"], str(each.get("name") or each.get("state") or "")

@@ -31,7 +31,7 @@ ENDINGS: dict[type[BaseException], Ending] = {
     errors.Conflict: Ending(Status.CONFLICT),
     errors.Stale: Ending(Status.CONFLICT, "read it again"),
     errors.TemporaryReducedCapacity: Ending(Status.UNAVAILABLE, "try again in a moment"),
-    errors.StorageUnavailable: Ending(Status.UNAVAILABLE, "try again in a moment"),
+    errors.StorageUnavailable: Ending(Status.UNAVAILABLE),  # whose detail says whether to wait or to restart
     errors.InsufficientStorage: Ending(Status.UNAVAILABLE, "free some space where the service stores things"),
     errors.NotReady: Ending(Status.UNAVAILABLE, "try again in a moment"),
     errors.Draining: Ending(Status.UNAVAILABLE, "try again when it has been restarted"),

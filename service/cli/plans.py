@@ -5,6 +5,7 @@ from typing import Any
 
 from service.cli import rows
 from service.cli.settings_given import gathered, value_of
+from service.cli.statuses import Refused
 from service.client import Client
 
 
@@ -25,10 +26,10 @@ def planned(
     Raises:
         Refused: for a file that cannot be read, or settings that are none.
     """
-    if data == "digits" and options.get("loss") is None and file is None:
-        options["loss"] = "cross_entropy"  # the only loss that learns classes
     plan = gathered(file, options, ())
-    loss = plan.get("loss", "mse")
+    if data == "digits":
+        plan.setdefault("loss", "cross_entropy")  # the only loss that learns classes
+    loss = gathered(None, plan, sets).get("loss", "mse")
     if data is not None:
         plan["data"] = rows.described(client, data, loss, form, targets)
     if validation is not None:
@@ -38,4 +39,7 @@ def planned(
         )
     if patience is not None:
         plan["early_stopping"] = {"patience": patience}
-    return gathered(None, plan, sets)
+    plan = gathered(None, plan, sets)
+    if odd := sorted(plan.keys() & {"model", "wait"}):  # of the client, and nothing that a training has
+        raise Refused(f"--set {odd[0]} is nothing that a training has")
+    return plan

@@ -18,6 +18,7 @@ from service.errors import ServiceError
 STDIN = "-"
 # How the inputs of a forward are called, where a file has names; one that it has written can be its input again.
 TENSORS = ("inputs", "x", "outputs")
+NUMBERS = "biuf"  # kinds of dtypes
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -41,6 +42,8 @@ def inputs(path: str, form: str | None = None) -> NDArray[Any]:
         Refused: for a file that cannot be read, or has several.
     """
     arrays = _arrays(path, form)
+    if not arrays:
+        raise Refused(f"{path} holds no array; the inputs are a list of rows, or an object that has them as `inputs`")
     named = [arrays[name] for name in TENSORS if name in arrays] or list(arrays.values())
     if len(arrays) > 1 and not any(name in arrays for name in TENSORS):
         raise Refused(f"{path} has {', '.join(sorted(arrays))}; name the inputs `inputs`")
@@ -86,13 +89,17 @@ def _decoded(path: str, body: bytes, form: str) -> Arrays:
     if form not in FORMATS:
         raise Refused(f"{form!r} is no format that is read here; those are {', '.join(FORMATS)}")
     try:
-        return FORMATS[form](body)
+        arrays = FORMATS[form](body)
     except Refused as refused:
         raise Refused(f"{path}: {refused}") from None
     except ServiceError as error:
         raise Refused(f"{path}: {error.detail}") from None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:  # of numpy
         raise Refused(f"{path} cannot be read as {form}: {error}") from None
+    for name, array in arrays.items():
+        if array.dtype.kind not in NUMBERS:
+            raise Refused(f"{path}: {name or 'the array'} is of {array.dtype}, and not of numbers")
+    return arrays
 
 
 def _npy(body: bytes) -> Arrays:

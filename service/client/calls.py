@@ -17,6 +17,19 @@ JSON = "application/json"
 MAX_WAIT_SECONDS = 60  # for which the service keeps a request that waits
 
 
+def bearer(api_key: str | None) -> dict[str, str]:
+    """The header that a key is sent in (RFC 6750).
+
+    Raises:
+        ValueError: for a key that no header can hold; it does not say which.
+    """
+    if api_key is None:
+        return {}
+    if not re.fullmatch("[!-~]+", api_key):
+        raise ValueError("the API key is empty, or holds a space, the end of a line or what is no ASCII")
+    return {"Authorization": f"Bearer {api_key}"}
+
+
 class Made(Protocol):
     """What the service made has an id, by which it is asked for."""
 

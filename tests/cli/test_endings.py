@@ -53,6 +53,8 @@ def test_what_is_special_stands_before_what_is_general() -> None:
         (("creat",), 2, "Did you mean 'create'"),
         (("models", "--nam", "x"), 2, "No such option: --nam"),
         (("create", "--base", "nowhere.safetensors"), 2, "nowhere.safetensors: No such file"),
+        (("models", "--api-key", "secret\r"), 2, "the API key is empty, or holds"),
+        (("top", "--once", "--api-key", "secret\r"), 2, "the API key is empty, or holds"),
         (("backup", "x.db"), 2, "LORA_DATABASE_URL names no database"),
     ],
 )
@@ -63,6 +65,7 @@ def test_what_cannot_be_done_is_said_in_one_line_with_what_to_do(
     assert (ended.exit_code, ended.stdout, ended.stderr.count("\n")) == (status, "", 1)
     assert ended.stderr.startswith("lora: ")
     assert says in ended.stderr
+    assert "secret" not in ended.stderr
 
 
 def test_a_service_that_is_another_is_told_from_ours() -> None:

@@ -90,6 +90,9 @@ def test_the_targets_of_csv_are_columns_by_name_or_number(file: Path) -> None:
         (b"PK\x03\x04 and no more", "cannot be read as npz"),
         (npz(a=[1], b=[2]), "has a, b; name the inputs `inputs`"),
         (npz(x=np.array([None])), "allow_pickle=False"),
+        (npz(x=np.array(["cat"])), "x is of <U3, and not of numbers"),
+        (b'{"inputs": 0.5}', "holds no array"),
+        (b"{}", "holds no array"),
     ],
 )
 def test_what_cannot_be_read_is_named(file: Path, body: bytes, says: str) -> None:

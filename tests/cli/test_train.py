@@ -161,6 +161,7 @@ def test_sweeps_are_tried_and_told_best_first(service: Service) -> None:
     [
         (("--set", "lr"), "--set 'lr' is not understood; it is name=value"),
         (("--set", "epoch=3"), "epoch"),
+        (("--set", "wait=3"), "wait is nothing that a training has"),
         (("--set", "lr=1", "--set", "lr.a=2"), "which has nothing within"),
         (("--epochs", "0"), "epochs is 0"),
         (("--data", "nowhere.npz"), "nowhere.npz: No such file or directory"),
@@ -173,6 +174,25 @@ def test_a_plan_that_is_none_is_told_in_one_line(
     ended = lora("train", model, *words, url=service.url)
     assert (ended.exit_code, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert says in ended.stderr
+
+
+def test_a_sweep_whose_training_fails_ends_with_status_1(service: Service) -> None:
+    words = ("sweep", "--in", 6, "--out", 4, "--over", "lr=1,1000000", "--optimizer", "sgd", "--follow")
+    assert lora(*words, url=service.url).exit_code == 1
+
+
+def test_what_is_set_of_a_sweep_is_of_its_model_or_its_training(service: Service) -> None:
+    words = ("sweep", "--in", 6, "--out", 4, "--over", "rank=1,2", "--set")
+    ended = lora(*words, "weight_decay=0.1", url=service.url)
+    assert (ended.exit_code, ended.stderr.count("\n")) == (2, 1)
+    assert "it is model.weight_decay or train.weight_decay" in ended.stderr
+    assert lora(*words, "train.weight_decay=0.1", url=service.url).exit_code == 0
+
+
+def test_a_loss_that_is_set_tells_what_the_targets_are(service: Service, small: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("1,2,0\n3,4,1\n")
+    words = ("train", small, "--data", tmp_path / "rows.csv", "--target", "-1", "--follow")
+    assert lora(*words, "--set", "loss=cross_entropy", url=service.url).exit_code in (0, 2)
 
 
 @pytest.mark.parametrize("over", ["rank", "rank=", "lr=0.1..1", "lr=a..b:3"])

@@ -89,6 +89,18 @@ def test_text_that_is_no_id_is_not_sent(client: Any, bad: str) -> None:
         client.delete(bad)
 
 
+def test_an_address_that_is_none_is_unreachable(connect: Connect) -> None:
+    with pytest.raises(Unreachable, match="Invalid port"):
+        connect("http://127.0.0.1:80OO").limits()
+
+
+@pytest.mark.parametrize("key", ["", "a b", "secret\r\n", "clé"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(connect: Connect, key: str) -> None:
+    with pytest.raises(ValueError, match="the API key is empty, or holds") as caught:
+        connect("http://127.0.0.1:9", api_key=key)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_service_that_is_not_there_is_unreachable(connect: Connect) -> None:
     with scripted() as server:
         url = server.url

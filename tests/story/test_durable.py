@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.cli.serve import DURABLE, summary
+from service.cli.serve import DURABLE, in_force, summary
 from service.engine.engine import PAUSE_SECONDS
 from service.settings import load
 from tests.api.test_server import listens
@@ -72,7 +72,7 @@ def test_a_start_that_cannot_have_its_database_is_refused_with_one_line(tmp_path
 
 def test_a_durable_start_says_so(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/lora.db"
-    printed = summary(load(database_url=database), "cpu", database, durable=True)
+    printed = summary(in_force(load(database_url=database), "cpu", database), durable=True)
     assert printed[-1] == DURABLE
     assert f"LORA_DATABASE_URL={database}" in printed
 

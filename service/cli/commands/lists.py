@@ -21,7 +21,7 @@ def models(
 
     lora models --name digits
 
-    lora models -q | xargs lora rm
+    lora models --name trial -q | xargs lora rm --yes
     """
     from service.cli import columns, printing
 

@@ -6,6 +6,7 @@ from typer import Option
 
 from service.cli import options as o
 from service.cli.calling import Place, calling
+from service.cli.statuses import Refused, Status
 
 
 @calling
@@ -40,7 +41,7 @@ def sweep(
     sets: o.Sets = None,
     follow: Annotated[bool, Option("--follow", "-f", help="Watch until all have ended.")] = False,
     quiet: o.Quiet = False,
-) -> None:
+) -> Status:
     """Try every combination of some settings at once, and compare them by their loss on rows that are held out.
 
     Fields of the model and the training are set as in --set model.use_dora=true --set train.weight_decay=0.1.
@@ -81,10 +82,14 @@ def sweep(
             schedule=schedule,
         )
         request = {"model": gathered(None, settings, ()), "train": training, "over": tried(over)}
-        started = client.create_sweep(**gathered(None, request, sets or ()))
+        request = gathered(None, request, sets or ())
+        if odd := sorted(request.keys() - {"model", "train", "over"}):
+            raise Refused(f"--set {odd[0]} is of neither; it is model.{odd[0]} or train.{odd[0]}")
+        started = client.create_sweep(**request)
         if follow:
             started = watch_sweep(client, started)
     if quiet:
         print(started.id)
     else:
         show_sweep(started, as_json=at.as_json)
+    return Status.FAILED if follow and started.counts.get("failed") else Status.OK

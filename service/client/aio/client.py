@@ -13,7 +13,7 @@ from service.client.aio.forwards import AsyncForwards
 from service.client.aio.sweeps import AsyncSweeps
 from service.client.aio.training import AsyncTraining
 from service.client.aio.weights import AsyncWeights
-from service.client.calls import get
+from service.client.calls import bearer, get
 from service.client.problems import Problem
 from service.schemas.answers import Limits
 
@@ -38,6 +38,7 @@ class AsyncClient(AsyncWeights, AsyncTraining, AsyncForwards, AsyncBases, AsyncD
     Raises:
         Problem: from every method, when the service refuses.
         Unreachable: when it does not answer.
+        ValueError: for a key that no header can hold.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class AsyncClient(AsyncWeights, AsyncTraining, AsyncForwards, AsyncBases, AsyncD
         max_retries: int = MAX_RETRIES,
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
-        bearer = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self._connection = AsyncConnection(url, {**bearer, **(headers or {})}, timeout, max_retries, http_client)
+        self._connection = AsyncConnection(
+            url, {**bearer(api_key), **(headers or {})}, timeout, max_retries, http_client
+        )
 
     async def __aenter__(self) -> Self:
         return self

@@ -101,18 +101,20 @@ class AsyncConnection:
 
     async def _try(self, call: Call, *, stream: bool) -> retries.Outcome:
         """What comes of sending a call once; what is no success has been read to its end."""
-        request = self._http.build_request(
-            call.method,
-            self.url + call.path,
-            params=call.params,
-            headers={**self._headers, **call.headers},
-            content=call.content,
-            timeout=httpx.Timeout(self.timeout, read=self.timeout and self.timeout + call.wait_seconds),
-        )
         try:
+            request = self._http.build_request(
+                call.method,
+                self.url + call.path,
+                params=call.params,
+                headers={**self._headers, **call.headers},
+                content=call.content,
+                timeout=httpx.Timeout(self.timeout, read=self.timeout and self.timeout + call.wait_seconds),
+            )
             answer = await self._http.send(request, stream=stream)
             if not answer.is_success:
                 await answer.aread()
+        except httpx.InvalidURL as error:
+            return httpx.UnsupportedProtocol(str(error))
         except httpx.RequestError as error:
             return error
         return answer

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from service.client import folder as folders
 from service.client.aio.models import AsyncModels
 from service.client.calls import at, get, put
 from service.client.folder import CONFIG, TENSORS
-from service.client.problems import Problem
+from service.client.problems import Problem, Unreachable
 from service.codecs.safetensors import Tensors
 from service.schemas.answers import Base, Model
 
@@ -67,6 +68,7 @@ class AsyncWeights(AsyncModels):
         model = await self.create(**(adapter.settings | on | settings))
         try:
             return await self.put_adapter(model, adapter.tensors)
-        except Problem:
-            await self.delete(model)
+        except (Problem, Unreachable):
+            with suppress(Problem, Unreachable):  # what went wrong first is what counts
+                await self.delete(model)
             raise

@@ -6,7 +6,7 @@ from typing import Self
 
 import httpx
 
-from service.client.calls import get
+from service.client.calls import bearer, get
 from service.client.problems import Problem
 from service.client.sync.bases import Bases
 from service.client.sync.connection import Connection
@@ -38,6 +38,7 @@ class Client(Weights, Training, Forwards, Bases, Datasets, Sweeps):
     Raises:
         Problem: from every method, when the service refuses.
         Unreachable: when it does not answer.
+        ValueError: for a key that no header can hold.
     """
 
     def __init__(
@@ -50,8 +51,7 @@ class Client(Weights, Training, Forwards, Bases, Datasets, Sweeps):
         max_retries: int = MAX_RETRIES,
         http_client: httpx.Client | None = None,
     ) -> None:
-        bearer = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self._connection = Connection(url, {**bearer, **(headers or {})}, timeout, max_retries, http_client)
+        self._connection = Connection(url, {**bearer(api_key), **(headers or {})}, timeout, max_retries, http_client)
 
     def __enter__(self) -> Self:
         return self

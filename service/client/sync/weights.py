@@ -1,13 +1,14 @@
 """Weights: take them, bring them, and exchange adapters with PEFT."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from service.client import folder as folders
 from service.client.calls import at, get, put
 from service.client.folder import CONFIG, TENSORS
-from service.client.problems import Problem
+from service.client.problems import Problem, Unreachable
 from service.client.sync.models import Models
 from service.codecs.safetensors import Tensors
 from service.schemas.answers import Base, Model
@@ -64,6 +65,7 @@ class Weights(Models):
         model = self.create(**(adapter.settings | on | settings))
         try:
             return self.put_adapter(model, adapter.tensors)
-        except Problem:
-            self.delete(model)
+        except (Problem, Unreachable):
+            with suppress(Problem, Unreachable):  # what went wrong first is what counts
+                self.delete(model)
             raise
