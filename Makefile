@@ -18,17 +18,18 @@ demo: .venv/runtime ## create, train and run LoRA layers once, over real HTTP
 serve: .venv/runtime ## run the service on port 8000
 	@$(PYTHON) -m service serve
 
-# Tests that start no process of their own: they share the cores, while servers and workers have deadlines to keep.
-QUIET := $(addprefix tests/,codecs lora models training)
+# Tests of processes that have deadlines to keep, one after another; all others share two cores.
+ALONE := tests/browser tests/cli tests/jobs tests/serving tests/story tests/test_examples.py tests/test_worker.py \
+	tests/api/test_server.py tests/api/test_serving.py
 
 test: .venv/dev ## run the tests
-	$(PYTHON) -m pytest -n 2 $(QUIET)
-	$(PYTHON) -m pytest $(addprefix --ignore=,$(QUIET))
+	$(PYTHON) -m pytest -n 2 $(addprefix --ignore=,$(ALONE))
+	$(PYTHON) -m pytest $(ALONE)
 
 cover: .venv/dev ## run the tests and show what they cover, which takes half as long again
 	$(PYTHON) -m coverage erase
-	$(PYTHON) -m pytest -n 2 --cov --cov-append --cov-report= $(QUIET)
-	$(PYTHON) -m pytest --cov --cov-append --cov-report=term $(addprefix --ignore=,$(QUIET))
+	$(PYTHON) -m pytest -n 2 --cov --cov-append --cov-report= $(addprefix --ignore=,$(ALONE))
+	$(PYTHON) -m pytest --cov --cov-append --cov-report=term $(ALONE)
 
 lint: .venv/dev ## check style and types
 	$(PYTHON) -m ruff check
