@@ -57,10 +57,16 @@ def sent(client: Client, given: Rows) -> dict[str, Any]:
     if given.x.size + given.y.size <= INLINE_NUMBERS:
         named = {name: array for name, array in given._asdict().items() if array is not None}
         return {"kind": "inline", **{name: array.tolist() for name, array in named.items()}}
+    if len(given.x) != len(given.y):
+        raise Refused(f"x has {len(given.x)} rows and y {len(given.y)}; each row of inputs has its target")
     first, *others = _pieces(given)
     dataset = client.upload_dataset(*first)
-    for piece in others:
-        dataset = client.append_rows(dataset, *piece)
+    try:
+        for piece in others:
+            dataset = client.append_rows(dataset, *piece)
+    except BaseException:
+        tell(f"{dataset.id} has {dataset.n_samples} rows of them; `lora rm {dataset.id}` when they are of no use")
+        raise
     tell(f"{dataset.n_samples} rows are uploaded as {dataset.id}; `lora rm {dataset.id}` when they are of no more use")
     return {"kind": "dataset", "id": dataset.id}
 

@@ -1,5 +1,6 @@
 """A service that a command starts for itself, on a free port, and stops again."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,11 @@ def service(*, keep: bool) -> Iterator[tuple[str, int]]:
     command = [sys.executable, "-P", "-m", "service", "serve", "--port", "0"]
     # A service that stays must not hold the terminal, or the pipe, that this command was given.
     errors = subprocess.DEVNULL if keep else None
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=keep)
+    # Nor does it write into the database of whoever runs one.
+    environment = {name: value for name, value in os.environ.items() if name != "LORA_DATABASE_URL"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=keep, env=environment
+    )
     try:
         yield _url(process), process.pid
     except BaseException:

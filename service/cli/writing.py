@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from service.cli import csv_rows
 from service.cli.reading import STDIN as STDOUT
 from service.cli.statuses import Refused
+from service.client import folder
 from service.codecs import json, npy, safetensors
 
 Outputs = NDArray[np.float32]
@@ -35,9 +36,11 @@ def writer(path: str, form: str | None = None) -> Callable[[Outputs], bytes]:
 
 
 def write(path: str, body: bytes) -> None:
-    """Write a file, or to the standard output."""
+    """Write a file as a whole, or to the standard output."""
     if path == STDOUT:
         sys.stdout.buffer.write(body)
         sys.stdout.flush()
-    else:
+    elif Path(path).exists() and not Path(path).is_file():  # a pipe, or /dev/null
         Path(path).write_bytes(body)
+    else:
+        folder.replace(Path(path), body)

@@ -34,8 +34,8 @@ def adapter_modules(file: str | Path) -> list[str]:
 def write(folder: str | Path, config: Mapping[str, Any], tensors: bytes) -> None:
     """Write the two files, each of which is there as a whole or not at all."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    _write(Path(folder, TENSORS), tensors)
-    _write(Path(folder, CONFIG), orjson.dumps(config, option=orjson.OPT_INDENT_2))
+    replace(Path(folder, TENSORS), tensors)
+    replace(Path(folder, CONFIG), orjson.dumps(config, option=orjson.OPT_INDENT_2))
 
 
 def read(
@@ -62,7 +62,11 @@ def read(
     return Adapter({**common, "layers": [{**one, **layer} for one, layer in zip(own, layers, strict=True)]}, tensors)
 
 
-def _write(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes) -> None:
+    """Write a file that is there as a whole, or as it was before."""
     part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
