@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.test_access import faults
 from tests.running import Service
@@ -86,6 +86,23 @@ def test_a_model_that_has_learnt_nothing_is_told_of_and_followed(page: Page, sit
     page.reload()
     expect(panel).to_be_visible()
     expect(panel).to_contain_text("Choose a model")
+
+
+def test_of_models_chosen_one_after_the_other_the_last_is_shown(page: Page, site: Service) -> None:
+    slow, quick, _ = (
+        site.http.post("/models", json={"in_features": 8, "out_features": size, "rank": 2}).json() for size in (4, 5, 6)
+    )
+    held: list[Route] = []
+    page.route(f"**/models/{slow['id']}/analysis*", lambda route: held.append(route))
+    page.goto(site.url)
+    panel = page.locator("#pictures")
+    expect(panel.get_by_role("img", name="ΔW, 6 by 8")).to_be_visible()
+    panel.get_by_label("Model").select_option(slow["id"])
+    panel.get_by_label("Model").select_option(quick["id"])
+    expect(panel.get_by_role("img", name="ΔW, 5 by 8")).to_be_visible()
+    with page.expect_response(f"**/models/{slow['id']}/analysis*"):
+        held[0].continue_()
+    expect(panel.get_by_role("img", name="ΔW, 5 by 8")).to_be_visible()
 
 
 def test_layers_are_switched_and_models_compared(page: Page, site: Service) -> None:

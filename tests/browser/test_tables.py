@@ -47,6 +47,20 @@ def test_models_are_searched_sorted_and_turned_over(page: Page, site: Service) -
     expect(page.locator("#models th[aria-sort=descending]")).to_contain_text("Rank")
 
 
+def test_a_page_that_was_asked_for_is_not_lost_to_one_read_anew(page: Page, site: Service) -> None:
+    for _ in range(30):
+        create(site)
+    page.goto(f"{site.url}/problems/validation")  # where nothing else runs
+    shown = page.evaluate("""async () => {
+      const { followModels, nextModels, refreshModels } = await import("/static/js/models.js");
+      const { get } = await import("/static/js/store.js");
+      await followModels();
+      await Promise.all([nextModels(), refreshModels()]);
+      return get("models").items.length;
+    }""")
+    assert shown == 5
+
+
 def test_a_model_in_training_is_deleted_only_with_its_job(page: Page, site: Service) -> None:
     model = create(site, name="busy")
     job = site.http.post(f"/models/{model['id']}/train", json={"epochs": 10_000, "batch_size": 1}).json()

@@ -28,6 +28,11 @@ export function hasKey() {
   return key !== null;
 }
 
+/** Whether the reader is being asked for a key, which holds up the calls that want one. */
+export function isAsking() {
+  return asked !== null;
+}
+
 /** Ask for a key again, after it was declined. */
 export function wantKey() {
   declined = false;

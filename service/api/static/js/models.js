@@ -9,7 +9,6 @@ import { get, set, watch } from "./store.js";
 
 const PAGE = 25;
 const SPARK_POINTS = 40;
-const FIRST = { items: [], search: "", order: "desc", cursors: [null], next: null, read: false };
 
 const sparks = new Map(); // model and version to the curve of its newest job
 const asked = new Set();
@@ -17,7 +16,7 @@ const names = new Map(); // of models that were seen
 
 /** Read the first page, and read it again when a job of a model has begun or ended, were it between two looks. */
 export function followModels() {
-  set("models", FIRST);
+  set("models", { ...question, items: [], next: null, read: false });
   let before = "";
   watch(["jobs"], () => {
     const now = [...get("jobs").values()].map(({ id, state }) => id + state).join();
@@ -32,19 +31,29 @@ function activeModels() {
 }
 
 let turn = 0;
+let question = { search: "", order: "desc", cursors: [null] }; // asked last; what `models` holds was answered last
 
-/** Read the page that is shown anew, or another one. */
+/** Read the page that is asked for anew, or another one. */
 export async function refreshModels(change = {}) {
-  const wanted = { ...get("models"), ...change };
+  const wanted = (question = { ...question, ...change });
   const mine = ++turn;
-  const query = new URLSearchParams({ limit: PAGE, order: wanted.order });
-  if (wanted.search) query.set("search", wanted.search);
-  const cursor = wanted.cursors.at(-1);
-  if (cursor) query.set("cursor", cursor);
-  const page = await json("GET", `/models?${query}`);
-  if (mine !== turn) return; // a later question has been asked
-  for (const { id, name } of page.items) names.set(id, name);
-  set("models", { ...wanted, items: page.items, next: page.next_cursor, read: true });
+  try {
+    const page = await json("GET", `/models?${queryOf(wanted)}`);
+    if (mine !== turn) return; // a later question has been asked
+    for (const { id, name } of page.items) names.set(id, name);
+    set("models", { ...wanted, items: page.items, next: page.next_cursor, read: true });
+  } catch (error) {
+    const { search, order, cursors } = get("models");
+    if (mine === turn) question = { search, order, cursors };
+    throw error;
+  }
+}
+
+function queryOf({ search, order, cursors }) {
+  const query = new URLSearchParams({ limit: PAGE, order });
+  if (search) query.set("search", search);
+  if (cursors.at(-1)) query.set("cursor", cursors.at(-1));
+  return query;
 }
 
 export const searchModels = (search) => refreshModels({ search, cursors: [null] });

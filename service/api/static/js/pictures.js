@@ -6,7 +6,7 @@ import { count, figure, share, shortId } from "./format.js";
 import { heatmap } from "./heatmap.js";
 import { t } from "./i18n.js";
 import { nameOf } from "./models.js";
-import { attempt } from "./notices.js";
+import { complain } from "./notices.js";
 import { spectrum } from "./spectrum.js";
 import { get, watch } from "./store.js";
 
@@ -27,15 +27,21 @@ export function pictures(root) {
     const model = chosen();
     return model && `/models/${model.id}/analysis?layer=${layers.value || 0}${beside.value ? `&with=${beside.value}` : ""}#${model.version}`;
   };
-  const ask = () => attempt(models, async () => {
+  const ask = async () => {
     const asked = question();
     if (!asked || asked === shown) return;
     shown = asked;
-    const answer = await json("GET", asked.split("#")[0]);
-    if (asked !== shown) return; // another has been asked for
-    found = answer;
-    draw();
-  });
+    try {
+      const answer = await json("GET", asked.split("#")[0]);
+      if (asked !== shown) return; // another has been asked for
+      found = answer;
+      draw();
+    } catch (error) {
+      if (asked !== shown) return;
+      shown = null;
+      complain(error);
+    }
+  };
   const draw = onceAFrame(() => {
     const model = known().find(({ id }) => id === found?.model_id);
     nothing.hidden = Boolean(model);

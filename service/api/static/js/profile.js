@@ -38,12 +38,23 @@ export function rankProfile(root) {
   const place = h("div", { class: "plot", hidden: true });
   const text = h("p", { class: "fine", role: "status" });
   const nothing = h("p", { class: "nothing", t: "profile.none" });
-  let [chart, found] = [null, null];
+  let [chart, found, asked] = [null, null, null];
 
-  const ask = () => attempt(run, async () => {
-    found = await json("POST", `/models/${models.value}/rank-profile`, { data: sourceOf(data.value, models.value) });
-    draw();
-  });
+  const ask = async () => {
+    const mine = [models.value, data.value].join();
+    if (mine === asked) return;
+    asked = mine;
+    try {
+      const answer = await json("POST", `/models/${models.value}/rank-profile`, { data: sourceOf(data.value, models.value) });
+      if (mine !== asked) return; // another has been asked for
+      found = answer;
+      draw();
+    } catch (error) {
+      if (mine === asked) complain(error);
+    } finally {
+      if (mine === asked) asked = null;
+    }
+  };
   const draw = () => {
     nothing.hidden = found !== null;
     place.hidden = png.hidden = found === null;

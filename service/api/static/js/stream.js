@@ -1,7 +1,7 @@
 /** The one stream of events, read by fetch because EventSource sends no headers; it comes back by itself. */
 
-import { call } from "./api.js";
-import { set } from "./store.js";
+import { call, isAsking } from "./api.js";
+import { get, set, watch } from "./store.js";
 
 const SILENT_MS = 40_000; // the service says something every 15 seconds
 const FIRST_WAIT_MS = 1_000;
@@ -51,23 +51,30 @@ function pause(ms) {
 }
 
 async function read(heard, begun) {
-  controller = new AbortController();
+  const mine = (controller = new AbortController());
   const headers = { Accept: "text/event-stream", ...(last === null ? {} : { "Last-Event-ID": last }) };
-  const answer = await call("GET", "/events", { headers, signal: controller.signal });
-  begun();
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let watchdog = setTimeout(() => controller.abort(), SILENT_MS);
-  let rest = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) break;
+  let watchdog = null;
+  const watchOver = () => {
     clearTimeout(watchdog);
-    watchdog = setTimeout(() => controller.abort(), SILENT_MS);
-    const frames = (rest + value).split("\n\n");
-    rest = frames.pop();
-    for (const frame of frames) take(frame, heard);
+    watchdog = setTimeout(() => (isAsking() ? watchOver() : mine.abort()), SILENT_MS);
+  };
+  try {
+    watchOver();
+    const answer = await call("GET", "/events", { headers, signal: mine.signal });
+    begun();
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      watchOver();
+      const frames = (rest + value).split("\n\n");
+      rest = frames.pop();
+      for (const frame of frames) take(frame, heard);
+    }
+  } finally {
+    clearTimeout(watchdog);
   }
-  clearTimeout(watchdog);
 }
 
 /** One event in the form of Server-Sent Events: lines `id`, `event` and `data`. */
