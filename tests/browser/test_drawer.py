@@ -167,6 +167,7 @@ def filled(page: Page, site: Service) -> tuple[dict[str, Any], dict[str, Any]]:
     send(create, "Create")
     train.locator("[name=data]").select_option("digits")
     expect(train.locator("[name=loss]")).to_have_value("cross_entropy")
+    assert '"loss":"cross_entropy"' in line(page, "train", "curl")
     for name, value in {"epochs": "3", "lr": "0.02", "batch_size": "64", "seed": "5"}.items():
         train.locator(f"[name={name}]").fill(value)
     train.locator("[name=optimizer]").select_option("adamw")

@@ -64,5 +64,6 @@ def test_who_gives_no_key_is_not_asked_again_until_they_want_to(page: Page) -> N
         page.get_by_role("button", name="Enter the key").click()
         page.get_by_label("Key", exact=True).fill(KEY)
         page.keyboard.press("Enter")
-        expect(page.locator(".stream")).to_contain_text("live")
+        expect(page.locator(".stream")).to_have_text("live")
+        expect(page.get_by_role("heading", name="Nothing here yet")).to_be_visible()
         page.goto("about:blank")

@@ -105,6 +105,23 @@ def test_every_plan_can_be_asked_for_again(page: Page, site: Service) -> None:
         assert again.json()["plan"] == first["plan"]
 
 
+def test_an_answer_that_comes_late_takes_nothing_back(page: Page, site: Service) -> None:
+    page.goto(f"{site.url}/problems/validation")  # where nothing else runs
+    _, job = started(site)
+    script = """async ([record, told]) => {
+      const { inOrder, learn } = await import("/static/js/jobs.js");
+      for (const one of told) learn({ ...record, ...one });
+      return inOrder().map(({ state, epoch }) => [state, epoch]);
+    }"""
+    for told, shown in {
+        (("queued", 0), ("running", 5), ("running", 3)): ["running", 5],
+        (("running", 5), ("cancelled", 5), ("running", 4)): ["cancelled", 5],
+        (("running", 5), ("queued", 4)): ["queued", 4],  # by a service that has started anew
+    }.items():
+        page.reload()
+        assert page.evaluate(script, [job, [{"state": state, "epoch": epoch} for state, epoch in told]]) == [shown]
+
+
 def test_the_stream_comes_back_and_misses_nothing(page: Page, site: Service) -> None:
     page.expected = ("ERR_INTERNET_DISCONNECTED", "Failed to load resource")
     page.goto(site.url)

@@ -80,6 +80,7 @@ def test_a_model_that_has_learnt_nothing_is_told_of_and_followed(page: Page, sit
     page.goto(site.url)
     panel = page.locator("#pictures")
     expect(panel).to_contain_text("The adapter changes nothing yet")
+    expect(panel.locator(".of-scale").nth(1).locator("span")).to_have_text(["0", "0"])
     site.http.post(f"/models/{model['id']}/train", json=PLAN)
     expect(panel).to_contain_text("(effective rank)")
     site.http.delete(f"/models/{model['id']}?force=true")

@@ -100,6 +100,14 @@ def test_a_model_is_trained_again_and_its_files_are_taken(page: Page, site: Serv
     assert {tensor.shape for tensor in load_file(tmp_path / "adapter.safetensors").values()} == {(4, 8), (4, 4)}
 
 
+def test_what_cannot_be_copied_is_shown_to_be_copied_by_hand(page: Page, site: Service) -> None:
+    model = create(site)
+    page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")  # as over plain HTTP
+    page.goto(site.url)
+    page.get_by_role("button", name="Copy the id").click()
+    expect(page.locator(".notice-card .by-hand")).to_have_text(model["id"])
+
+
 def test_jobs_are_laid_over_one_another_and_taken_as_files(page: Page, site: Service) -> None:
     jobs = []
     for name in ("one", "other"):

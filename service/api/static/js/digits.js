@@ -14,7 +14,7 @@ const CLASSES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
 export function digits(root) {
   const surface = pad(() => ask());
-  const teach = teachButton();
+  const teach = teachButton(() => look());
   const clear = h("button", { type: "button", t: "digits.clear", on: { click: surface.clear } });
   const cards = h("ul", { class: "readers" });
   const spoken = h("p", { class: "hidden-text", role: "status" });
@@ -57,22 +57,24 @@ export function digits(root) {
     const best = shown.filter(({ answer }) => answer).at(-1);
     say(spoken, best ? t("digits.reads", { rank: count(best.model.rank), digit: answerOf(best.answer), share: share(Math.max(...best.answer.shares)) }) : "");
   });
-  const lookWhenChanged = () => {
-    const key = JSON.stringify(get("models").items.map(({ id, version }) => [id, version]));
+  const lookWhenChanged = onceAFrame(() => {
+    const models = get("models").items.map(({ id, version }) => [id, version]);
+    const key = JSON.stringify([models, readers.map((model) => jobOf(model)?.state)]);
     if (!get("models").read || key === looked) return;
     looked = key;
     look().catch(complain);
-  };
+  });
   root.append(h("div", { class: "panel-head" }, h("h2", { id: "digits-title", t: "digits.title" }), h("div", { class: "tools" }, teach, example, clear)),
     note, h("div", { class: "reading" }, surface, cards), h("p", { class: "fine", id: "digits-keys", t: "digits.keys" }), spoken);
-  watch(["models"], lookWhenChanged);
+  watch(["models", "jobs"], lookWhenChanged);
   watch(["jobs", "language"], show);
   show();
 }
 
-/** A button that makes the adapters and trains them. */
-export function teachButton() {
-  const button = h("button", { type: "button", class: "primary teach", t: "digits.teach", on: { click: () => attempt(button, teachReaders) } });
+/** A button that makes the adapters and trains them; `taught()` is called when their training has been started. */
+export function teachButton(taught = () => {}) {
+  const teach = () => teachReaders().then(taught);
+  const button = h("button", { type: "button", class: "primary teach", t: "digits.teach", on: { click: () => attempt(button, teach) } });
   return button;
 }
 

@@ -36,18 +36,19 @@ export function say(element, text) {
  */
 export function keep(parent, items, keyOf, make) {
   const before = (parent.kept ??= new Map());
-  const after = new Map();
+  const after = new Map(items.map((item) => [keyOf(item), null]));
+  for (const [key, element] of before) {
+    if (!after.has(key)) element.remove(); // first, so that nothing after it has to be moved
+  }
   let place = parent.firstElementChild;
   for (const item of items) {
     const key = keyOf(item);
     const element = before.get(key) ?? make(item);
-    before.delete(key);
     after.set(key, element);
     element.show?.(item);
     if (element === place) place = place.nextElementSibling;
     else parent.insertBefore(element, place);
   }
-  for (const element of before.values()) element.remove();
   parent.kept = after;
 }
 

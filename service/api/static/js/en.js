@@ -5,6 +5,7 @@ export default {
   cancel: "Cancel",
   close: "Close",
   copied: "Copied",
+  copyByHand: "The browser keeps the clipboard from this page. To be copied by hand:",
   "time.now": "just now",
 
   "problem.unreachable": "The service does not answer; is it running?",

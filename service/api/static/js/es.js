@@ -5,6 +5,7 @@ export default {
   cancel: "Cancelar",
   close: "Cerrar",
   copied: "Copiado",
+  copyByHand: "El navegador no permite a esta página usar el portapapeles. Para copiar a mano:",
   "time.now": "ahora mismo",
 
   "problem.unreachable": "El servicio no responde; ¿está en marcha?",

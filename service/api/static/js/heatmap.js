@@ -34,7 +34,7 @@ export function heatmap(name, { shape, values }) {
   paint(scale, [Array.from({ length: 101 }, (_, place) => place / 50 - 1)], 1, paints);
   say(readout, whole(shape, rows, columns));
   return h("figure", { class: "map" }, h("figcaption", {}, h("strong", {}, name), ` ${count(shape[0])} × ${count(shape[1])}`), canvas,
-    h("div", { class: "of-scale number" }, h("span", {}, figure(-most, 3)), scale, h("span", {}, figure(most, 3))), readout);
+    h("div", { class: "of-scale number" }, h("span", {}, figure(-most || 0, 3)), scale, h("span", {}, figure(most, 3))), readout);
 }
 
 /** Rows or columns that a block stands for, counted from 1. */

@@ -11,6 +11,7 @@ const PAGE = 50;
 const MAX_PAGE = 200; // of the service
 const SPARK_POINTS = 40;
 const REFRESH_MS = 500;
+const RETRY_MS = 5_000;
 export const ACTIVE = ["queued", "running"];
 
 const jobs = new Map(); // id to the service's record with `spark`, the thinned curve
@@ -70,16 +71,31 @@ async function load(id) {
     curves.set(id, curveOf(job));
     learn(job);
   } catch (error) {
-    if (error.status !== 404) throw error;
-    forget(id);
+    if (error.status === 404) forget(id);
+    else await later(error);
   } finally {
     loading.delete(id);
   }
 }
 
+/** Say why there is no answer, and have it asked for again after a while. */
+async function later(error) {
+  if (error.status !== 401 && error.status !== 0) complain(error);
+  await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+  set("jobs", jobs);
+}
+
 function take(job) {
+  if (isOutdated(job)) return;
   const whole = curveOf(job);
   jobs.set(job.id, { ...job, losses: null, validation_losses: null, spark: thinned(whole, SPARK_POINTS), ...figures(whole) });
+}
+
+/** Whether a record is older than what the stream has told since it was asked for; one of a job that has ended is not. */
+function isOutdated(job) {
+  const known = jobs.get(job.id);
+  if (!known || !ACTIVE.includes(job.state)) return false;
+  return !ACTIVE.includes(known.state) || (known.state === job.state && known.epoch > job.epoch);
 }
 
 /** The loss of the last epoch, and the lowest, of validation where there is one. */

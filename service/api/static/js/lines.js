@@ -3,7 +3,7 @@
 import { hasKey } from "./api.js";
 import { curl, quoted } from "./curl.js";
 
-const PORT = "8000"; // of a service that is not told otherwise
+const USUAL = ["http://127.0.0.1:8000", "http://localhost:8000"]; // where the command looks unless told otherwise
 // Options of the command that are shorter than the names of what they set.
 const OPTIONS = { in_features: "--in", out_features: "--out", base_id: "--base" };
 
@@ -42,7 +42,7 @@ function literal(value) {
 }
 
 function command({ command: words, input }) {
-  const place = location.port === PORT ? [] : ["--url", location.origin];
+  const place = USUAL.includes(location.origin) ? [] : ["--url", location.origin];
   const line = `lora ${[...words, ...place].map(word).join(" ")}`; // which finds LORA_API_KEY by itself
   return input === undefined ? line : `printf '%s\\n' ${input.map(quoted).join(" ")} | ${line}`;
 }

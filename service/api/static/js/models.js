@@ -9,21 +9,34 @@ import { get, set, watch } from "./store.js";
 
 const PAGE = 25;
 const SPARK_POINTS = 40;
+const REFRESH_MS = 500;
 
 const sparks = new Map(); // model and version to the curve of its newest job
 const asked = new Set();
 const names = new Map(); // of models that were seen
 
-/** Read the first page, and read it again when a job of a model has begun or ended, were it between two looks. */
+/** Read the first page, and read it again when a job has begun or ended, were it between two looks, when there are more
+ * models or fewer, and when the service is there again. */
 export function followModels() {
   set("models", { ...question, items: [], next: null, read: false });
   let before = "";
-  watch(["jobs"], () => {
-    const now = [...get("jobs").values()].map(({ id, state }) => id + state).join();
-    if (now !== before) refreshModels().catch(complain);
+  watch(["jobs", "samples"], () => {
+    const states = [...(get("jobs")?.values() ?? [])].map(({ id, state }) => id + state);
+    const now = [get("samples")?.at(-1)?.models, ...states].join();
+    if (now !== before) refreshSoon();
     before = now;
   });
+  watch(["stream"], () => get("stream").state === "live" && refreshSoon());
   return refreshModels();
+}
+
+let timer = null;
+
+function refreshSoon() {
+  timer ??= setTimeout(() => {
+    timer = null;
+    refreshModels().catch(complain);
+  }, REFRESH_MS);
 }
 
 function activeModels() {
@@ -40,6 +53,10 @@ export async function refreshModels(change = {}) {
   try {
     const page = await json("GET", `/models?${queryOf(wanted)}`);
     if (mine !== turn) return; // a later question has been asked
+    if (!page.items.length && wanted.cursors.length > 1) {
+      await refreshModels({ cursors: wanted.cursors.slice(0, -1) }); // the last of its page is gone
+      return;
+    }
     for (const { id, name } of page.items) names.set(id, name);
     set("models", { ...wanted, items: page.items, next: page.next_cursor, read: true });
   } catch (error) {

@@ -12,11 +12,17 @@ export function tell(text) {
   show(h("p", {}, text), "good", SECONDS);
 }
 
-/** Say what went wrong, until it is closed: the detail, and the id by which the log knows the request. */
+/** Say what went wrong, until it is closed: the detail, and the id by which the log knows the request.
+ *
+ * Throws what is no Problem once it is said, for it is a fault of the page, which the console tells in full.
+ */
 export function complain(error) {
-  if (!(error instanceof Problem)) throw error;
   const id = error.requestId ? h("p", { class: "fine" }, t("problem.request", { id: error.requestId })) : null;
-  show(h("div", {}, h("p", {}, reasonOf(error)), id), "bad");
+  const reason = reasonOf(error);
+  const last = document.getElementById("notices").lastElementChild;
+  if (last?.querySelector("p").textContent === reason) last.remove(); // the same once more
+  show(h("div", {}, h("p", {}, reason), id), "bad");
+  if (!(error instanceof Problem)) throw error;
 }
 
 /** Why a call was not answered, as a sentence. */
@@ -38,10 +44,14 @@ export async function attempt(button, work) {
   }
 }
 
-/** Put a text into the clipboard. */
+/** Put a text into the clipboard; where the page may not, as over plain HTTP from another host, show it instead. */
 export async function copy(text) {
-  await navigator.clipboard.writeText(text);
-  tell(t("copied"));
+  try {
+    await navigator.clipboard.writeText(text);
+    tell(t("copied"));
+  } catch {
+    show(h("div", {}, h("p", {}, t("copyByHand")), h("code", { class: "by-hand" }, text)), "good");
+  }
 }
 
 function show(content, kind, seconds) {

@@ -14,6 +14,7 @@ let controller = new AbortController();
 // A connection that is lost with the network would be missed only after a while.
 addEventListener("offline", () => controller.abort());
 addEventListener("online", () => again());
+watch(["key"], () => get("key") === "given" && again());
 
 /** Follow the events for ever: `heard` is called with each, `connected` whenever the stream begins anew. */
 export async function follow(heard, connected) {

@@ -15,7 +15,7 @@ const FRESH = { value: "", t: "try.fresh" };
 
 /** The step, from the fields that the service takes; `made(model)` is told of a model. `fill(model)` copies one. */
 export async function createStep(known, made) {
-  const { items: bases } = await json("GET", "/bases?limit=100");
+  const { items: bases } = await json("GET", "/bases?limit=100&order=desc");
   const sizes = Object.entries(FIRST).map(([name, value]) => field(name, known[name], { value, always: true }));
   const more = ["name", "alpha", "init", "seed"].map((name) => field(name, known[name]));
   const base = field("base_id", known.base_id, { choices: [FRESH, ...bases.map(baseChoice)] });

@@ -21,7 +21,8 @@ export function trainStep(known, modelNow) {
   const fields = Object.entries(SHOWN).map(([name, more]) => field(name, known[name], { always: name === "epochs", ...more }));
   const seed = field("seed", known.seed);
   const progress = trainingProgress();
-  data.control.addEventListener("change", () => loss.write(LOSS_OF[data.control.value]));
+  // Before the form hears of it, which then shows both.
+  data.control.addEventListener("input", () => loss.write(LOSS_OF[data.control.value]));
 
   return step("train", {
     fields: [data, loss, ...fields], more: [seed],
