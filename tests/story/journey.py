@@ -17,17 +17,20 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Expect, Page, sync_playwright
 from rich.progress import track
 from safetensors.torch import load_file
 
 from service.cli.serve import READY
 from tests.browser.test_digits import STROKES, draw
-from tests.running import free_port
+from tests.running import free_port, until
 
 ROOT = Path(__file__).parents[2]
 SETUP_SECONDS = 500
 WAIT_MS = 90_000
+
+expect = Expect()  # of its own, more patient than that of other tests
+expect.set_options(timeout=WAIT_MS)
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Walk:
     python: Path
     make: tuple[str, ...] = ("make",)
     port: int = 0
-    server: subprocess.Popen[str] | None = None
+    server: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -82,9 +85,10 @@ def serve(walk: Walk) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LORA_")}
     environment |= {"LORA_DATABASE_URL": f"sqlite:///{walk.folder}/lora.db", "PYTHONPATH": str(walk.folder)}
     command = [str(walk.python), "-m", "service", "serve", "--port", str(walk.port)]
-    walk.server = subprocess.Popen(command, cwd=walk.folder, env=environment, stdout=subprocess.PIPE, text=True)
-    assert walk.server.stdout is not None
-    assert any(line.startswith(READY) for line in walk.server.stdout)
+    said = walk.folder / "serve.txt"
+    with said.open("w") as stdout:
+        walk.server = subprocess.Popen(command, cwd=walk.folder, env=environment, stdout=stdout)
+    until(lambda: READY in said.read_text(), WAIT_MS / 1_000)
 
 
 def kill(walk: Walk) -> None:
@@ -92,8 +96,6 @@ def kill(walk: Walk) -> None:
     if walk.server is not None:
         walk.server.send_signal(signal.SIGKILL)
         walk.server.wait()
-        assert walk.server.stdout is not None
-        walk.server.stdout.close()
         walk.server = None
 
 
@@ -179,9 +181,8 @@ def to_peft(walk: Walk) -> None:
 
 
 def remove(walk: Walk) -> None:
-    """Delete all models: the page shows none."""
+    """Delete all models: the page shows none, by itself."""
     walk.lora("rm", "--yes", *walk.lora("models", "--quiet").split())
-    walk.page.reload()
     expect(walk.page.locator("#models tbody tr")).to_have_count(0)
 
 
@@ -196,7 +197,6 @@ def a_page() -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         context = browser.new_context(locale="en-US", viewport={"width": 1280, "height": 900})
         context.set_default_timeout(WAIT_MS)
-        expect.set_options(timeout=WAIT_MS)
         yield context.new_page()
         browser.close()
 
