@@ -89,6 +89,26 @@ def test_a_model_that_has_learnt_nothing_is_told_of_and_followed(page: Page, sit
     expect(panel).to_contain_text("Choose a model")
 
 
+def test_the_model_under_study_stays_when_the_page_is_turned_and_goes_when_it_is_deleted(
+    page: Page, site: Service
+) -> None:
+    other = site.http.post("/models", json={"in_features": 8, "out_features": 4, "rank": 2}).json()
+    for _ in range(25):
+        site.engine.create(base_id=other["base_id"], rank=1)
+    model = site.http.post("/models", json={"in_features": 8, "out_features": 6, "rank": 2}).json()
+    page.goto(site.url)
+    delta = page.locator("#pictures").get_by_role("img", name="ΔW, 6 by 8")
+    expect(delta).to_be_visible()
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator("#models tbody tr")).to_have_count(2)
+    for panel in ("#pictures", "#profile"):
+        expect(page.locator(panel).get_by_label("Model")).to_have_value(model["id"])
+    expect(delta).to_be_visible()
+    site.http.delete(f"/models/{model['id']}")
+    expect(delta).to_be_hidden()
+    expect(page.locator("#pictures").get_by_role("img", name="ΔW, 4 by 8")).to_be_visible()
+
+
 def test_of_models_chosen_one_after_the_other_the_last_is_shown(page: Page, site: Service) -> None:
     slow, quick, _ = (
         site.http.post("/models", json={"in_features": 8, "out_features": size, "rank": 2}).json() for size in (4, 5, 6)

@@ -109,10 +109,14 @@ export function nameOf(id) {
 
 async function askName(id) {
   names.set(id, null);
-  // A search, because a model that is gone is no error here.
-  const { items } = await json("GET", `/models?limit=1&search=${id}`);
-  names.set(id, items[0]?.name ?? null);
+  names.set(id, (await findModel(id))?.name ?? null);
   set("models", get("models"));
+}
+
+/** A model on whatever page it is listed; null where it is gone. */
+export async function findModel(id) {
+  const { items } = await json("GET", `/models?limit=1&search=${id}`); // which finds none without an error
+  return items[0] ?? null;
 }
 
 /** The thinned curve of a model's newest job; asked for where no job that is known tells it. */

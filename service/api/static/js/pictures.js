@@ -2,9 +2,10 @@
 
 import { json } from "./api.js";
 import { h, keep, onceAFrame, say } from "./dom.js";
-import { count, figure, share, shortId } from "./format.js";
+import { count, figure, share } from "./format.js";
 import { heatmap } from "./heatmap.js";
 import { t } from "./i18n.js";
+import { modelChoice, modelOption } from "./model-choice.js";
 import { nameOf } from "./models.js";
 import { complain } from "./notices.js";
 import { spectrum } from "./spectrum.js";
@@ -13,18 +14,14 @@ import { get, watch } from "./store.js";
 const QUICK = 2 ** 20; // weights of a layer that is looked at without being asked for
 
 export function pictures(root) {
-  const [models, layers, beside] = ["model", "layer", "beside"].map((name) => h("select", { label: `pictures.${name}` }));
+  const models = modelChoice("pictures.model");
+  const [layers, beside] = ["layer", "beside"].map((name) => h("select", { label: `pictures.${name}` }));
   const content = h("div", { class: "pictures" });
   const nothing = h("p", { class: "nothing", t: "pictures.none" });
-  let [found, shown, extra] = [null, null, null]; // what was answered, for which question, and a model of no page
+  let [found, shown] = [null, null]; // what was answered, and which question is asked
 
-  const known = () => {
-    const items = get("models").items;
-    return extra && !items.some(({ id }) => id === extra.id) ? [extra, ...items] : items;
-  };
-  const chosen = () => known().find(({ id }) => id === models.value);
   const question = () => {
-    const model = chosen();
+    const model = models.model();
     return model && `/models/${model.id}/analysis?layer=${layers.value || 0}${beside.value ? `&with=${beside.value}` : ""}#${model.version}`;
   };
   const ask = async () => {
@@ -43,26 +40,26 @@ export function pictures(root) {
     }
   };
   const draw = onceAFrame(() => {
-    const model = known().find(({ id }) => id === found?.model_id);
+    const model = models.models().find(({ id }) => id === found?.model_id);
     nothing.hidden = Boolean(model);
     content.hidden = !model;
     if (model) content.replaceChildren(...figures(found, model, Number(layers.value || 0)));
   });
   const list = () => {
-    keep(models, known(), ({ id }) => id, option);
-    listLayers(layers, chosen());
-    listBeside(beside, known(), chosen());
+    listLayers(layers, models.model());
+    listBeside(beside, models.models(), models.model());
   };
   const choose = () => {
     list();
-    ask();
+    return ask();
   };
-  const follow = () => {
+  const follow = async () => {
+    await models.follow();
     list();
-    const model = chosen();
+    const model = models.model();
     if (model && (shown || model.in_features * model.out_features <= QUICK)) ask();
-    if (found && !known().some(({ id }) => id === found.model_id)) {
-      [found, shown] = [null, null];
+    if (found && !models.models().some(({ id }) => id === found.model_id)) {
+      found = null;
       draw();
     }
   };
@@ -73,20 +70,12 @@ export function pictures(root) {
   for (const one of [layers, beside]) one.addEventListener("change", choose);
   root.append(h("div", { class: "panel-head" }, h("h2", { id: "pictures-title", t: "pictures.title" }), h("div", { class: "tools" }, models, layers, beside)),
     nothing, content);
-  watch(["models"], follow);
+  watch(["models"], () => follow().catch(complain));
   watch(["theme", "language"], draw);
   watch(["opened"], () => {
-    extra = get("opened");
-    list();
-    models.value = extra.id;
+    models.take(get("opened"));
     choose();
   });
-}
-
-function option(model) {
-  const element = h("option", { value: model.id });
-  element.show = (now) => say(element, `${now.name || t("models.unnamed")} ${shortId(now.id)}`);
-  return element;
 }
 
 function listLayers(layers, model) {
@@ -104,7 +93,7 @@ function listBeside(beside, all, model) {
   const others = model?.base_id ? all.filter(({ id, base_id: base }) => base === model.base_id && id !== model.id) : [];
   beside.hidden = others.length === 0;
   keep(beside, [{ id: "" }, ...others], ({ id }) => id, (one) => {
-    if (one.id) return option(one);
+    if (one.id) return modelOption(one);
     return h("option", { value: "", t: "pictures.alone" });
   });
 }

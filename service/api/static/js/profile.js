@@ -6,10 +6,11 @@ import { save } from "./downloads.js";
 import { count, figure, shortId } from "./format.js";
 import { t } from "./i18n.js";
 import { icon } from "./icons.js";
+import { modelChoice } from "./model-choice.js";
 import { nameOf } from "./models.js";
 import { attempt, complain } from "./notices.js";
 import { WHOLE, axis, fit, picture, seriesColour, sizeOf } from "./plot.js";
-import { get, watch } from "./store.js";
+import { watch } from "./store.js";
 import { colour } from "./theme.js";
 
 // What there is to be learnt, by the key of its name, beside what was uploaded. Classes have no squared error, so digits
@@ -29,10 +30,10 @@ export function showProfile(model) {
 }
 
 export function rankProfile(root) {
-  const models = h("select", { label: "profile.model" });
+  const models = modelChoice("profile.model", (model) => !model.layers);
   const own = h("optgroup", { label: "profile.uploaded" });
   const generated = Object.keys(DATA).map((name) => h("option", { value: name, t: `profile.${name}` }));
-  const data = h("select", { label: "profile.data", on: { focus: () => offer(own, models.value).catch(complain) } }, generated, own);
+  const data = h("select", { label: "profile.data", on: { focus: () => offers() } }, generated, own);
   const run = h("button", { type: "submit", class: "primary", t: "profile.run" });
   const png = h("button", { type: "button", on: { click: () => attempt(png, keepPicture) } }, icon("export"), "PNG");
   const place = h("div", { class: "plot", hidden: true });
@@ -45,7 +46,7 @@ export function rankProfile(root) {
     if (mine === asked) return;
     asked = mine;
     try {
-      const answer = await json("POST", `/models/${models.value}/rank-profile`, { data: sourceOf(data.value, models.value) });
+      const answer = await json("POST", `/models/${models.value}/rank-profile`, { data: sourceOf(data.value, models.model()) });
       if (mine !== asked) return; // another has been asked for
       found = answer;
       draw();
@@ -63,19 +64,20 @@ export function rankProfile(root) {
     chart = found && profilePlot(place, found);
   };
   const keepPicture = async () => save(await picture(chart, [{ text: summary(found), stroke: colour("text") }]), `ranks-${found.model_id}.png`);
-  profileOf = (model) => {
-    if (![...models.options].some((option) => option.value === model.id)) models.append(h("option", { value: model.id }, nameOf(model.id)));
-    models.value = model.id;
+  profileOf = async (model) => {
+    models.take(model);
     root.scrollIntoView({ block: "nearest" });
+    await offers();
     return ask();
   };
+  const offers = () => offer(own, models.model()).catch(complain);
   let first = true;
-  const list = () => {
-    const single = get("models").items.filter((model) => !model.layers);
-    keep(models, single, (model) => model.id, option);
-    run.disabled = single.length === 0;
-    if (first && single.length && single[0].in_features * single[0].out_features <= QUICK) ask();
-    first = first && single.length === 0;
+  const follow = async () => {
+    await models.follow();
+    const model = models.model();
+    run.disabled = !model;
+    if (first && model && model.in_features * model.out_features <= QUICK) ask();
+    first = first && !model;
   };
   const form = h("form", { class: "tools" }, models, data, run, png);
   form.addEventListener("submit", (event) => {
@@ -84,20 +86,14 @@ export function rankProfile(root) {
   });
   root.append(h("div", { class: "panel-head" }, h("h2", { id: "profile-title", t: "profile.title" }), form), nothing, place, text);
   fit(place, () => chart);
-  watch(["models", "language"], list);
+  models.addEventListener("change", offers);
+  watch(["models", "language"], () => follow().catch(complain));
   watch(["theme", "language"], draw);
   draw();
 }
 
-function option(model) {
-  const element = h("option", { value: model.id });
-  element.show = (now) => say(element, `${now.name || t("models.unnamed")} ${shortId(now.id)}`);
-  return element;
-}
-
 /** Offer what was uploaded and has the shape of a model. */
-async function offer(group, id) {
-  const model = modelOf(id);
+async function offer(group, model) {
   const { items } = await json("GET", "/datasets?order=desc&limit=50");
   const fit = (one) => one.in_features === model?.in_features && one.out_features === model.out_features;
   keep(group, items.filter(fit), (one) => one.id, (one) =>
@@ -105,15 +101,10 @@ async function offer(group, id) {
 }
 
 /** The data of a choice; a hidden change is one that the model's layer has room for. */
-function sourceOf(choice, id) {
+function sourceOf(choice, model) {
   const data = DATA[choice] ?? { kind: "dataset", id: choice };
-  const model = modelOf(id);
   if (data.kind !== "teacher" || !model) return data;
   return { ...data, teacher_rank: Math.min(data.teacher_rank, model.in_features, model.out_features) };
-}
-
-function modelOf(id) {
-  return get("models").items.find((one) => one.id === id);
 }
 
 /** From which rank on more ranks hardly help, as a sentence: where a hundredth of what can be gained is left. */
