@@ -1,6 +1,7 @@
 /** What the reader chose to see on the chart, kept over a reload. */
 
 import { drawn } from "./jobs.js";
+import { SERIES } from "./plot.js";
 import { get, set } from "./store.js";
 
 const KEPT = "lora.chart";
@@ -19,12 +20,10 @@ export function restoreChosen() {
   set("drawing", { log, smoothing });
 }
 
-/** Draw a job's curve, or no longer. */
+/** Draw a job's curve, or no longer; where there are as many as there are colours, the first makes room. */
 export function toggleDrawn(id, on) {
-  const chosen = new Set(drawn());
-  if (on) chosen.add(id);
-  else chosen.delete(id);
-  choose(chosen);
+  const others = drawn().filter((one) => one !== id);
+  choose(new Set(on ? [...others, id].slice(-SERIES) : others));
 }
 
 /** Draw the newest job, whichever that will be. */

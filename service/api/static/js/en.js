@@ -66,6 +66,8 @@ export default {
 
   "chart.title": "Losses",
   "chart.none": "No job has been started yet. The newest one is drawn here by itself.",
+  "chart.unticked": "No job is drawn. Tick one in the table of jobs, or draw the newest.",
+  "chart.whole": "Whole curve",
   "chart.place": "Losses by epoch; the arrow keys move along the curve, and the values stand below",
   "chart.epoch": "epoch",
   "chart.loss": "loss",

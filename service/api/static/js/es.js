@@ -66,6 +66,8 @@ export default {
 
   "chart.title": "Pérdidas",
   "chart.none": "Aún no se ha lanzado ningún trabajo. El más nuevo se dibuja aquí por sí solo.",
+  "chart.unticked": "No se dibuja ningún trabajo. Marca uno en la tabla de trabajos, o dibuja el más nuevo.",
+  "chart.whole": "Curva entera",
   "chart.place": "Pérdidas por época; las flechas recorren la curva y los valores están debajo",
   "chart.epoch": "época",
   "chart.loss": "pérdida",

@@ -1,5 +1,6 @@
 /** Numbers, sizes and times as people read them, in their language. */
 
+import { secondsSince } from "./api.js";
 import { languageNow, t } from "./i18n.js";
 
 const NONE = "–";
@@ -58,10 +59,10 @@ export function duration(seconds) {
 
 const STEPS = [["day", 86400], ["hour", 3600], ["minute", 60]];
 
-/** How long ago a moment was. */
-export function ago(iso, now = Date.now()) {
+/** How long ago a moment was, by the clock of the service that named it. */
+export function ago(iso) {
   if (!iso) return NONE;
-  const seconds = (now - Date.parse(iso)) / 1000;
+  const seconds = secondsSince(iso);
   const [unit, size] = STEPS.find(([, size]) => seconds >= size) ?? ["second", 1];
   if (unit === "second" && seconds < 10) return t("time.now");
   return formatter(Intl.RelativeTimeFormat, { style: "short" }).format(-Math.floor(seconds / size), unit);

@@ -1,6 +1,6 @@
 /** The header: how the service is, what it is, and how the reader wants the page. */
 
-import { wantKey } from "./api.js";
+import { secondsSince, wantKey } from "./api.js";
 import { h, say } from "./dom.js";
 import { drawerButton } from "./drawer.js";
 import { duration } from "./format.js";
@@ -54,7 +54,7 @@ function healthText(state, checks) {
 function factsText() {
   const { version, device, started } = get("facts") ?? {};
   if (!version) return "";
-  const up = started ? t("header.up", { time: duration(Math.max(1, Date.now() / 1000 - started)) }) : null;
+  const up = started ? t("header.up", { time: duration(Math.max(1, secondsSince(started))) }) : null;
   const durable = get("durable");
   const mode = durable === undefined ? null : t(durable ? "header.durable" : "header.memory");
   return [`v${version}`, device, mode, up].filter(Boolean).join(" · ");

@@ -8,7 +8,6 @@ const PATHS = {
   delete: "M3 4h10M6 4V2h4v2M5 4l.6 9h4.8L11 4",
   copy: "M6 6h7v7H6zM3 10V3h7",
   cancel: "M4 4l8 8M12 4l-8 8",
-  again: "M13 8a5 5 0 1 1-1.5-3.5M13 2v3h-3",
   key: "M9.5 6.5a3 3 0 1 0-2 2.8L9 11h2v2h2v-2.5z",
 };
 const SVG = "http://www.w3.org/2000/svg";

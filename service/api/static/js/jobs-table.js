@@ -31,10 +31,10 @@ export function jobsTable(root) {
     element.hidden = jobs.length === 0;
     older.hidden = !hasOlder();
     say(summary, jobs.length ? t("jobs.shown", { shown: count(jobs.length) }) : "");
-    keep(body, jobs, (job) => job.id, (job) => row(job, () => new Set(drawn())));
+    keep(body, jobs, (job) => job.id, row);
     for (const one of body.children) one.draw(shown);
   });
-  watch(["jobs", "drawn", "language", "models"], show);
+  watch(["jobs", "drawn", "language", "models", "samples"], show);
   whileSeen(1_000, async () => inOrder().some((job) => ACTIVE.includes(job.state)) && show());
 }
 

@@ -19,6 +19,7 @@ const curves = new Map(); // id to the curve of a job that is drawn
 const loading = new Set();
 let following = PAGE; // how many of the newest are kept up to date
 let older = null; // the cursor to those before
+let reached = false; // whether the reader has gone further back than the newest
 
 /** Begin: the stream first, then what there is, so that nothing falls between. */
 export function followJobs() {
@@ -41,7 +42,7 @@ export async function loadOlder() {
   const page = await json("GET", `/jobs?order=desc&limit=${PAGE}&points=${SPARK_POINTS}&cursor=${encodeURIComponent(older)}`);
   following = Math.min(following + PAGE, MAX_PAGE);
   page.items.forEach(take);
-  older = page.next_cursor;
+  [older, reached] = [page.next_cursor, true];
   set("jobs", jobs);
 }
 
@@ -140,7 +141,7 @@ async function refresh() {
   for (const [id, known] of curves) {
     if ((known.epochs.at(-1) ?? 0) < (jobs.get(id)?.epoch ?? 0)) load(id);
   }
-  older = newest.next_cursor;
+  if (!reached || !newest.next_cursor) older = newest.next_cursor;
   set("jobs", jobs);
   set("jobs-read", true);
 }

@@ -18,8 +18,9 @@ const NO_CURVE = { epochs: [], losses: [], validation: null, whole: 0 };
 
 export function lossChart(root) {
   const parts = { place: h("div", { class: "plot", tabindex: 0, role: "group", label: "chart.place" }), readout: h("ul", { class: "readout" }),
-    note: h("p", { class: "fine", role: "status" }), nothing: h("p", { class: "nothing", t: "chart.none" }), values: valuesTable() };
-  let [chart, data, shown, built, zoom] = [null, [], [], null, null];
+    note: h("p", { class: "fine", role: "status" }), nothing: h("p", { class: "nothing" }), values: valuesTable(),
+    whole: h("button", { type: "button", t: "chart.whole", on: { click: () => events.zoomed(null) } }) };
+  let [chart, data, shown, built, zoom, framed] = [null, [], [], null, null, null]; // `framed`: the jobs that `zoom` is of
 
   const events = {
     current: () => shown,
@@ -27,6 +28,7 @@ export function lossChart(root) {
     zoomed: (range) => {
       zoom = range;
       if (!range) chart.setData(data, true);
+      show();
     },
   };
   const readOut = () => {
@@ -34,12 +36,16 @@ export function lossChart(root) {
     keep(parts.readout, shown.map((one, at) => ({ ...one, at, values: data.length > 1 ? valuesAt(data, at, index) : null })), ({ job }) => job.id, entry);
   };
   const show = onceAFrame(() => {
-    shown = drawn().slice(0, SERIES).map((id) => ({ job: get("jobs").get(id), curve: curve(id) ?? NO_CURVE })).filter(({ job }) => job);
+    shown = drawn().slice(-SERIES).map((id) => ({ job: get("jobs").get(id), curve: curve(id) ?? NO_CURVE })).filter(({ job }) => job);
     const drawing = get("drawing");
     const thin = shown.map(({ job, curve: whole }) => ({ job, curve: thinned(whole, POINTS) }));
     data = columns(thin, drawing);
     parts.nothing.hidden = shown.length > 0;
     parts.place.hidden = parts.readout.hidden = parts.values.hidden = shown.length === 0;
+    const ids = shown.map(({ job }) => job.id).join();
+    if (ids !== framed) [framed, zoom] = [ids, null];
+    parts.whole.hidden = zoom === null;
+    say(parts.nothing, t(get("jobs").size ? "chart.unticked" : "chart.none"));
     const wanted = JSON.stringify([shown.map(({ job }) => job.id), drawing.log, drawing.smoothing > 0, get("theme"), get("language")]);
     if (wanted !== built) {
       chart?.destroy();
@@ -53,7 +59,7 @@ export function lossChart(root) {
     parts.values.show(shown);
   });
   parts.place.addEventListener("keydown", (event) => chart && point(chart, event));
-  root.append(head(() => chart, () => shown), parts.nothing, parts.place, parts.readout, parts.note, parts.values);
+  root.append(head(parts.whole, () => chart, () => shown), parts.nothing, parts.place, parts.readout, parts.note, parts.values);
   fit(parts.place, () => chart);
   watch(["jobs", "drawn", "drawing", "theme", "language", "models"], show);
   show();
@@ -76,7 +82,7 @@ function point(chart, event) {
   chart.setCursor({ left: chart.valToPos(chart.data[0][index], "x"), top: chart.over.clientHeight / 2 });
 }
 
-function head(chartNow, shownNow) {
+function head(whole, chartNow, shownNow) {
   const log = h("input", { type: "checkbox", on: { change: () => chooseDrawing({ log: log.checked }) } });
   const smoothing = h("input", { type: "range", min: 0, max: 0.95, step: 0.05, on: { input: () => chooseDrawing({ smoothing: Number(smoothing.value) }) } });
   const amount = h("output", { class: "number" });
@@ -94,7 +100,7 @@ function head(chartNow, shownNow) {
   watch(["drawing", "drawn", "jobs", "language"], show);
   show();
   return h("div", { class: "panel-head" }, h("h2", { id: "chart-title", t: "chart.title" }),
-    h("div", { class: "tools" }, newest, h("label", {}, log, h("span", { t: "chart.log" })),
+    h("div", { class: "tools" }, whole, newest, h("label", {}, log, h("span", { t: "chart.log" })),
       h("label", {}, h("span", { t: "chart.smoothing" }), smoothing, amount), csv, png));
 }
 

@@ -76,7 +76,7 @@ export function read(text) {
     else if (name === "lora_workers_ready") sample.workers = value;
     else if (name === "lora_shed_total") sample.sheds += value;
     else if (name === "lora_build_info") Object.assign(facts, { version: labels.version, device: labels.device });
-    else if (name === "process_start_time_seconds") facts.started = value;
+    else if (name === "process_start_time_seconds") facts.started = new Date(1000 * value).toISOString();
     else if (name === "lora_http_request_duration_seconds_count") {
       if (labels.status >= "500" && labels.route !== "/readyz") sample.errors += value;
       else if (labels.status >= "400" && labels.status < "500") sample.refused += value;

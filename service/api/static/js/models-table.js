@@ -60,10 +60,14 @@ export function modelsTable(root) {
 function searching() {
   let timer = null;
   const search = () => {
+    const wanted = field.value.trim();
     clearTimeout(timer);
-    timer = setTimeout(() => searchModels(field.value.trim()).catch(complain), SEARCH_MS);
+    timer = setTimeout(() => searchModels(wanted).catch(complain), SEARCH_MS);
   };
   const field = h("input", { type: "search", label: "models.search", placeholder: "models.search", maxlength: 256, on: { input: search } });
+  watch(["models"], () => {
+    if (field !== document.activeElement) field.value = get("models").search;
+  });
   return field;
 }
 

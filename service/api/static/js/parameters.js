@@ -5,7 +5,7 @@ import { count, percent } from "./format.js";
 import { t } from "./i18n.js";
 
 /** The counts of a layer whose adapter has r(in + out) numbers; null where a size is missing. */
-export function parametersOf({ inFeatures, outFeatures, rank, bias = true }) {
+function parametersOf({ inFeatures, outFeatures, rank, bias = true }) {
   if (!(inFeatures > 0 && outFeatures > 0 && rank > 0)) return null;
   const trainable = rank * (inFeatures + outFeatures);
   const frozen = outFeatures * inFeatures + (bias ? outFeatures : 0);

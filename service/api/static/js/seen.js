@@ -17,5 +17,4 @@ export function whileSeen(everyMs, work) {
   };
   document.addEventListener("visibilitychange", turn);
   turn();
-  return turn;
 }
