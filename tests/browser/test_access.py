@@ -81,6 +81,19 @@ def test_the_keyboard_reaches_everything_and_the_focus_stays(page: Page, site: S
     expect(page.locator("#jobs tbody tr")).to_have_class("cancelled")
 
 
+def test_the_focus_stays_in_its_row_when_the_one_above_is_gone(page: Page, site: Service) -> None:
+    site.http.post("/models", json={"in_features": 8, "out_features": 4})
+    newer = site.http.post("/models", json={"in_features": 8, "out_features": 4}).json()
+    page.goto(site.url)
+    rows = page.locator("#models tbody tr")
+    expect(rows).to_have_count(2)
+    button = rows.last.get_by_role("button", name="Train with defaults")
+    button.focus()
+    site.http.delete(f"/models/{newer['id']}")
+    expect(rows).to_have_count(1)
+    expect(button).to_be_focused()
+
+
 def test_the_arrow_keys_walk_along_a_curve(page: Page, site: Service) -> None:
     model = site.http.post("/models", json={"in_features": 8, "out_features": 4}).json()
     site.http.post(f"/models/{model['id']}/train", json={"epochs": 9}, headers={"Prefer": "wait=30"})
@@ -92,3 +105,4 @@ def test_the_arrow_keys_walk_along_a_curve(page: Page, site: Service) -> None:
     expect(readout).to_contain_text("at epoch 8")
     page.keyboard.press("ArrowLeft")
     expect(readout).to_contain_text("at epoch 7")
+    expect(page.locator("#chart").get_by_role("status").filter(has_text="at epoch 7")).to_have_count(1)

@@ -75,6 +75,7 @@ def test_a_job_from_the_drawer_is_drawn_beside_what_was_chosen(page: Page, site:
     opened(page, site)
     page.locator("#jobs tbody input").check()
     page.locator("#jobs tbody input").uncheck()
+    expect(page.locator("#chart .nothing")).to_contain_text("No job is drawn")
     page.locator("#try-model").select_option(model["id"])
     send(page.locator("#try-train"), "Train")
     expect(page.locator("#chart .readout li")).to_have_count(1)

@@ -61,11 +61,14 @@ def test_a_frame_that_was_drawn_stays_while_the_curve_grows(page: Page, site: Se
     page.mouse.up()
     scale = "(({min, max}) => [min, max])(document.querySelector('#chart .plot').chart.scales.x)"
     framed, at = page.evaluate(scale), epoch(page)
+    whole = page.get_by_role("button", name="Whole curve")
+    expect(whole).to_be_visible()
     page.mouse.move(0, 0)
     grown(page, at + 10)
     assert page.evaluate(scale) == framed
     page.mouse.dblclick(plot["x"] + 40, plot["y"] + 40)
     assert page.evaluate(scale)[1] > framed[1]
+    expect(whole).to_be_hidden()
 
 
 def test_a_job_that_diverged_is_red_and_says_why(page: Page, site: Service) -> None:

@@ -15,14 +15,14 @@ export function header(root) {
   const health = h("span", { class: "health", role: "status" });
   const facts = h("span", { class: "facts" });
   const stream = h("button", { type: "button", class: "stream", on: { click: reconnectNow } });
-  const streamText = h("span", { role: "status" });
+  const streamText = h("span");
   stream.append(h("span", { class: "dot" }), streamText);
   const key = h("button", { type: "button", class: "quiet", label: "key.enter", on: { click: wantKey } }, icon("key"));
   const banner = h("div", { class: "banner", role: "alert", hidden: true });
   root.append(
     h("div", { class: "bar" },
       h("a", { class: "brand", href: "/" }, logo(), h("span", {}, "lora-service")),
-      h("span", { class: "state" }, dot, health), facts, stream,
+      h("span", { class: "state" }, dot, health), facts, h("span", { role: "status" }, stream),
       h("span", { class: "choices" }, drawerButton({ class: "primary" }), key, languages(), themes())),
     banner);
 

@@ -17,6 +17,7 @@ export const ACTIVE = ["queued", "running"];
 const jobs = new Map(); // id to the service's record with `spark`, the thinned curve
 const curves = new Map(); // id to the curve of a job that is drawn
 const loading = new Set();
+const missing = new Set(); // ids of which the service knows no job
 let following = PAGE; // how many of the newest are kept up to date
 let older = null; // the cursor to those before
 let reached = false; // whether the reader has gone further back than the newest
@@ -52,7 +53,7 @@ export function learn(job) {
   set("jobs", jobs);
 }
 
-export function forget(id) {
+function forget(id) {
   jobs.delete(id);
   curves.delete(id);
   set("jobs", jobs);
@@ -72,11 +73,16 @@ async function load(id) {
     curves.set(id, curveOf(job));
     learn(job);
   } catch (error) {
-    if (error.status === 404) forget(id);
+    if (error.status === 404) miss(id);
     else await later(error);
   } finally {
     loading.delete(id);
   }
+}
+
+function miss(id) {
+  missing.add(id);
+  forget(id);
 }
 
 /** Say why there is no answer, and have it asked for again after a while. */
@@ -132,12 +138,18 @@ async function refresh() {
   const [newest, running] = await Promise.all([list(`limit=${following}`), list(`state=running&limit=${MAX_PAGE}`)]);
   const first = newest.items.at(-1)?.id ?? "";
   const there = new Set([...newest.items, ...running.items].map((job) => job.id));
+  const chosen = get("drawn") ?? new Set();
   for (const [id, job] of jobs) {
-    const gone = (id >= first || !newest.next_cursor) && !there.has(id);
-    if (gone) forget(id);
-    else if (ACTIVE.includes(job.state) && !there.has(id)) load(id);
+    if (there.has(id)) continue;
+    const gone = id >= first || !newest.next_cursor;
+    const passed = !reached && !chosen.has(id) && !ACTIVE.includes(job.state); // which `older` begins with
+    if (gone || passed) forget(id);
+    else if (ACTIVE.includes(job.state)) load(id);
   }
   [...running.items, ...newest.items].forEach(take);
+  for (const id of chosen) {
+    if (!jobs.has(id) && !missing.has(id)) load(id);
+  }
   for (const [id, known] of curves) {
     if ((known.epochs.at(-1) ?? 0) < (jobs.get(id)?.epoch ?? 0)) load(id);
   }

@@ -18,7 +18,7 @@ const NO_CURVE = { epochs: [], losses: [], validation: null, whole: 0 };
 
 export function lossChart(root) {
   const parts = { place: h("div", { class: "plot", tabindex: 0, role: "group", label: "chart.place" }), readout: h("ul", { class: "readout" }),
-    note: h("p", { class: "fine", role: "status" }), nothing: h("p", { class: "nothing" }), values: valuesTable(),
+    note: h("p", { class: "fine", role: "status" }), nothing: h("p", { class: "nothing" }), spoken: h("p", { class: "hidden-text", role: "status" }), values: valuesTable(),
     whole: h("button", { type: "button", t: "chart.whole", on: { click: () => events.zoomed(null) } }) };
   let [chart, data, shown, built, zoom, framed] = [null, [], [], null, null, null]; // `framed`: the jobs that `zoom` is of
 
@@ -58,8 +58,10 @@ export function lossChart(root) {
     readOut();
     parts.values.show(shown);
   });
-  parts.place.addEventListener("keydown", (event) => chart && point(chart, event));
-  root.append(head(parts.whole, () => chart, () => shown), parts.nothing, parts.place, parts.readout, parts.note, parts.values);
+  parts.place.addEventListener("keydown", (event) => {
+    if (chart && point(chart, event)) say(parts.spoken, inWords(shown, data, chart.cursor.idx));
+  });
+  root.append(head(parts.whole, () => chart, () => shown), parts.nothing, parts.place, parts.spoken, parts.readout, parts.note, parts.values);
   fit(parts.place, () => chart);
   watch(["jobs", "drawn", "drawing", "theme", "language", "models"], show);
   show();
@@ -73,13 +75,20 @@ function bring(chart, data, zoom) {
 
 const KEYS = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10 };
 
-/** Point at the epochs before and after by the keyboard. */
+/** Point at the epochs before and after by the keyboard; whether the key was one for that. */
 function point(chart, event) {
-  if (!(event.key in KEYS)) return;
+  if (!(event.key in KEYS)) return false;
   event.preventDefault();
   const last = chart.data[0].length - 1;
   const index = Math.min(last, Math.max(0, (chart.cursor.idx ?? last) + KEYS[event.key]));
   chart.setCursor({ left: chart.valToPos(chart.data[0][index], "x"), top: chart.over.clientHeight / 2 });
+  return true;
+}
+
+/** What the curves have at a place, for who hears it. */
+function inWords(shown, data, index) {
+  const values = shown.map(({ job }, at) => [nameOf(job.model_id), valuesAt(data, at, index)]);
+  return values.filter(([, now]) => now).map(([name, now]) => `${name}: ${described(now)}`).join("; ");
 }
 
 function head(whole, chartNow, shownNow) {

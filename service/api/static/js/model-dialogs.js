@@ -16,6 +16,7 @@ export async function deletes(model, training) {
   const sure = await dialog({ title: t("delete.title"), body: body.filter(Boolean), confirm: "delete.confirm", danger: true });
   if (!sure) return;
   await deleteModel(model.id, training);
+  document.querySelector("#models .scroller").focus({ preventScroll: true }); // for the row that had the focus goes
   tell(t("delete.done", { name }));
 }
 

@@ -1,10 +1,11 @@
 /** What the page knows, by name, and who is told when it changes.
  *
- * health: {state, checks, detail}       stream: {state, seconds}           limits: {name: number}
- * durable: boolean                      samples: [sample], see metrics.js  facts: {version, device, started}
- * models: {items, cursor, total, …}     jobs: Map of id to job, newest first, see jobs.js
- * opened: a model that a row opened       lines: which lines of a call are shown: "curl", "python" or "cli"
- * drawn: Set of ids of jobs on the chart    theme, language: names         key: "none", "given" or "wanted"
+ * health: {state, checks}                 stream: {state, seconds}           limits: {name: number}
+ * durable: boolean                        samples: [sample], see metrics.js  facts: {version, device, started}
+ * samples-problem: why there is no newer  theme, language: names             key: "given" or "wanted"
+ * models: {items, search, order, cursors, next, read}, see models.js         opened: a model that a row opened
+ * jobs: Map of id to job, see jobs.js     jobs-read: true once they are      lines: "curl", "python" or "cli"
+ * drawn: Set of ids of the jobs that the reader chose for the chart, or null  drawing: {log, smoothing}
  */
 
 const values = new Map();
@@ -39,5 +40,11 @@ function tell() {
   waiting = false;
   const told = [...due];
   due.clear();
-  for (const watcher of told) watcher();
+  for (const watcher of told) {
+    try {
+      watcher();
+    } catch (error) {
+      reportError(error); // so that the others are told
+    }
+  }
 }

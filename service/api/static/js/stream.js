@@ -28,7 +28,7 @@ export async function follow(heard, connected) {
         connected();
       });
     } catch {
-      // Whatever ended the stream, the answer is to begin it again.
+      // Whatever ended the stream, be it the network or a refusal, the answer is to begin it again.
     }
     set("stream", { state: "waiting", seconds: Math.round(wait / 1000) });
     await pause(wait);
@@ -86,5 +86,10 @@ function take(frame, heard) {
     if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 2);
   }
   if (fields.id !== undefined) last = fields.id;
-  if (fields.event !== undefined) heard(fields.event, JSON.parse(fields.data));
+  if (fields.event === undefined) return;
+  try {
+    heard(fields.event, JSON.parse(fields.data));
+  } catch (error) {
+    reportError(error); // a fault of the page, for which the stream need not end
+  }
 }
