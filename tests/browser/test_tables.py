@@ -38,6 +38,7 @@ def test_models_are_searched_sorted_and_turned_over(page: Page, site: Service) -
     page.get_by_role("button", name="Next").click()
     expect(rows).to_have_count(5)
     expect(rows.last).to_contain_text("model 0")
+    expect(page.get_by_role("button", name="Back")).to_be_focused()
     page.get_by_role("searchbox").fill("MODEL 1")
     expect(rows).to_have_count(11)
     page.get_by_role("button", name="Rank / alpha").click()

@@ -48,6 +48,8 @@ export function modelsTable(root) {
     mark(heads);
     earlier.disabled = cursors.length < 2;
     later.disabled = !next;
+    const ended = [earlier, later].find((button) => button.disabled && button === document.activeElement);
+    if (ended) (ended === earlier ? later : earlier).focus(); // which a button that is disabled loses
     pages.hidden = cursors.length < 2 && !next;
     const total = search ? null : get("samples")?.at(-1)?.models;
     say(where, t(total ? "models.pageOf" : "models.page", { page: count(cursors.length), total: count(total) })
