@@ -47,7 +47,7 @@ def test_the_pictures_have_what_the_service_says(page: Page, site: Service) -> N
     expect(panel).to_contain_text("At rank 3 the adapter trains 324 numbers where the whole weight has 1,152: 28.1 %")
     assert faults(page) == []
 
-    delta = panel.get_by_role("img", name="ΔW, 12 by 96")
+    delta = panel.get_by_role("application", name="ΔW, 12 by 96")
     values = found["heatmaps"]["delta"]["values"]
     box = delta.bounding_box()
     assert box is not None
@@ -97,7 +97,7 @@ def test_the_model_under_study_stays_when_the_page_is_turned_and_goes_when_it_is
         site.engine.create(base_id=other["base_id"], rank=1)
     model = site.http.post("/models", json={"in_features": 8, "out_features": 6, "rank": 2}).json()
     page.goto(site.url)
-    delta = page.locator("#pictures").get_by_role("img", name="ΔW, 6 by 8")
+    delta = page.locator("#pictures").get_by_role("application", name="ΔW, 6 by 8")
     expect(delta).to_be_visible()
     page.get_by_role("button", name="Next").click()
     expect(page.locator("#models tbody tr")).to_have_count(2)
@@ -106,7 +106,7 @@ def test_the_model_under_study_stays_when_the_page_is_turned_and_goes_when_it_is
     expect(delta).to_be_visible()
     site.http.delete(f"/models/{model['id']}")
     expect(delta).to_be_hidden()
-    expect(page.locator("#pictures").get_by_role("img", name="ΔW, 4 by 8")).to_be_visible()
+    expect(page.locator("#pictures").get_by_role("application", name="ΔW, 4 by 8")).to_be_visible()
 
 
 def test_of_models_chosen_one_after_the_other_the_last_is_shown(page: Page, site: Service) -> None:
@@ -117,13 +117,13 @@ def test_of_models_chosen_one_after_the_other_the_last_is_shown(page: Page, site
     page.route(f"**/models/{slow['id']}/analysis*", lambda route: held.append(route))
     page.goto(site.url)
     panel = page.locator("#pictures")
-    expect(panel.get_by_role("img", name="ΔW, 6 by 8")).to_be_visible()
+    expect(panel.get_by_role("application", name="ΔW, 6 by 8")).to_be_visible()
     panel.get_by_label("Model").select_option(slow["id"])
     panel.get_by_label("Model").select_option(quick["id"])
-    expect(panel.get_by_role("img", name="ΔW, 5 by 8")).to_be_visible()
+    expect(panel.get_by_role("application", name="ΔW, 5 by 8")).to_be_visible()
     with page.expect_response(f"**/models/{slow['id']}/analysis*"):
         held[0].continue_()
-    expect(panel.get_by_role("img", name="ΔW, 5 by 8")).to_be_visible()
+    expect(panel.get_by_role("application", name="ΔW, 5 by 8")).to_be_visible()
 
 
 def test_layers_are_switched_and_models_compared(page: Page, site: Service) -> None:
@@ -139,10 +139,10 @@ def test_layers_are_switched_and_models_compared(page: Page, site: Service) -> N
     page.goto(site.url)
     panel = page.locator("#pictures")
     panel.get_by_label("Model").select_option(chain["id"])
-    expect(panel.get_by_role("img", name="ΔW, 6 by 8")).to_be_visible()
+    expect(panel.get_by_role("application", name="ΔW, 6 by 8")).to_be_visible()
     expect(panel.get_by_label("Compare with")).to_be_hidden()
     panel.get_by_label("Layer").select_option("1")
-    expect(panel.get_by_role("img", name="ΔW, 4 by 6")).to_be_visible()
+    expect(panel.get_by_role("application", name="ΔW, 4 by 6")).to_be_visible()
     panel.get_by_label("Model").select_option(one["id"])
     expect(panel.get_by_label("Layer")).to_be_hidden()
     panel.get_by_label("Compare with").select_option(other["id"])

@@ -11,7 +11,7 @@ const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowD
 export function heatmap(name, { shape, values }) {
   const [rows, columns] = [values.length, values[0].length];
   const most = Math.max(...values.flat().map(Math.abs));
-  const canvas = h("canvas", { width: columns, height: rows, class: "heat", tabindex: 0, role: "img", "aria-label": inWords(name, shape, values) });
+  const canvas = h("canvas", { width: columns, height: rows, class: "heat", tabindex: 0, role: "application", "aria-label": inWords(name, shape, values) });
   canvas.style.aspectRatio = `${columns} / ${rows}`;
   const readout = h("p", { class: "fine number", role: "status" });
   const scale = h("canvas", { width: 101, height: 1, class: "scale", "aria-hidden": "true" });
