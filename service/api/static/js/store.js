@@ -1,6 +1,6 @@
 /** What the page knows, by name, and who is told when it changes.
  *
- * health: {state, checks}                 stream: {state, seconds}           limits: {name: number}
+ * health: {state, checks}                 stream: {state, seconds, why}      limits: {name: number}
  * durable: boolean                        samples: [sample], see metrics.js  facts: {version, device, started}
  * samples-problem: why there is no newer  theme, language: names             key: "given" or "wanted"
  * models: {items, search, order, cursors, next, read}, see models.js         opened: a model that a row opened

@@ -1,6 +1,6 @@
 /** The one stream of events, read by fetch because EventSource sends no headers; it comes back by itself. */
 
-import { call, isAsking } from "./api.js";
+import { Problem, call, isAsking } from "./api.js";
 import { get, set, watch } from "./store.js";
 
 const SILENT_MS = 40_000; // the service says something every 15 seconds
@@ -21,16 +21,18 @@ export async function follow(heard, connected) {
   let wait = FIRST_WAIT_MS;
   for (;;) {
     set("stream", { state: "connecting" });
+    let why = null;
     try {
       await read(heard, () => {
         wait = FIRST_WAIT_MS;
         set("stream", { state: "live" });
         connected();
       });
-    } catch {
+    } catch (error) {
       // Whatever ended the stream, be it the network or a refusal, the answer is to begin it again.
+      if (error instanceof Problem) why = error;
     }
-    set("stream", { state: "waiting", seconds: Math.round(wait / 1000) });
+    set("stream", { state: "waiting", seconds: Math.round(wait / 1000), why });
     await pause(wait);
     wait = Math.min(wait * 2, MAX_WAIT_MS);
   }
