@@ -33,6 +33,7 @@ def is_open(path: str) -> bool:
 def test_the_key_is_asked_for_once_sent_with_all_and_kept_nowhere(page: Page, context: BrowserContext) -> None:
     page.expected = ("401",)
     with in_thread(around=Locked) as site:
+        site.wait_for_workers()
         site.http.headers["Authorization"] = f"Bearer {KEY}"
         page.goto(site.url)
         dialog = page.get_by_role("dialog")
@@ -58,6 +59,7 @@ def test_the_key_is_asked_for_once_sent_with_all_and_kept_nowhere(page: Page, co
 def test_who_gives_no_key_is_not_asked_again_until_they_want_to(page: Page) -> None:
     page.expected = ("401",)
     with in_thread(around=Locked) as site:
+        site.wait_for_workers()
         page.goto(site.url)
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_role("dialog")).to_have_count(0)
