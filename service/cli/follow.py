@@ -1,17 +1,15 @@
 """Jobs as they run: a bar for each on a terminal, a line for each epoch elsewhere, or their events as lines of JSON."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.cli.printing import line_of_json
 from service.cli.statuses import tell
 from service.client import Event, Job
-
-Show = Callable[[Event], None]
+from service.client.progress import Show, bar, bars
 
 
 def watch(job: Job, *, as_json: bool) -> Job:
@@ -36,13 +34,13 @@ def follow(console: Console, jobs: Mapping[str, Job]) -> list[Job]:
     Raises:
         JobFailed: for one that has not.
     """
-    with _bars(console) as progress, ThreadPoolExecutor(len(jobs)) as threads:
+    with bars(console) as progress, ThreadPoolExecutor(len(jobs)) as threads:
 
         def run(job: Job, show: Show) -> None:
             for event in job.events():
                 show(event)
 
-        list(threads.map(run, jobs.values(), [_bar(progress, name, job) for name, job in jobs.items()]))
+        list(threads.map(run, jobs.values(), [bar(progress, name, job) for name, job in jobs.items()]))
     return [job.wait(progress=False, check=True) for job in jobs.values()]
 
 
@@ -58,27 +56,8 @@ def _shown(job: Job) -> Iterator[Show]:
     if not console.is_terminal:
         yield lambda event: None if event.kind == "done" else console.print(_line(event), soft_wrap=True)
         return
-    with _bars(console) as progress:
-        yield _bar(progress, None, job)
-
-
-def _bars(console: Console) -> Progress:
-    """Where epochs done, the loss and the time that is left will be shown."""
-    loss, left = TextColumn("loss {task.fields[loss]}"), TimeRemainingColumn()
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), loss, left, console=console)
-
-
-def _bar(progress: Progress, name: str | None, job: Job) -> Show:
-    """What to tell each event of a job, whose bar has a name, or else that of its state."""
-    bar = progress.add_task(name or str(job.state), total=job.epochs, loss="-")
-
-    def show(event: Event) -> None:
-        if event.kind == "epoch":
-            progress.update(bar, completed=event.data["epoch"], loss=f"{event.data['loss']:.4f}")
-        elif name is None:
-            progress.update(bar, description=event.data["state"])
-
-    return show
+    with bars(console) as progress:
+        yield bar(progress, None, job)
 
 
 def _line(event: Event) -> str:

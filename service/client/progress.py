@@ -5,9 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from service.client.record import Record
 from service.client.sse import Event
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 Show = Callable[[Event], None]
 
@@ -21,8 +26,10 @@ def shown(job: Record, wanted: bool | None) -> Iterator[Show]:
         yield lambda event: None
         return
     try:
-        with _bar(job) as show:
-            yield show
+        from rich.console import Console
+
+        with bars(Console(stderr=True)) as progress:
+            yield bar(progress, None, job)
     finally:
         _only_bar.release()
 
@@ -32,21 +39,22 @@ def _somebody_looks_on() -> bool:
     return notebook or (sys.stderr is not None and sys.stderr.isatty())
 
 
-@contextmanager
-def _bar(job: Record) -> Iterator[Show]:
-    """Epochs done, the loss and the time that is left, on the standard error."""
-    from rich.console import Console
+def bars(console: "Console") -> "Progress":
+    """Where epochs done, the loss and the time that is left will be shown."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     loss, left = TextColumn("loss {task.fields[loss]}"), TimeRemainingColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), loss, left)
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(str(job.state), total=job.epochs, loss="-")
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), loss, left, console=console)
 
-        def show(event: Event) -> None:
-            if event.kind == "epoch":
-                progress.update(bar, completed=event.data["epoch"], loss=f"{event.data['loss']:.4f}")
-            else:
-                progress.update(bar, description=event.data["state"])
 
-        yield show
+def bar(progress: "Progress", name: str | None, job: Record) -> Show:
+    """What to tell each event of a job, whose bar has a name, or else that of its state."""
+    task = progress.add_task(name or str(job.state), total=job.epochs, loss="-")
+
+    def show(event: Event) -> None:
+        if event.kind == "epoch":
+            progress.update(task, completed=event.data["epoch"], loss=f"{event.data['loss']:.4f}")
+        elif name is None:
+            progress.update(task, description=event.data["state"])
+
+    return show

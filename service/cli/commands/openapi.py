@@ -15,9 +15,7 @@ def openapi(
 
     lora openapi -o openapi.json
     """
-    import orjson
-
-    from service.api.app import create_api
+    from service.api.openapi import text
     from service.cli.writing import write
 
-    write(output, orjson.dumps(create_api().openapi(), option=orjson.OPT_INDENT_2) + b"\n")
+    write(output, text().encode())
