@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from service import __version__
-from service.cli.commands import backups, exchange, lists, rm, serving
+from service.cli.commands import backup, exchange, lists, rm, serve
 from service.cli.commands.create import create
 from service.cli.commands.doctor import doctor
 from service.cli.commands.forward import forward
@@ -45,13 +45,13 @@ COMMANDS: dict[str, dict[str, Callable[..., int | None]]] = {
         "sweeps": lists.sweeps,
     },
     "The service": {
-        "serve": serving.serve,
-        "demo": serving.demo,
+        "serve": serve.serve,
+        "demo": serve.demo,
         "top": top,
         "doctor": doctor,
         "openapi": openapi,
-        "backup": backups.backup,
-        "restore": backups.restore,
+        "backup": backup.backup,
+        "restore": backup.restore,
     },
 }
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ SEPARATORS = (",", ";", "\t")
 
 
 @dataclass(frozen=True)
-class Rows:
+class Table:
     """Numbers (n, columns), and the names of the columns where the first line has them."""
 
     numbers: NDArray[np.float64]
@@ -29,13 +30,13 @@ class Rows:
         if column in self.names:
             return self.names.index(column)
         width = self.numbers.shape[1]
-        if column.lstrip("-").isdecimal() and 1 <= abs(int(column)) <= width:
+        if re.fullmatch(r"-?[0-9]{1,9}", column) and 1 <= abs(int(column)) <= width:
             return int(column) - 1 if int(column) > 0 else width + int(column)
         known = cut(", ".join(self.names), 200) if self.names else "without names"
         raise Refused(f"there is no column {column!r}; there are {width}, {known}, and each has its number from 1 too")
 
 
-def read(text: str) -> Rows:
+def read(text: str) -> Table:
     """The rows of a file of CSV, whose values are separated by commas, semicolons or tabs.
 
     Raises:
@@ -55,7 +56,7 @@ def read(text: str) -> Rows:
     numbers = np.empty((len(lines), width))
     for place, (line, cells) in enumerate(lines):
         numbers[place] = _numbers(line, cells, width, names)
-    return Rows(numbers, names)
+    return Table(numbers, names)
 
 
 def written(outputs: NDArray[np.float32]) -> str:

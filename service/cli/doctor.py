@@ -118,7 +118,10 @@ def database(settings: Settings) -> Check:
 
 def torch(settings: Settings) -> Check:
     """Whether torch is there, and what it computes on."""
-    ended = subprocess.run([sys.executable, "-c", TORCH], capture_output=True, text=True, timeout=TORCH_SECONDS)
+    try:
+        ended = subprocess.run([sys.executable, "-c", TORCH], capture_output=True, text=True, timeout=TORCH_SECONDS)
+    except subprocess.TimeoutExpired:
+        return Check("torch", "fail", f"torch is not imported after {TORCH_SECONDS} s", "see whether the disk is slow")
     if ended.returncode:
         why = (ended.stderr.strip().splitlines() or [f"it ended with status {ended.returncode}"])[-1]
         return Check("torch", "fail", f"torch cannot be imported: {why}", "pip install --force-reinstall torch")

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.cli import rows
-from service.cli.settings_given import gathered, value_of
-from service.cli.statuses import Refused
+from service.cli.settings_given import fields, gathered
 from service.client import Client
 
 
@@ -33,13 +32,17 @@ def planned(
     if data is not None:
         plan["data"] = rows.described(client, data, loss, form, targets)
     if validation is not None:
-        share = value_of(validation)
-        plan["validation"] = (
-            share if isinstance(share, float) else rows.described(client, validation, loss, form, targets)
-        )
+        share = _share(validation)
+        plan["validation"] = rows.described(client, validation, loss, form, targets) if share is None else share
     if patience is not None:
         plan["early_stopping"] = {"patience": patience}
     plan = gathered(None, plan, sets)
-    if odd := sorted(plan.keys() & {"model", "wait"}):  # of the client, and nothing that a training has
-        raise Refused(f"--set {odd[0]} is nothing that a training has")
-    return plan
+    return fields(plan, "model", "wait")
+
+
+def _share(text: str) -> float | None:
+    """A share of the rows; None for what is no number, such as the name of a file."""
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,4 +1,4 @@
-"""Settings of a model, a training or a sweep, put together of a file, of options, and of `--set name=value`."""
+"""Settings of a model, a training or a sweep: of a file, of options, of `--set name=value` and `--over name=values`."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -29,6 +29,17 @@ def gathered(file: str | None, options: Mapping[str, Any], sets: Sequence[str]) 
     return settings
 
 
+def fields(settings: dict[str, Any], *taken: str) -> dict[str, Any]:
+    """The settings, none of which is `self` or has one of the names that are taken by the client's own arguments.
+
+    Raises:
+        Refused: for one that has.
+    """
+    if odd := sorted(settings.keys() & {"self", *taken}):
+        raise Refused(f"--set {odd[0]} names no field of what is asked for")
+    return settings
+
+
 def loaded(file: str) -> Any:
     """What a file of JSON or TOML holds.
 
@@ -50,6 +61,15 @@ def value_of(text: str) -> Any:
         return text
 
 
+def tried(given: Sequence[str]) -> dict[str, Any]:
+    """The values of each setting: a list as in `rank=1,2,4`, a range as in `lr=0.001..0.1:5`.
+
+    Raises:
+        Refused: for what is neither.
+    """
+    return dict(map(_one, given))
+
+
 def _put(settings: dict[str, Any], path: list[str], value: Any) -> None:
     """Set what stands at a path of names; what is on the way is made."""
     for name in path[:-1]:
@@ -58,3 +78,19 @@ def _put(settings: dict[str, Any], path: list[str], value: Any) -> None:
             raise Refused(f"--set {'.'.join(path)}: {name} is {inner!r}, which has nothing within")
         settings = inner
     settings[path[-1]] = value
+
+
+def _one(text: str) -> tuple[str, Any]:
+    name, equals, values = text.partition("=")
+    if not name or not equals or not values:
+        raise Refused(f"--over {text!r} is not understood; it is name=values, such as rank=1,2,4 or lr=0.001..0.1:5")
+    low, dots, rest = values.partition("..")
+    if not dots:
+        return name, [value_of(value.strip()) for value in values.split(",")]
+    high, _, count = rest.partition(":")
+    try:
+        return name, {"low": float(low), "high": float(high), "count": int(count)}
+    except ValueError:
+        raise Refused(
+            f"--over {text!r} is not understood; a range is low..high:count, such as lr=0.001..0.1:5"
+        ) from None

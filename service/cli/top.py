@@ -11,9 +11,9 @@ from rich.live import Live
 
 from service.cli import printing, prometheus
 from service.cli.calling import Place
-from service.cli.keys import pressed, raw_keys
+from service.cli.keyboard import pressed, raw_keys
 from service.cli.view import View, frame
-from service.client import Client, Job, Unreachable
+from service.client import Client, Job, Problem, Unreachable
 from service.errors import JobNotFound
 
 SHOWN_JOBS = 20
@@ -47,15 +47,15 @@ def watch(place: Place, client: Client, seconds: float) -> None:
 
 
 def looked(place: Place, client: Client, view: View) -> View:
-    """The view after another look; where the service does not answer, the last one, which says so.
+    """The view after another look; where the service does not answer, or says no, the last one, which says so.
 
     Raises:
-        Unreachable: at the first look.
+        Unreachable, Problem: at the first look.
     """
     try:
         now = prometheus.read(place.text("/metrics"), time.monotonic())
         jobs = _jobs(client, view.jobs)
-    except Unreachable as error:
+    except (Unreachable, Problem) as error:
         if view.reading is None:
             raise
         return replace(view, trouble=str(error))

@@ -8,14 +8,16 @@ import httpx
 
 from service.client.calls import Call
 from service.client.problems import refusal
-from service.errors import IdempotencyInFlight
+from service.errors import IdempotencyInFlight, StorageUnavailable
 
 FIRST_SECONDS, MAX_SECONDS = 0.5, 8.0
 MAX_RETRY_AFTER_SECONDS = 60.0
 IN_FLIGHT_TRIES = 30
 
-# The service has done nothing, or it may have and was late.
-FULL, LATE = {429, 503}, {504}
+# The service, or what stands before it, has done nothing.
+FULL = {429, 503}
+# It may have, and was late.
+LATE = {504}
 # The request never left; or it may have, and the answer was lost.
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 LOST = (httpx.ReadError, httpx.WriteError, httpx.ReadTimeout, httpx.WriteTimeout, httpx.RemoteProtocolError)
@@ -37,8 +39,10 @@ def _passes(call: Call, outcome: Outcome) -> bool:
         return isinstance(outcome, UNSENT) or (call.repeatable and isinstance(outcome, LOST))
     if outcome.is_success:
         return False
-    full, late = outcome.status_code in FULL, outcome.status_code in LATE
-    return full or (late and call.repeatable) or refusal(outcome).retryable
+    problem = refusal(outcome)
+    if outcome.status_code in LATE or isinstance(problem, StorageUnavailable):  # which may have stored it all the same
+        return call.repeatable
+    return outcome.status_code in FULL or problem.retryable
 
 
 def _most(outcome: Outcome, max_retries: int) -> int:

@@ -72,6 +72,12 @@ def test_a_database_that_is_there_is_told_from_one_that_is_not(tmp_path: Path) -
     assert doctor.database(load(database_url="postgresql+psycopg://nobody@127.0.0.1:9/x")).verdict == "fail"
 
 
+def test_a_torch_that_takes_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "TORCH_SECONDS", 0.01)
+    check = doctor.torch(load())
+    assert (check.verdict, "is not imported after" in check.says) == ("fail", True)
+
+
 @pytest.mark.parametrize("shell", sorted(doctor.COMPLETIONS))
 def test_completion_is_looked_for_where_it_is_installed(shell: str, tmp_path: Path) -> None:
     assert doctor.completion(f"/bin/{shell}", tmp_path).verdict == "warn"

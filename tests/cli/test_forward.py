@@ -63,6 +63,12 @@ def test_outputs_go_to_a_file_of_the_format_that_its_name_ends_with(
         assert set(load_file(out)) == {"outputs"}
 
 
+def test_a_format_alone_writes_to_the_standard_output(service: Service, model: str, tmp_path: Path) -> None:
+    (tmp_path / "x.npy").write_bytes(FILES["npy"])
+    written = json.loads(done("forward", model, tmp_path / "x.npy", "--to", "json", url=service.url))
+    assert written["shape"] == [5, 3]
+
+
 def test_outputs_of_one_model_are_the_inputs_of_the_next(service: Service, model: str, tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_bytes(FILES["npy"])
     piped = lora("forward", model, tmp_path / "x.npy", "-o", "-", url=service.url)

@@ -70,6 +70,7 @@ def test_what_does_not_fit_is_told_in_one_line_with_a_status_of_its_own(
         ((folder, "--base", tmp_path / "nothing", "--module", "0", *here), 2, "No such file"),
         ((tmp_path, "--base", file, "--module", "0", *here), 2, "No such file"),
         ((folder, "--base", folder / "adapter_config.json", *here), 2, "the header claims"),
+        ((folder, "--base", file, "--module", "0", "--set", "base=x", *here), 2, "--set base names no field"),
         ((folder, "--base", "base_" + "0" * 64, "--module", "0", *here), 3, "there is no base"),
         ((folder, "--base", file, "--module", "0", "--url", "http://127.0.0.1:9"), 5, "does not answer"),
     ):

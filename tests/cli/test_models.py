@@ -86,7 +86,7 @@ def test_rm_deletes_several_things_at_once_or_none(service: Service, model: str)
     assert lora("rm", model, missing, url=service.url).exit_code == 3
     assert service.http.get(f"/models/{model}").status_code == 200
     job = done("train", model, "--follow", "-q", url=service.url)
-    gone = json.loads(done("rm", job, model, other, "--json", url=service.url))
+    gone = json.loads(done("rm", job, model, other, model[:-1], job, "--json", url=service.url))
     assert gone == {"deleted": [job, model, other]}
     assert service.http.get(f"/models/{model}").status_code == 404
     assert service.http.get(f"/jobs/{job}").status_code == 404
@@ -104,6 +104,11 @@ def test_rm_asks_on_a_terminal(service: Service, model: str) -> None:
     with on_terminal("rm", model, LORA_URL=service.url) as terminal:
         terminal.shows(rf"Delete the model {model}\?")
         terminal.press("n\n")
+        assert terminal.ended() == 0
+    assert service.http.get(f"/models/{model}").status_code == 200
+    with on_terminal("rm", model, LORA_URL=service.url) as terminal:
+        terminal.shows(rf"Delete the model {model}\?")
+        terminal.press("\x03")
         assert terminal.ended() == 130
     assert service.http.get(f"/models/{model}").status_code == 200
     with on_terminal("rm", model, "--yes", LORA_URL=service.url) as terminal:

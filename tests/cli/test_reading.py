@@ -109,6 +109,8 @@ def test_what_cannot_be_read_is_named(file: Path, body: bytes, says: str) -> Non
         (b"1,2\n3,4\n", [], "--target label"),
         (b"1,2\n3,4\n", ["label"], "there is no column 'label'; there are 2, without names"),
         (b"a,b\n3,4\n", ["3"], "there is no column '3'; there are 2, a, b"),
+        (b"a,b\n3,4\n", ["--1"], "there is no column '--1'"),
+        (b"a,b\n3,4\n", ["²"], "there is no column '²'"),
         (b'{"x": [[1]]}', [], "holds x; rows to train on are arrays x and y"),
         (b"[[1]]", [], "holds one array without a name"),
         (b'{"x": [[1]], "y": [[1]]}', ["y"], "--target names columns of CSV"),

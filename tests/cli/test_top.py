@@ -7,11 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from service.api.problems import body_of
 from service.cli import prometheus, view
 from service.cli.calling import Place
 from service.cli.top import looked
 from service.client import Client
+from service.errors import Draining
 from tests.cli.terminal import done, lora, on_terminal
+from tests.client.servers import answer, scripted
 from tests.running import Service
 
 TEXT = """# HELP lora_jobs Jobs remembered, by state.
@@ -104,3 +107,14 @@ def test_a_job_stays_in_view_when_it_ends_and_leaves_it_when_it_is_deleted(servi
         assert [each.state for each in looked(place, client, before).jobs] == ["succeeded"]
         client.delete_job(job)
         assert looked(place, client, before).jobs == []
+
+
+def test_a_service_that_says_no_after_a_first_look_leaves_what_was_seen(service: Service) -> None:
+    place = Place(service.url, None, as_json=False)
+    with Client(service.url) as client:
+        seen = looked(place, client, view.View(service.url))
+    no = answer("503 No", body_of(Draining("it is stopping"), "/jobs", "r1"))
+    with scripted(no) as other, Client(other.url, max_retries=0) as refused:
+        later = looked(place, refused, seen)
+    assert later.numbers == seen.numbers
+    assert "it is stopping" in later.trouble

@@ -36,7 +36,7 @@ def plan_of(service: Service, *words: object) -> dict[str, object]:
 
 def test_the_options_of_a_training_are_its_plan(service: Service, model: str) -> None:
     words = ("--data", "digits", "--epochs", 2, "--lr", 0.1, "--optimizer", "sgd", "--batch-size", 32, "--seed", 3)
-    more = ("--schedule", "cosine", "--patience", 4, "--validation", 0.25, "--set", "momentum=0.5")
+    more = ("--schedule", "cosine", "--patience", 4, "--validation", ".25", "--set", "momentum=0.5")
     plan = plan_of(service, model, *words, *more, "--set", "data.split=all")
     assert (plan["epochs"], plan["lr"], plan["optimizer"], plan["batch_size"]) == (2, 0.1, "sgd", 32)
     assert (plan["schedule"], plan["seed"], plan["validation"], plan["momentum"]) == ("cosine", 3, 0.25, 0.5)

@@ -209,6 +209,9 @@ def test_what_cannot_be_repeated_is_sent_again_only_where_it_did_not_arrive() ->
     call = put("/x", b"")
     assert [pause(call, each, 0, 2) for each in (httpx.ReadError("x"), httpx.ReadTimeout("x"), told(504))] == [None] * 3
     assert all(pause(call, each, 0, 2) for each in (httpx.ConnectError("x"), httpx.ConnectTimeout("x"), told(503)))
+    perhaps_stored = httpx.Response(503, content=body_of(errors.StorageUnavailable("not known"), "/x", "r1"))
+    assert pause(call, perhaps_stored, 0, 2) is None
+    assert pause(get("/x"), perhaps_stored, 0, 2) is not None
 
 
 def test_what_is_wrong_with_the_address_is_not_tried_again() -> None:

@@ -28,7 +28,7 @@ def create(
     lora create --base layer.safetensors --rank 8 --init pissa --set use_dora=true
     """
     from service.cli import bases, printing
-    from service.cli.settings_given import gathered, loaded
+    from service.cli.settings_given import fields, gathered, loaded
 
     with at.client() as client:
         settings = {
@@ -42,5 +42,5 @@ def create(
             "name": name,
             "seed": seed,
         }
-        model = client.create(**gathered(None, settings, sets or ()))
+        model = client.create(**fields(gathered(None, settings, sets or ())))
     printing.record(model, as_json=at.as_json, id_only=quiet)

@@ -70,11 +70,12 @@ def import_adapter(
     lora import adapter/ --module 0 --module 2 --layers layers.json
     """
     from service.cli import bases, printing
-    from service.cli.settings_given import gathered, loaded
+    from service.cli.settings_given import fields, gathered, loaded
     from service.cli.statuses import Refused
 
     with at.client() as client:
         settings = gathered(None, {"name": name, "layers": layers and loaded(layers)}, sets or ())
+        settings = fields(settings, "folder", "base", "module")
         modules = module[0] if module and len(module) == 1 and not layers else module
         try:
             model = client.import_peft(folder, bases.base_id(client, base), modules or None, **settings)

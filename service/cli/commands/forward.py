@@ -17,20 +17,22 @@ def forward(
         str | None, Option("--output", "-o", metavar="FILE|-", help="Write npy, csv, safetensors or json.")
     ] = None,
     form: o.Form = None,
-    to: Annotated[str | None, Option(metavar="FORMAT", help="The format of the output, where its name has none.")] = (
-        None
-    ),
+    to: Annotated[
+        str | None, Option(metavar="FORMAT", help="The format of the output, where no name of a file tells it.")
+    ] = None,
     version: o.Version = None,
 ) -> None:
     """Run a model on the rows of a file.
 
-    Without --output the outputs are printed: as a table on a terminal, as lines with tabs elsewhere.
+    Without --output and --to the outputs are printed: as a table on a terminal, as lines with tabs elsewhere.
 
     Examples:
 
     lora forward digits x.csv
 
     lora forward mdl_01M8 x.npy -o scores.npy
+
+    lora forward mdl_01M8 x.npy --to csv
 
     cat x.npy | lora forward mdl_01M8 - -o - | lora forward mdl_01M9 -
     """
@@ -39,6 +41,8 @@ def forward(
     from service.cli.reading import inputs
     from service.cli.writing import write, writer
 
+    if output is None and to is not None:
+        output = "-"
     encode = None if output is None else writer(output, to)
     with at.client() as client:
         model_id = found(client, model, MODEL)

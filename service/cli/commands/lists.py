@@ -56,7 +56,12 @@ def jobs(
 
 @calling
 def bases(at: Place, quiet: o.Quiet = False) -> None:
-    """List the frozen layers that models stand on."""
+    """List the frozen layers that models stand on.
+
+    Example:
+
+    lora bases --json
+    """
     from service.cli import columns, printing
 
     with at.client() as client:
@@ -65,7 +70,12 @@ def bases(at: Place, quiet: o.Quiet = False) -> None:
 
 @calling
 def datasets(at: Place, quiet: o.Quiet = False) -> None:
-    """List the data sets that were uploaded."""
+    """List the data sets that were uploaded.
+
+    Example:
+
+    lora datasets -q
+    """
     from service.cli import columns, printing
 
     with at.client() as client:
@@ -74,7 +84,12 @@ def datasets(at: Place, quiet: o.Quiet = False) -> None:
 
 @calling
 def sweeps(at: Place, quiet: o.Quiet = False) -> None:
-    """List the sweeps."""
+    """List the sweeps.
+
+    Example:
+
+    lora sweeps
+    """
     from service.cli import columns, printing
 
     with at.client() as client:

@@ -39,12 +39,13 @@ def rm(
     from service.cli.kinds import found, kind_of
 
     with at.client() as client:
-        chosen = [(kind_of(thing), found(client, thing)) for thing in things]
+        chosen = list(dict.fromkeys((kind_of(thing), found(client, thing)) for thing in things))
         for kind, each in chosen:
             kind.read(client, each)
         if not yes and sys.stdin.isatty():
             named = ", ".join(f"the {kind.name} {each}" for kind, each in chosen)
-            typer.confirm(f"Delete {named}?", abort=True, err=True)
+            if not typer.confirm(f"Delete {named}?", err=True):
+                chosen = []
         for kind, each in chosen:
             kind.delete(client, each, force)
             if not at.as_json:

@@ -52,9 +52,8 @@ def sweep(
     """
     from service.cli import bases
     from service.cli.plans import planned
-    from service.cli.settings_given import gathered
+    from service.cli.settings_given import gathered, tried
     from service.cli.standings import show_sweep, watch_sweep
-    from service.cli.tried import tried
 
     with at.client() as client:
         settings = {

@@ -164,7 +164,7 @@ export default {
   "models.trained": "Se ha lanzado un trabajo para {name}",
   "models.open": "Abrir",
   "models.profile": "¿Qué rango necesita?",
-  "models.export": "Descargar sus ficheros",
+  "models.export": "Descargar sus archivos",
   "models.delete": "Eliminar",
 
   "delete.title": "¿Eliminar este modelo?",

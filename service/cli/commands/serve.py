@@ -27,7 +27,12 @@ def demo(
     keep: Annotated[bool, Option("--keep", help="Leave the service running at the end.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print what came of it as one JSON document.")] = False,
 ) -> int:
-    """Do the main job once: create, train, watch the losses, run forwards, over real HTTP."""
+    """Do the main job once: create, train, watch the losses, run forwards, over real HTTP.
+
+    Example:
+
+    lora demo --keep
+    """
     from service.cli.demo import demo as run
 
     return run(keep=keep, as_json=as_json)
