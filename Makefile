@@ -18,9 +18,9 @@ demo: .venv/runtime ## create, train and run LoRA layers once, over real HTTP
 serve: .venv/runtime ## run the service on port 8000
 	@$(PYTHON) -m service serve
 
-# Tests of processes that have deadlines to keep, one after another; all others share two cores.
-ALONE := tests/browser tests/cli tests/jobs tests/serving tests/story tests/test_examples.py tests/test_worker.py \
-	tests/api/test_server.py tests/api/test_serving.py
+# Tests that tell by the clock how processes behave, one after another; all others share two cores.
+ALONE := tests/jobs tests/serving tests/test_worker.py tests/api/test_server.py tests/api/test_serving.py \
+	tests/browser/test_first_visit.py tests/browser/test_scale.py
 
 test: .venv/dev ## run the tests
 	$(PYTHON) -m pytest -n 2 $(addprefix --ignore=,$(ALONE))

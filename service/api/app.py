@@ -13,26 +13,43 @@ from service.api.door import Door
 from service.api.forward import Forward
 from service.api.metrics import Metrics
 from service.api.routes import ROUTERS
+from service.api.stores import create_store
 from service.engine import Capacity, Engine
 from service.engine.capacity import MIB
 from service.errors import ServiceError
 from service.jobs.nursery import Nursery
-from service.models.store import MemoryOnly, Store, StoreRefused
+from service.models.store import Store
 from service.serving.window import Window
 from service.settings import Settings, SettingsError, usable_cores
 
 
-def create_engine(settings: Settings, nursery: Nursery | None = None) -> Engine:
-    """The engine that the settings describe, not started yet; its workers come from a nursery of its own if need be.
+def create_engine(settings: Settings, nursery: Nursery | None = None, store: Store | None = None) -> Engine:
+    """The engine that the settings describe, not started yet; its nursery and its store are its own if need be.
 
     Raises:
-        SettingsError: for a device that is not there.
+        SettingsError: for a device that is not there, or what `create_store` refuses.
     """
+    torch.set_num_threads(usable_cores())  # torch itself does not know of a container's quota
+    store = store or create_store(settings)
+    try:
+        return Engine(_capacity(settings), _device(settings), store, nursery)
+    except ServiceError as error:
+        store.close()
+        raise SettingsError(f"what the database holds cannot be taken up: {error.detail}") from None
+    except SettingsError:
+        store.close()
+        raise
+
+
+def _device(settings: Settings) -> str:
     cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not cuda:
         raise SettingsError("LORA_DEVICE is 'cuda', and torch finds no CUDA device here; use auto or cpu")
-    torch.set_num_threads(usable_cores())  # torch itself does not know of a container's quota
-    capacity = Capacity(
+    return "cuda" if cuda and settings.device != "cpu" else "cpu"
+
+
+def _capacity(settings: Settings) -> Capacity:
+    return Capacity(
         memory_bytes=settings.memory_mib * MIB,
         layer_bytes=settings.layer_mib * MIB,
         train_bytes=settings.train_mib * MIB,
@@ -52,28 +69,6 @@ def create_engine(settings: Settings, nursery: Nursery | None = None) -> Engine:
         workers=settings.workers,
         worker_threads=settings.worker_threads,
     )
-    store = create_store(settings)
-    try:
-        return Engine(capacity, "cuda" if cuda and settings.device != "cpu" else "cpu", store, nursery)
-    except ServiceError as error:
-        store.close()
-        raise SettingsError(f"what the database holds cannot be taken up: {error.detail}") from None
-
-
-def create_store(settings: Settings) -> Store:
-    """The database that the settings name, or none.
-
-    Raises:
-        SettingsError: where it cannot be used.
-    """
-    if settings.database_url is None:
-        return MemoryOnly()
-    from service.models.sql import SqlStore  # here, because whoever needs no database need not wait for its import
-
-    try:
-        return SqlStore(settings.database_url.get_secret_value())
-    except StoreRefused as error:
-        raise SettingsError(f"LORA_DATABASE_URL: {error}") from None
 
 
 def create_app(settings: Settings, engine: Engine) -> ASGIApp:

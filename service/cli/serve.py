@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from service.api.stores import create_store
 from service.cli.statuses import tell
 from service.jobs.nursery import Nursery, of_workers
 from service.settings import PREFIX, Settings, SettingsError, load
@@ -51,12 +52,13 @@ def must_be_free(host: str, port: int) -> None:
 
 
 def _run(settings: Settings, nursery: Nursery, as_json: bool) -> None:
-    # Here and not above: torch takes a second to import, and a wrong setting should not.
+    store = create_store(settings)
+    # Here and not above: torch takes seconds to import, and a wrong setting should not.
     with _importing(nursery):
         from service.api.app import create_app, create_engine
         from service.api.server import Server, config
 
-    engine = create_engine(settings, nursery)
+    engine = create_engine(settings, nursery, store)
     facts = in_force(settings, engine.device, engine.store.name)
     if not as_json:
         for line in summary(facts, durable=engine.store.durable):

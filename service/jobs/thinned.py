@@ -9,15 +9,15 @@ import numpy as np
 def epochs_of(curves: Sequence[Sequence[float]], most: int) -> list[int]:
     """The epochs, counted from 1, that curves of one length are thinned to: at most `most`, all where that suffices.
 
-    The first and the last epoch are among them, and of each curve the lowest and the highest number; a number that is
-    not finite is kept before others, so that no gap is drawn over.
+    Those are the last epoch, the first, and of each curve the lowest and the highest number, as far as so many points
+    go; a number that is not finite is kept before others, so that no gap is drawn over.
     """
     length = len(curves[0]) if curves else 0
     if length <= most:
         return list(range(1, length + 1))
-    stretches = (most - 2) // (2 * len(curves))
-    kept = {0, length - 1} if most > 1 else {length - 1} if most else set()
-    for curve in curves if stretches > 0 else ():
+    kept = {length - 1, 0} if most > 1 else set(range(length - most, length))
+    stretches = max(0, most - 2) // (2 * len(curves))
+    for curve in curves if stretches else ():
         kept |= _extremes(np.asarray(curve, np.float64), stretches)
     return [place + 1 for place in sorted(kept)]
 

@@ -135,6 +135,7 @@ def test_descriptors_do_not_pile_up():
         here, there = descriptors(os.getpid()), descriptors(place.pid)
         for _ in range(20):
             with forked(place) as child:
+                until(lambda child=child: child.pid is not None)
                 # Its end of the pipe, and the standard streams.
                 assert descriptors(child.pid) == 4
             del child

@@ -1,6 +1,7 @@
 /** What the reader chose to see on the chart, kept over a reload. */
 
-import { drawn } from "./jobs.js";
+import { isLoading } from "./curves.js";
+import { newestBegun, recordOf } from "./jobs.js";
 import { SERIES } from "./plot.js";
 import { get, set } from "./store.js";
 
@@ -18,6 +19,14 @@ export function restoreChosen() {
   const { ids, log, smoothing } = { ...FIRST, ...kept };
   set("drawn", ids && new Set(ids));
   set("drawing", { log, smoothing });
+}
+
+/** The jobs whose curves are on the chart: those chosen, or the newest that has begun. */
+export function drawn() {
+  const chosen = get("drawn");
+  if (chosen) return [...chosen].filter((id) => recordOf(id) || isLoading(id));
+  const newest = newestBegun();
+  return newest ? [newest.id] : [];
 }
 
 /** Draw a job's curve, or no longer; where there are as many as there are colours, the first makes room. */

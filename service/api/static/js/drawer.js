@@ -4,10 +4,9 @@
  */
 
 import { fieldsOf } from "./bounds.js";
-import { h, keep, say } from "./dom.js";
-import { t } from "./i18n.js";
+import { h, keep } from "./dom.js";
 import { icon } from "./icons.js";
-import { nameOf } from "./models.js";
+import { modelOption } from "./model-choice.js";
 import { attempt } from "./notices.js";
 import { opensModels } from "./opening.js";
 import { get, set, watch } from "./store.js";
@@ -36,7 +35,7 @@ export function drawer(root) {
   const models = () => {
     const items = get("models").items;
     const all = model && !items.some(({ id }) => id === model.id) ? [model, ...items] : items;
-    keep(chosen, [{ id: "" }, ...all], ({ id }) => id, option);
+    keep(chosen, [null, ...all], (one) => one?.id ?? "", (one) => (one ? modelOption(one) : h("option", { value: "", t: "try.none" })));
     chosen.value = model?.id ?? "";
   };
   const take = (wanted) => {
@@ -83,10 +82,4 @@ function show(root) {
   document.body.classList.toggle("docked", ROOM.matches);
   if (ROOM.matches) root.show();
   else root.showModal();
-}
-
-function option({ id }) {
-  const element = h("option", { value: id });
-  element.show = () => say(element, id ? nameOf(id) : t("try.none"));
-  return element;
 }

@@ -1,13 +1,14 @@
 /** The table of jobs: how each stands, live, and what may be done about it. */
 
 import { json, secondsSince } from "./api.js";
-import { toggleDrawn } from "./chosen.js";
+import { drawn, toggleDrawn } from "./chosen.js";
 import { retryCurl } from "./curl.js";
 import { h, keep, onceAFrame, say } from "./dom.js";
 import { ago, count, duration, figure, moment, shortId } from "./format.js";
 import { known, t } from "./i18n.js";
 import { icon } from "./icons.js";
-import { ACTIVE, drawn, hasOlder, inOrder, learn, loadOlder } from "./jobs.js";
+import { hasOlder, loadOlder } from "./jobs-feed.js";
+import { ACTIVE, inOrder, learn } from "./jobs.js";
 import { attempt, copy } from "./notices.js";
 import { sparkline } from "./sparkline.js";
 import { nameOf } from "./models.js";

@@ -1,31 +1,21 @@
-/** The jobs that the page knows, kept up with the stream: a record of each, and the whole curve of those drawn. */
+/** The jobs that the page knows: a record of each, with its curve in a few points. */
 
-import { json } from "./api.js";
-import { POINTS, append, best, curveOf, thinned } from "./curve.js";
-import { isLeaving } from "./health.js";
-import { complain } from "./notices.js";
-import { get, set } from "./store.js";
-import { follow } from "./stream.js";
+import { append, best, curveOf, thinned } from "./curve.js";
+import { set } from "./store.js";
 
-const PAGE = 50;
-const MAX_PAGE = 200; // of the service
-const SPARK_POINTS = 40;
-const REFRESH_MS = 500;
-const RETRY_MS = 5_000;
 export const ACTIVE = ["queued", "running"];
+export const SPARK_POINTS = 40;
 
 const jobs = new Map(); // id to the service's record with `spark`, the thinned curve
-const curves = new Map(); // id to the curve of a job that is drawn
-const loading = new Set();
-const missing = new Set(); // ids of which the service knows no job
-let following = PAGE; // how many of the newest are kept up to date
-let older = null; // the cursor to those before
-let reached = false; // whether the reader has gone further back than the newest
 
-/** Begin: the stream first, then what there is, so that nothing falls between. */
-export function followJobs() {
+/** Say that jobs have changed. */
+export function changed() {
   set("jobs", jobs);
-  follow(heard, () => refreshSoon());
+}
+
+/** The record of a job, where it is known. */
+export function recordOf(id) {
+  return jobs.get(id);
 }
 
 /** The jobs in the order in which they are shown: those that run, then the newest first. */
@@ -34,62 +24,20 @@ export function inOrder() {
   return [...jobs.values()].sort((a, b) => running(b) - running(a) || (a.id < b.id ? 1 : -1));
 }
 
-export function hasOlder() {
-  return older !== null;
+/** The job whose curve is worth a look where nobody chose any: the newest that has begun. */
+export function newestBegun() {
+  const newest = [...jobs.values()].sort((a, b) => (a.id < b.id ? 1 : -1));
+  return newest.find((job) => job.epoch > 0 || job.state === "running") ?? newest[0];
 }
 
-/** Load the page of jobs before those that are known. */
-export async function loadOlder() {
-  const page = await json("GET", `/jobs?order=desc&limit=${PAGE}&points=${SPARK_POINTS}&cursor=${encodeURIComponent(older)}`);
-  following = Math.min(following + PAGE, MAX_PAGE);
-  page.items.forEach(take);
-  [older, reached] = [page.next_cursor, true];
-  set("jobs", jobs);
+/** Jobs that a call was answered with. */
+export function learn(...answers) {
+  answers.forEach(take);
+  changed();
 }
 
-/** A job that a call was answered with. */
-export function learn(job) {
-  take(job);
-  set("jobs", jobs);
-}
-
-function forget(id) {
+export function forget(id) {
   jobs.delete(id);
-  curves.delete(id);
-  set("jobs", jobs);
-}
-
-/** The whole curve of a job, where it is known; else it is asked for, and `jobs` changes when it has come. */
-export function curve(id) {
-  if (!curves.has(id)) load(id);
-  return curves.get(id);
-}
-
-async function load(id) {
-  if (loading.has(id)) return;
-  loading.add(id);
-  try {
-    const job = await json("GET", `/jobs/${id}?points=${POINTS}`);
-    curves.set(id, curveOf(job));
-    learn(job);
-  } catch (error) {
-    if (error.status === 404) miss(id);
-    else await later(error);
-  } finally {
-    loading.delete(id);
-  }
-}
-
-function miss(id) {
-  missing.add(id);
-  forget(id);
-}
-
-/** Say why there is no answer, and have it asked for again after a while. */
-async function later(error) {
-  if (error.status !== 401 && error.status !== 0) complain(error);
-  await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-  set("jobs", jobs);
 }
 
 function take(job) {
@@ -115,60 +63,16 @@ function figures(whole) {
   };
 }
 
-let timer = null;
-let tries = 0;
-
-function refreshSoon(ms = REFRESH_MS) {
-  timer ??= setTimeout(async () => {
-    timer = null;
-    try {
-      await refresh();
-      tries = 0;
-    } catch (error) {
-      if (error.status !== 401 && error.status !== 0) complain(error);
-      tries += 1;
-      if (tries < 5) refreshSoon(REFRESH_MS * 2 ** tries);
-    }
-  }, jobs.size ? ms : 0);
+/** Take in another state of a job, as the stream tells it. */
+export function hearState({ job_id: id, state, reason }) {
+  const job = jobs.get(id);
+  if (job && ACTIVE.includes(job.state)) jobs.set(id, { ...job, state, reason });
 }
 
-/** Read the newest jobs, and all that run, however old. */
-async function refresh() {
-  const list = (query) => json("GET", `/jobs?order=desc&points=${SPARK_POINTS}&${query}`);
-  const [newest, running] = await Promise.all([list(`limit=${following}`), list(`state=running&limit=${MAX_PAGE}`)]);
-  const first = newest.items.at(-1)?.id ?? "";
-  const there = new Set([...newest.items, ...running.items].map((job) => job.id));
-  const chosen = get("drawn") ?? new Set();
-  for (const [id, job] of jobs) {
-    if (there.has(id)) continue;
-    const gone = id >= first || !newest.next_cursor;
-    const passed = !reached && !chosen.has(id) && !ACTIVE.includes(job.state); // which `older` begins with
-    if (gone || passed) forget(id);
-    else if (ACTIVE.includes(job.state)) load(id);
-  }
-  [...running.items, ...newest.items].forEach(take);
-  for (const id of chosen) {
-    if (!jobs.has(id) && !missing.has(id)) load(id);
-  }
-  for (const [id, known] of curves) {
-    if ((known.epochs.at(-1) ?? 0) < (jobs.get(id)?.epoch ?? 0)) load(id);
-  }
-  if (!reached || !newest.next_cursor) older = newest.next_cursor;
-  set("jobs", jobs);
-  set("jobs-read", true);
-}
-
-function heard(kind, event) {
-  if (kind === "shutdown") return isLeaving();
+/** Take in an epoch of a job, as the stream tells it; whether it was a later one. */
+export function hearEpoch(event) {
   const job = jobs.get(event.job_id);
-  if (kind === "epoch" && job) return epoch(job, event);
-  if (kind === "state" && job && ACTIVE.includes(job.state)) jobs.set(job.id, { ...job, state: event.state, reason: event.reason });
-  refreshSoon();
-  return set("jobs", jobs);
-}
-
-function epoch(job, event) {
-  if (event.epoch <= job.epoch) return;
+  if (event.epoch <= job.epoch) return false;
   const spark = { ...job.spark };
   append(spark, { ...event, epoch: (spark.epochs.at(-1) ?? 0) + 1 });
   const value = event.validation_loss ?? event.loss;
@@ -180,17 +84,5 @@ function epoch(job, event) {
     spark: spark.epochs.length > 2 * SPARK_POINTS ? thinned(spark, SPARK_POINTS) : spark,
     ...(better ? { best: value, bestEpoch: event.epoch } : {}),
   });
-  const drawn = curves.get(job.id);
-  if (drawn && !append(drawn, event)) load(job.id);
-  if (drawn && drawn.epochs.length > 2 * POINTS) curves.set(job.id, thinned(drawn, POINTS));
-  set("jobs", jobs);
-}
-
-/** Those whose curves are on the chart: what the reader chose, or the newest that has begun. */
-export function drawn() {
-  const chosen = get("drawn");
-  if (chosen) return [...chosen].filter((id) => jobs.has(id) || loading.has(id));
-  const newest = [...jobs.values()].sort((a, b) => (a.id < b.id ? 1 : -1));
-  const begun = newest.find((job) => job.epoch > 0 || job.state === "running") ?? newest[0];
-  return begun ? [begun.id] : [];
+  return true;
 }

@@ -1,13 +1,13 @@
 /** The panel of losses: which jobs are drawn and how, what the pointer is at, and the same as a table. */
 
-import { chooseDrawing, drawNewest, toggleDrawn } from "./chosen.js";
+import { chooseDrawing, drawNewest, drawn, toggleDrawn } from "./chosen.js";
 import { best, thinned, POINTS } from "./curve.js";
+import { curve } from "./curves.js";
 import { h, keep, onceAFrame, say } from "./dom.js";
 import { download, save } from "./downloads.js";
 import { count, figure, shortId } from "./format.js";
 import { t } from "./i18n.js";
 import { icon } from "./icons.js";
-import { curve, drawn } from "./jobs.js";
 import { broken, columns, lossPlot, valuesAt } from "./loss-plot.js";
 import { nameOf } from "./models.js";
 import { attempt } from "./notices.js";

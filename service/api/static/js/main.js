@@ -8,7 +8,7 @@ import { lossChart } from "./loss-chart.js";
 import { header } from "./header.js";
 import { watchHealth } from "./health.js";
 import { translate } from "./i18n.js";
-import { followJobs } from "./jobs.js";
+import { followJobs } from "./jobs-feed.js";
 import { jobsTable } from "./jobs-table.js";
 import { askForKey } from "./keys.js";
 import { readMetrics } from "./metrics.js";
