@@ -79,6 +79,55 @@ class BadIdempotencyKey(Unreadable):
     """
 
 
+class BadHost(Unreadable):
+    """The request is addressed to a name that is not this service's.
+
+    A page of somebody else could have its own name lead here. IP addresses, localhost, `LORA_HOST` and what
+    `LORA_ALLOWED_HOSTS` lists are taken.
+    """
+
+
+class Unauthorized(ServiceError):
+    """A key is needed.
+
+    Send one of the service's keys as `Authorization: Bearer KEY`. Whoever runs the service sets them in
+    `LORA_API_KEYS`.
+    """
+
+
+class Forbidden(ServiceError):
+    """This key may not do that.
+
+    A key with the scope `read` looks at things and runs models. What makes, changes or deletes something needs one
+    without it.
+    """
+
+
+class CrossOrigin(Forbidden):
+    """A page from elsewhere may not change anything here.
+
+    Browsers say in `Origin` where a page comes from; it must be this service, or be listed in `LORA_ALLOWED_ORIGINS`.
+    """
+
+
+class RequestTimeout(ServiceError):
+    """The request took too long to arrive.
+
+    The connection is closed. `/limits` says how long a head and a body may take.
+    """
+
+    retryable = True
+
+
+class TooManyRequests(ServiceError):
+    """This key has too much under way.
+
+    Wait for some of it to end, and try again after the seconds in `Retry-After`. Other keys are not held up by that.
+    """
+
+    retryable = True
+
+
 class IdempotencyMismatch(ServiceError):
     """The Idempotency-Key was used for another request.
 

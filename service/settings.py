@@ -13,6 +13,8 @@ PREFIX = "LORA_"
 OF_COMMANDS = frozenset({"LORA_URL", "LORA_API_KEY"})
 # What a database takes in one value: SQLite has 10⁹ bytes, PostgreSQL 2³⁰ for the text of two digits a byte.
 STORED_MIB = {"sqlite": 900, "postgresql": 500}
+MIN_KEY = 16  # characters; as many random digits in hex are 64 bits
+READS = ":read"
 KUBERNETES = (
     "in a pod: Kubernetes injects names like LORA_PORT and LORA_SERVICE_HOST for a Service called lora; "
     "set enableServiceLinks: false, or call the Service something else"
@@ -61,6 +63,14 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = _setting(
         None, "sqlite:///FILE or postgresql+psycopg://…, where all that is acknowledged is kept; none: in memory alone"
     )
+    api_keys: SecretStr | None = _setting(
+        None, "keys that callers must send, separated by commas; KEY:read may only read and run models; none: no key"
+    )
+    insecure: bool = _setting(False, "listen on other addresses than this machine's own though there are no keys")
+    allowed_hosts: str = _setting(
+        "", "names that the service goes by beside localhost, LORA_HOST and any IP address; * for any name"
+    )
+    allowed_origins: str = _setting("", "pages that may change things, such as https://example.org")
     device: Literal["auto", "cpu", "cuda"] = _setting("auto", "where tensors live; auto is cuda where there is one")
     workers: int = _setting(default_workers, "processes that train", unit="processes", ge=1, le=256)
     worker_threads: int = _setting(1, "torch threads of each training process", unit="threads", ge=1, le=1_024)
@@ -79,6 +89,17 @@ class Settings(BaseSettings):
     keep_jobs: int = _setting(10_000, "jobs remembered after their end; the oldest go first", unit="jobs", ge=1)
     keep_versions: int = _setting(
         5, "earlier versions of a model kept beside the current one; the best is kept too", unit="versions", ge=0
+    )
+    key_requests: int = _setting(128, "requests that one API key may have under way", unit="requests", ge=1)
+    key_queue_max: int = _setting(
+        lambda known: max(1, known.get("queue_max", 1) // 2), "jobs of one API key that wait", unit="jobs", ge=1
+    )
+    head_seconds: float = _setting(10.0, "time within which the head of a request must have come", unit="seconds", ge=1)
+    body_seconds: float = _setting(
+        60.0, "time within which a body must have come, and one more for each 64 KiB of it", unit="seconds", ge=1
+    )
+    stall_seconds: float = _setting(
+        30.0, "time for which a client may take nothing of its answer", unit="seconds", ge=1
     )
     json_body_mib: int = _setting(16, "body of a JSON request", unit="MiB", ge=1, le=1_024)
     binary_body_mib: int = _setting(64, "binary body, and outputs of a forward", unit="MiB", ge=1, le=4_096)
@@ -99,6 +120,18 @@ class Settings(BaseSettings):
     forward_wait_ms: int = _setting(5_000, "time within which a forward must have begun", unit="ms", ge=1)
     sse_streams: int = _setting(256, "event streams open at a time", unit="streams", ge=1)
 
+    @field_validator("api_keys")
+    @classmethod
+    def _are_long(cls, api_keys: SecretStr | None) -> SecretStr | None:
+        keys = [] if api_keys is None else [key.removesuffix(READS) for key in listed(api_keys.get_secret_value())]
+        if api_keys is not None and not keys:
+            raise ValueError("it holds no key; unset it where none is asked for")
+        if any(len(key) < MIN_KEY or not key.isascii() or not key.isprintable() for key in keys):
+            raise ValueError(
+                f"a key has at least {MIN_KEY} characters of ASCII, such as what `openssl rand -hex 32` prints"
+            )
+        return api_keys
+
     @field_validator("weights_cache_mib")
     @classmethod
     def _leaves_room(cls, weights_cache_mib: int, given: ValidationInfo) -> int:
@@ -114,6 +147,20 @@ class Settings(BaseSettings):
         if layer_mib > most:
             raise ValueError(f"the database takes at most {most}")
         return layer_mib
+
+
+SECRET = {"api_keys", "database_url"}  # which no error shows
+
+
+def listed(text: str) -> list[str]:
+    """What a setting lists, separated by commas or spaces."""
+    return text.replace(",", " ").split()
+
+
+def key_texts(settings: Settings) -> list[tuple[str, bool]]:
+    """The API keys, and of each whether it may only read."""
+    given = [] if settings.api_keys is None else listed(settings.api_keys.get_secret_value())
+    return [(text.removesuffix(READS), text.endswith(READS)) for text in given]
 
 
 def load(**given: Any) -> Settings:
@@ -134,4 +181,5 @@ def load(**given: Any) -> Settings:
         first = error.errors()[0]
         name = f"{PREFIX}{first['loc'][0]}".upper()
         hint = f" ({KUBERNETES})" if str(first["input"]).startswith("tcp://") else ""
-        raise SettingsError(f"{name} is {str(first['input'])[:60]!r}: {first['msg']}{hint}") from None
+        shown = "wrong" if first["loc"][0] in SECRET else repr(str(first["input"])[:60])
+        raise SettingsError(f"{name} is {shown}: {first['msg'].removeprefix('Value error, ')}{hint}") from None

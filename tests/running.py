@@ -19,7 +19,7 @@ import httpx
 from starlette.types import ASGIApp
 
 from service.api.app import create_app, create_engine
-from service.api.server import Server, config
+from service.api.server import server_of
 from service.cli.serve import READY
 from service.engine import Engine
 from service.jobs.nursery import Nursery, of_workers
@@ -53,10 +53,12 @@ class Service:
 @contextmanager
 def in_thread(around: Callable[[ASGIApp], ASGIApp] = lambda app: app, **settings: Any) -> Iterator[Service]:
     """The service in a thread of this process, `around` it what stands before it; settings differ as given."""
-    chosen = load(**{"port": 0, "workers": 1, "device": os.environ.get("TEST_DEVICE", "cpu"), **settings})
+    chosen = load(
+        **{"port": 0, "workers": 1, "device": os.environ.get("TEST_DEVICE", "cpu"), "grace_seconds": 5, **settings}
+    )
     engine = create_engine(chosen, nursery())
     urls: queue.Queue[str] = queue.Queue()
-    server = Server(config(around(create_app(chosen, engine)), chosen.host, chosen.port, 5), urls.put, engine.drain)
+    server = server_of(around(create_app(chosen, engine)), chosen, urls.put, engine.drain)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

@@ -56,9 +56,9 @@ def main() -> None:
     def ready(url: str) -> None:
         print("READY", f"{url} {model.id}", flush=True)
 
-    config = server.config(create_app(settings, engine), "127.0.0.1", 0, 5)
-    config.lifespan = "off"  # no workers, which would take their share of the core
-    server.Server(config, ready, lambda: None).run()
+    serving = server.server_of(create_app(settings, engine), settings, ready, lambda: None)
+    serving.config.lifespan = "off"  # no workers, which would take their share of the core
+    serving.run()
     print(json.dumps({**spent, "count": engine.forwards.count}), flush=True)
 
 

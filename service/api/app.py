@@ -11,8 +11,10 @@ from starlette.types import ASGIApp, Lifespan
 from service.api import openapi, problems
 from service.api.door import Door
 from service.api.forward import Forward
+from service.api.guard import Guard
 from service.api.metrics import Metrics
 from service.api.routes import ROUTERS
+from service.api.shares import Shares
 from service.api.stores import create_store
 from service.engine import Capacity, Engine
 from service.engine.capacity import MIB
@@ -60,6 +62,7 @@ def _capacity(settings: Settings) -> Capacity:
         forward_bytes=settings.binary_body_mib * MIB,
         max_models=settings.max_models,
         queue_max=settings.queue_max,
+        key_queue_max=settings.key_queue_max,
         keep_jobs=settings.keep_jobs,
         keep_versions=settings.keep_versions,
         weights_bytes=settings.weights_cache_mib * MIB,
@@ -82,7 +85,7 @@ def create_app(settings: Settings, engine: Engine) -> ASGIApp:
     app = create_api(lifespan)
     metrics = Metrics(engine)
     app.state.engine, app.state.settings, app.state.metrics, app.state.streams = engine, settings, metrics, 0
-    return Door(app, Forward(engine, settings), metrics)
+    return Door(app, Forward(engine, settings), metrics, Guard(settings), Shares(settings.key_requests))
 
 
 def create_api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:

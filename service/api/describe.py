@@ -50,13 +50,14 @@ HEADERS = {
     "Preference-Applied": ("string", "the wait that was granted (RFC 7240); absent where none was asked for"),
     "X-Model-Version": ("integer", "the version of the model that answered"),
     "Accept": ("string", "the types that are read here"),
+    "WWW-Authenticate": ("string", "Bearer: a key is needed (RFC 6750)"),
     "Inference-Header-Content-Length": ("integer", "how much of it is JSON; absent where all of it is"),
 }
 CONDITIONS = {
     "If-Match": "the ETag of the state that is to be changed; of another state this is a 412 (RFC 9110)",
     "If-None-Match": "the ETag of what the client has; where it is still so this is a 304 (RFC 9110)",
 }
-OF_ERRORS = {415: ["Accept"], 503: ["Retry-After"]}
+OF_ERRORS = {401: ["WWW-Authenticate"], 415: ["Accept"], 429: ["Retry-After"], 503: ["Retry-After"]}
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -1,4 +1,4 @@
-"""The first thing a request meets and the last its answer passes: an id, the time it took, a last resort."""
+"""The first thing a request meets and the last its answer passes: an id, a guard, the time it took, a last resort."""
 
 import asyncio
 import itertools
@@ -12,8 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
 from service.api.forward import PATH, ROUTE, Forward
+from service.api.guard import Guard
 from service.api.metrics import Metrics
-from service.errors import Draining, TemporaryReducedCapacity
+from service.api.shares import Shares
+from service.errors import Draining, ServiceError, TemporaryReducedCapacity
 
 BORN, _numbers = secrets.token_hex(4), itertools.count()  # of this process, in which each request has a number
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
@@ -24,17 +26,19 @@ log = logging.getLogger(__name__)
 class Door:
     """Pure ASGI around the whole app; a forward takes the short way."""
 
-    def __init__(self, app: ASGIApp, forward: Forward, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, forward: Forward, metrics: Metrics, guard: Guard, shares: Shares) -> None:
         self.app = app
         self.forward = forward
         self.metrics = metrics
+        self.guard, self.shares = guard, shares
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id, method = request_id_of(dict(scope["headers"]).get(b"x-request-id", b"")), scope["method"]
+        head, method = dict(scope["headers"]), scope["method"]
+        request_id = request_id_of(head.get(b"x-request-id", b""))
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "head": method == "HEAD"}
         status, route = 0, ""
 
@@ -46,16 +50,20 @@ class Door:
             await send(message)
 
         try:
-            if method == "POST" and (found := PATH.fullmatch(scope["path"])):
-                route, scope["path_params"] = ROUTE, found.groupdict()
-                status, headers, content = await self.forward(scope, receive)
-                headers.append((b"x-request-id", request_id.encode()))
-                await send({"type": "http.response.start", "status": status, "headers": headers})
-                await send({"type": "http.response.body", "body": content})
-            else:
-                if method == "HEAD":  # what GET would answer; the server leaves out the body
-                    scope = {**scope, "method": "GET"}
-                await self.app(scope, receive, pass_on)
+            caller = scope["state"]["caller"] = self.guard.caller(method, scope["path"], head)
+            with self.shares.one_more(caller):
+                if method == "POST" and (found := PATH.fullmatch(scope["path"])):
+                    route, scope["path_params"] = ROUTE, found.groupdict()
+                    status, headers, content = await self.forward(scope, receive)
+                    headers.append((b"x-request-id", request_id.encode()))
+                    await send({"type": "http.response.start", "status": status, "headers": headers})
+                    await send({"type": "http.response.body", "body": content})
+                else:
+                    if method == "HEAD":  # what GET would answer; the server leaves out the body
+                        scope = {**scope, "method": "GET"}
+                    await self.app(scope, receive, pass_on)
+        except ServiceError as refusal:  # of the guard and the shares; the app answers its own
+            await problems.response(refusal, Request(scope))(scope, receive, pass_on)
         except ClientDisconnect:
             status = 499  # as nginx counts a client that left before it was answered
         except asyncio.CancelledError:  # the time that a shutdown leaves to requests under way is up

@@ -1,6 +1,6 @@
 """Do what a request asks for once, however often it is sent with the same Idempotency-Key.
 
-The draft draft-ietf-httpapi-idempotency-key-header names the header. A key counts for one method and address.
+The draft draft-ietf-httpapi-idempotency-key-header names the header. A key counts for one caller, method and address.
 """
 
 from collections.abc import Callable, Iterator
@@ -99,4 +99,5 @@ def _scoped(request: Request, given: str) -> str:
     bare = given.strip().removeprefix('"').removesuffix('"')
     if not 0 < len(bare) <= MAX_KEY or not bare.isascii() or not bare.isprintable():
         raise BadIdempotencyKey(f"the Idempotency-Key has {len(bare)} characters; it must be 1 to {MAX_KEY} of ASCII")
-    return f"{request.method} {request.url.path}\n{bare}"
+    caller = request.state.caller.name
+    return f"{caller and caller + ' '}{request.method} {request.url.path}\n{bare}"

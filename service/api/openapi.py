@@ -11,8 +11,9 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service import __version__
 from service.api import describe
+from service.api.guard import OPEN, READING
 from service.api.routes import ROUTERS
-from service.errors import kinds
+from service.errors import CrossOrigin, Forbidden, TooManyRequests, Unauthorized, kinds
 from service.schemas import analysis, answers, oip, requests, sweeps, training, versions
 
 TITLE = "lora-service"
@@ -63,6 +64,11 @@ WRITTEN: list[type[BaseModel]] = [
     training.SweepPage,
     versions.VersionPage,
 ]
+KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "one of LORA_API_KEYS, where there are any; one with the scope read only reads and runs models",
+}
 # Every operation takes one.
 REQUEST_ID: dict[str, Any] = {
     "name": "X-Request-Id",
@@ -96,13 +102,18 @@ def document() -> dict[str, Any]:
         tags=TAGS,
         routes=routes,
     )
-    page["security"] = []  # nobody is asked who they are
+    page["security"] = [{"key": []}, {}]  # a key, or none where the service asks for none
+    page["components"]["securitySchemes"] = {"key": KEY}
     page["components"]["schemas"] = _schemas(page["components"]["schemas"])
     page["components"]["parameters"] = {REQUEST_ID["name"]: REQUEST_ID}
     page["components"]["examples"] = {
         kind.slug(): describe.problem(kind) for kind in sorted(kinds(), key=lambda kind: kind.slug())
     }
-    for operation in _operations(page):
+    for path, method, operation in _operations(page):
+        if not OPEN.fullmatch(path):
+            changes = method != "get" and not READING.fullmatch(path)
+            refusals = describe.problems(Unauthorized, TooManyRequests, *([Forbidden, CrossOrigin] if changes else []))
+            operation["responses"] = {**{str(status): of for status, of in refusals.items()}, **operation["responses"]}
         given = [{**each, "schema": _given(each["schema"])} for each in operation.get("parameters", [])]
         operation["parameters"] = [*given, {"$ref": f"#/components/parameters/{REQUEST_ID['name']}"}]
         _finish(operation["responses"])
@@ -144,9 +155,11 @@ def _given(schema: dict[str, Any]) -> dict[str, Any]:
     return {**outer, **{name: value for name, value in given.items() if name not in ("title", "description")}}
 
 
-def _operations(page: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for path in page["paths"].values():
-        yield from path.values()
+def _operations(page: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Each operation, with its path and method."""
+    for path, operations in page["paths"].items():
+        for method, operation in operations.items():
+            yield path, method, operation
 
 
 def _finish(responses: dict[str, Any]) -> None:

@@ -23,9 +23,12 @@ RETRY_AFTER_SECONDS = 1
 
 STATUS: dict[type[ServiceError], int] = {
     errors.Unreadable: 400,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.MethodNotAllowed: 405,
     errors.NotAcceptable: 406,
+    errors.RequestTimeout: 408,
     errors.Conflict: 409,
     errors.Stale: 412,
     errors.TooLarge: 413,
@@ -34,6 +37,7 @@ STATUS: dict[type[ServiceError], int] = {
     errors.UnsupportedEncoding: 415,
     errors.Validation: 422,
     errors.IdempotencyMismatch: 422,
+    errors.TooManyRequests: 429,
     errors.HeadersTooLarge: 431,
     errors.InternalError: 500,
     errors.TemporaryReducedCapacity: 503,
@@ -81,6 +85,8 @@ def response(error: ServiceError, request: Request, headers: Mapping[str, str] |
         extra["Retry-After"] = str(RETRY_AFTER_SECONDS)
     if isinstance(error, errors.UnsupportedMediaType):
         extra["Accept"] = str(error.facts.get("accept", ""))
+    if isinstance(error, errors.Unauthorized):
+        extra["WWW-Authenticate"] = "Bearer"  # RFC 6750, 3
     if isinstance(error, errors.TooLarge):
         extra["Connection"] = "close"  # the rest of the body stays unread
     content = body_of(error, request.url.path, request.state.request_id)

@@ -15,7 +15,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api import problems
 from service.api.door import request_id_of
-from service.errors import HeadersTooLarge, ServiceError, Unreadable, UriTooLong
+from service.api.patience import Part, Patience, Waits
+from service.errors import HeadersTooLarge, RequestTimeout, ServiceError, Unreadable, UriTooLong
+from service.settings import Settings
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_URL_BYTES = 8 * 1024
@@ -28,6 +30,12 @@ FRAMING = (b"content-length", b"transfer-encoding")
 NO_REQUEST = Unreadable("what came is no request of HTTP/1.1, so the connection is closed")
 LONG_HEAD = HeadersTooLarge(f"the request line and headers may have {MAX_HEAD_BYTES} bytes", limit=MAX_HEAD_BYTES)
 LONG_URL = UriTooLong(f"the URL may have {MAX_URL_BYTES} bytes", limit=MAX_URL_BYTES)
+LATE = {
+    Part.HEAD: RequestTimeout("the head of the request took longer than /limits says, so the connection is closed"),
+    Part.BODY: RequestTimeout(
+        "the body took longer than /limits says, so the connection is closed; it may be too slow"
+    ),
+}
 MANY_CHUNKS = Unreadable(f"the body may have {MAX_CHUNKS} chunks; send longer ones", limit=MAX_CHUNKS)
 
 
@@ -80,9 +88,27 @@ class Protocol(HttpToolsProtocol):
     _resuming = False
     _data = b""  # what came last
     _running: RequestResponseCycle | None = None
+    _waits: Waits
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._waits = Waits(self.loop.time())
         super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]
+
+    def look(self, now: float, patience: Patience) -> None:
+        """Close the connection where its client takes too long."""
+        part = self._waits.too_long(now, self.transport.get_write_buffer_size(), patience)
+        if part is Part.ANSWER:
+            self.transport.abort()
+        elif part is not Part.NOTHING and not self.transport.is_closing():
+            self._give_up(part)
+
+    def _give_up(self, part: Part) -> None:
+        """Say that a part has taken too long, where an answer can still be one to this request."""
+        answered = part is Part.BODY and self.cycle is not None and self.cycle.response_started
+        if answered or (part is Part.HEAD and not self._read_bytes):
+            self.transport.close()
+        else:
+            self._refuse(LATE[part])
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -102,6 +128,7 @@ class Protocol(HttpToolsProtocol):
         if self._resuming:
             return
         super().on_message_begin()
+        self._waits.begin(Part.HEAD, self.loop.time())
         self._offered = False
         self._in_head, self._head_bytes, self._read_bytes, self._chunks = True, 0, 0, 0
 
@@ -126,11 +153,17 @@ class Protocol(HttpToolsProtocol):
         if self._resuming:
             return
         super().on_headers_complete()
+        self._waits.begin(Part.BODY, self.loop.time())
         self._in_head = False
         self._offered = self.parser.should_upgrade() and self.scope["method"] != "CONNECT"
 
+    def on_body(self, body: bytes) -> None:
+        self._waits.came(len(body))
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         if not self._offered:  # else the parser leaves out the body
+            self._waits.begin(Part.NOTHING, self.loop.time())
             super().on_message_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -177,10 +210,16 @@ class Protocol(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """A server that says when it listens, tells the app when it is about to end, and ends with status 0."""
+    """A server that says when it listens, tells the app when it is about to end, and ends with status 0.
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[str], None], leaving: Callable[[], None]) -> None:
+    While it runs it looks after its connections, and closes those whose clients take too long.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, patience: Patience, ready: Callable[[str], None], leaving: Callable[[], None]
+    ) -> None:
         super().__init__(config)
+        self._patience = patience
         self._ready = ready
         self._leaving = leaving
 
@@ -189,6 +228,21 @@ class Server(uvicorn.Server):
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    async def main_loop(self) -> None:
+        looking = asyncio.create_task(self._look())
+        try:
+            await super().main_loop()
+        finally:
+            looking.cancel()
+
+    async def _look(self) -> None:
+        now = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(self._patience.look_seconds)
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Protocol):
+                    connection.look(now(), self._patience)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: finish what is under way. Second: leave at once, as a kill does, which harms nothing."""
@@ -208,18 +262,20 @@ class Server(uvicorn.Server):
             self._captured_signals.clear()  # else uvicorn raises them again, and a clean end looks like a crash
 
 
-def config(app: object, host: str, port: int, grace_seconds: int) -> uvicorn.Config:
-    """uvicorn's settings for this service."""
-    return uvicorn.Config(
+def server_of(app: object, settings: Settings, ready: Callable[[str], None], leaving: Callable[[], None]) -> Server:
+    """The server of an app: uvicorn with the settings of this service."""
+    config = uvicorn.Config(
         app,  # type: ignore[arg-type]
-        host=host,
-        port=port,
+        host=settings.host,
+        port=settings.port,
         http=Protocol,
         ws="none",
         lifespan="on",
-        log_level="warning",
+        log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,  # nothing here depends on who the client is
-        timeout_graceful_shutdown=grace_seconds,
+        timeout_graceful_shutdown=settings.grace_seconds,
     )
+    patience = Patience(settings.head_seconds, settings.body_seconds, settings.stall_seconds)
+    return Server(config, patience, ready, leaving)

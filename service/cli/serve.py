@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Any
 
 from service.api.stores import create_store
@@ -16,27 +17,49 @@ from service.jobs.nursery import Nursery, of_workers
 from service.settings import PREFIX, Settings, SettingsError, load
 
 KEY = "LORA_API_KEY"
+UNGUARDED = (
+    "LORA_HOST is {host!r}, where others can reach the service, and it asks nobody for a key: set LORA_API_KEYS to "
+    "what `openssl rand -hex 32` prints, or say with --insecure (LORA_INSECURE=1) that something else keeps others out"
+)
 READY = "lora-service is ready at "
 MEMORY_ONLY = "models and jobs live in memory only: they end with this process"
 DURABLE = "whatever is acknowledged is on the disk: models and jobs outlive this process"
 
 
-def serve(host: str | None, port: int | None, *, as_json: bool = False) -> int:
+def serve(host: str | None, port: int | None, *, insecure: bool | None = None, as_json: bool = False) -> int:
     """Run the service, with which the process ends.
 
     Raises:
         SettingsError: where it cannot start.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    settings = load(host=host, port=port)
+    settings = load(host=host, port=port, insecure=insecure)
+    must_be_guarded(settings)
     must_be_free(settings.host, settings.port)
-    if KEY in os.environ:  # whoever sets it may think so
-        tell(f"{KEY} is what commands send to a service; this one asks nobody for a key")
+    if KEY in os.environ and settings.api_keys is None:  # whoever sets it may think so
+        tell(
+            f"{KEY} is what commands send; a service asks for the keys that LORA_API_KEYS lists, and this one for none"
+        )
     with of_workers(settings.worker_threads) as nursery:  # which imports torch while this process does
         _run(settings, nursery, as_json)
     # What a thread still computes is of no use to anyone any longer, and Python would wait for it.
     sys.stdout.flush()
     os._exit(0)
+
+
+def must_be_guarded(settings: Settings) -> None:
+    """Raise SettingsError where others could reach a service that asks for no key, unless that is wanted."""
+    if settings.api_keys is None and not settings.insecure and not _only_here(settings.host):
+        raise SettingsError(UNGUARDED.format(host=settings.host[:60]))
+
+
+def _only_here(host: str) -> bool:
+    """Whether an address is reached from this machine alone; one that is none is for `must_be_free` to refuse."""
+    try:
+        found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None)}
+    except OSError:
+        return True
+    return all(ip_address(each.partition("%")[0]).is_loopback for each in found)
 
 
 def must_be_free(host: str, port: int) -> None:
@@ -56,7 +79,7 @@ def _run(settings: Settings, nursery: Nursery, as_json: bool) -> None:
     # Here and not above: torch takes seconds to import, and a wrong setting should not.
     with _importing(nursery):
         from service.api.app import create_app, create_engine
-        from service.api.server import Server, config
+        from service.api.server import server_of
 
     engine = create_engine(settings, nursery, store)
     facts = in_force(settings, engine.device, engine.store.name)
@@ -69,12 +92,7 @@ def _run(settings: Settings, nursery: Nursery, as_json: bool) -> None:
         print(json.dumps(told) if as_json else f"{READY}{url}", flush=True)
 
     app = create_app(settings, engine)
-    server = Server(
-        config(app, settings.host, settings.port, settings.grace_seconds),
-        ready=ready,
-        leaving=engine.drain,
-    )
-    server.run()
+    server_of(app, settings, ready, engine.drain).run()
 
 
 @contextmanager

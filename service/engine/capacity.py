@@ -20,6 +20,7 @@ class Capacity:
     max_models: int = 10_000
     max_datasets: int = 1_000
     queue_max: int = 1_024
+    key_queue_max: int | None = None
     keep_jobs: int = 10_000
     keep_versions: int = 5
     workers: int = 1

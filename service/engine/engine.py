@@ -265,20 +265,22 @@ class Engine:
         plan: Plan,
         rows: Arrays | None = None,
         also: Callable[[Job], Iterable[Change]] = lambda job: (),
+        owner: str = "",
     ) -> Job:
         """Queue a training run; `rows` are those of inline data: `data.x`, `data.y`, `data.weight`, `validation.x` ….
 
         Args:
             also: what is to be stored together with the job.
+            owner: who asks for it, as `Trainings.accept` takes it.
 
         Raises:
             ModelNotFound, DatasetNotFound, Validation, NonFinite, ShapeMismatch, LimitExceeded, CapacityExhausted
             JobNotFound, StateGone: for a job that cannot be continued.
-            TemporaryReducedCapacity: when the queue is full.
+            TemporaryReducedCapacity, TooManyRequests: when the queue is full, or the owner's share of it.
             Draining: when the service is shutting down.
         """
         members = [(self.registry.get(model_id), plan)]
-        return self.trainings.accept(members, rows, also=lambda jobs: also(jobs[0]))[0]
+        return self.trainings.accept(members, rows, also=lambda jobs: also(jobs[0]), owner=owner)[0]
 
     def train_new(
         self,
@@ -287,6 +289,7 @@ class Engine:
         rows: Arrays | None = None,
         group: str = "",
         also: Also = lambda jobs: (),
+        owner: str = "",
     ) -> list[Job]:
         """Make models on one base, and queue a training run for each on rows that they share: all of it or nothing.
 
@@ -301,7 +304,7 @@ class Engine:
         base_id = common.pop("base_id", None)
         made = self._maker.several(self._base(base_id), common, [own for own, _ in members])
         pairs = [(model, plan) for model, (_, plan) in zip(made, members, strict=True)]
-        return self.trainings.accept(pairs, rows, group, also, new=made)
+        return self.trainings.accept(pairs, rows, group, also, new=made, owner=owner)
 
     def delete_dataset(self, dataset_id: str) -> None:
         """Forget a data set.

@@ -43,6 +43,7 @@ def recovered(books: Books, budget: Budget) -> list[Run]:
             books,
             kept.group,
             states[kept.job.id],
+            kept.job.owner,
         )
         for kept in going
     ]

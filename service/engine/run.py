@@ -93,6 +93,7 @@ class Run:
         books: Books,
         group: str = "",
         reached: State | None = None,
+        owner: str = "",
     ) -> None:
         self.job_id = job_id
         self.key = key
@@ -100,6 +101,7 @@ class Run:
         self.bytes_stacked = bytes_stacked(plan, spec)
         self.step_cost = step_cost(plan, spec)
         self.group = group or job_id
+        self.owner = owner
         self._held = held
         self._rows = {**held.arrays, **stored}
         self._reached = reached

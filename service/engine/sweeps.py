@@ -75,6 +75,7 @@ class Trainer(Protocol):
         rows: Arrays | None,
         group: str,
         also: Also,
+        owner: str,
     ) -> list[Job]: ...
 
     def delete_all(self, model_ids: Sequence[str], job_ids: Sequence[str], also: Iterable[Change] = ()) -> None: ...
@@ -97,6 +98,7 @@ class Sweeps:
         trials: Sequence[Trial],
         rows: Arrays | None = None,
         also: Callable[[Sweep], Iterable[Change]] = lambda sweep: (),
+        owner: str = "",
     ) -> Sweep:
         """Make a model for each of the settings and train all of them, or none.
 
@@ -104,6 +106,7 @@ class Sweeps:
             model: what the models have in common, as `Engine.create` takes it; the base begins from its seed.
             trials: one for each member. All plans get one seed, hence the same rows.
             also: what is to be stored together with it.
+            owner: who asks for it, as `Trainings.accept` takes it.
 
         Raises:
             as `Engine.create` and `Engine.train`
@@ -125,7 +128,7 @@ class Sweeps:
             yield from also(sweep)
 
         common = {**model, "seed": base_seed, "base_seed": base_seed}
-        sweep = sweep_of(self._trainer.train_new(common, members, rows, sweep_id, stored))
+        sweep = sweep_of(self._trainer.train_new(common, members, rows, sweep_id, stored, owner))
         with self._lock:
             self._sweeps[sweep_id] = sweep
             with suppress(ServiceError):  # the next one makes them go

@@ -48,7 +48,7 @@ class Trainings:
         self.draining = False
         self.ledger = Ledger(capacity.keep_jobs, lambda ids: store.write(job_rows.forgotten(ids)))
         self.states = States(capacity.states_bytes)
-        self.queue: Queue[Run] = Queue(capacity.queue_max)
+        self.queue: Queue[Run] = Queue(capacity.queue_max, capacity.key_queue_max)
         self.books = Books(registry, self.ledger, self.states, store, lambda: self.draining)
         self._capacity, self._registry, self._datasets = capacity, registry, datasets
         self._budget, self._store = budget, store
@@ -63,12 +63,14 @@ class Trainings:
         group: str = "",
         also: Also = lambda jobs: (),
         new: Sequence[LoadedModel] = (),
+        owner: str = "",
     ) -> list[Job]:
         """Queue a run for each model, on rows that they share: all of them or none.
 
         Args:
             group: those of one count as one entry of the queue.
             new: the models, where the registry is to take them in with their jobs; they have no ids yet.
+            owner: who asks for it, where callers are told apart: each has a share of the queue, and they take turns.
 
         Raises:
             as `Engine.train`
@@ -87,10 +89,10 @@ class Trainings:
                     self._must_go_on(model.id, plan, plan.continue_from)
                 for dataset_id in dataset_ids(plan):
                     self._datasets.get(dataset_id)
-            self.queue.must_have_room()
+            self.queue.must_have_room(owner)
             at = instant().wall
             made = [
-                (Job.queued(self._new_id(), model.id, plan.epochs or 1, plan, at), model.spec, stored)
+                (Job.queued(self._new_id(), model.id, plan.epochs or 1, plan, at, owner), model.spec, stored)
                 for model, (_, plan, stored) in zip(models, ready, strict=True)
             ]
             jobs = [job for job, _, _ in made]
@@ -103,7 +105,8 @@ class Trainings:
                     self._store.write(told)
             for job, spec, stored in made:
                 self.ledger.add(job)
-                self.queue.put(Run(job.id, job.model_id, job.plan, spec, held, stored, self.books, group))
+                run = Run(job.id, job.model_id, job.plan, spec, held, stored, self.books, group, owner=owner)
+                self.queue.put(run)
             return jobs
 
     def end(

@@ -25,6 +25,7 @@ class Job:
 
     `reason` is a word a program can test, `detail` a sentence for people; both are None unless something went
     wrong. `plan` is what the job was asked to do, in the words of whoever asked. `together`: how many jobs ran as one.
+    `owner` is the name of the key that asked for it, where there are keys.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Job:
     detail: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     together: int | None = None
+    owner: str = ""
     epoch: int = 0
     history: tuple[Change, ...] = (Change(State.QUEUED, 0),)
     _started: float | None = None  # on the monotonic clock
@@ -47,9 +49,9 @@ class Job:
     _curves: "dict[str, array[float]]" = field(default_factory=dict, repr=False)
 
     @classmethod
-    def queued(cls, job_id: str, model_id: str, epochs: int, plan: Any, at: datetime) -> "Job":
+    def queued(cls, job_id: str, model_id: str, epochs: int, plan: Any, at: datetime, owner: str = "") -> "Job":
         """A job that has just been accepted."""
-        return cls(id=job_id, model_id=model_id, epochs=epochs, plan=plan, created_at=at)
+        return cls(id=job_id, model_id=model_id, epochs=epochs, plan=plan, created_at=at, owner=owner)
 
     @property
     def state(self) -> State:

@@ -1,15 +1,18 @@
-"""A bounded queue that runs what has the same key one after another, and some of what is alike together."""
+"""A bounded queue that runs what has the same key one after another, some of what is alike together, and is fair."""
 
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from service.errors import TemporaryReducedCapacity
+from service.errors import TemporaryReducedCapacity, TooManyRequests
 
 
 class Entry(Protocol):
-    """What waits for its turn; of one key, one runs at a time, and those of one group take one place."""
+    """What waits for its turn; of one key, one runs at a time, and those of one group take one place.
+
+    Owners take turns, however much each of them has waiting.
+    """
 
     @property
     def job_id(self) -> str: ...
@@ -20,17 +23,27 @@ class Entry(Protocol):
     @property
     def group(self) -> str: ...
 
+    @property
+    def owner(self) -> str: ...
+
 
 E = TypeVar("E", bound=Entry)
 
 
 class Queue(Generic[E]):
-    """First come, first served, except that an entry waits while another one of its key runs or waits before it."""
+    """The first of the owner who has waited longest for a turn, unless one of its key runs or waits before it.
 
-    def __init__(self, max_entries: int) -> None:
+    Args:
+        max_entries: that may wait.
+        max_owned: that may wait of one owner with a name; those without one are not told apart.
+    """
+
+    def __init__(self, max_entries: int, max_owned: int | None = None) -> None:
         self.max_entries = max_entries
+        self.max_owned = max_owned or max_entries
         self._waiting: dict[str, E] = {}
-        self._groups: Counter[str] = Counter()
+        self._groups: Counter[tuple[str, str]] = Counter()  # by owner
+        self._turns: dict[str, int] = {}  # the number of each owner's last turn
         self._running: set[str] = set()  # keys
         self._closed = False
         self._changed = threading.Condition()
@@ -38,24 +51,29 @@ class Queue(Generic[E]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def must_have_room(self) -> None:
-        """Raise TemporaryReducedCapacity when the queue is full."""
+    def must_have_room(self, owner: str = "") -> None:
+        """Raise TemporaryReducedCapacity when the queue is full, TooManyRequests when its owner has filled a share."""
         if len(self._groups) >= self.max_entries:
             raise TemporaryReducedCapacity(
                 f"{len(self._groups)} jobs are waiting, as many as may wait (LORA_QUEUE_MAX); try again later",
                 reason="queue-full",
                 limit=self.max_entries,
             )
+        if owner and sum(owner == other for other, _ in self._groups) >= self.max_owned:
+            raise TooManyRequests(
+                f"{self.max_owned} jobs of this key are waiting, as many as may (LORA_KEY_QUEUE_MAX); try again later",
+                limit=self.max_owned,
+            )
 
     def put(self, entry: E) -> None:
         """Add an entry at the end; whether there is room is for the caller to ask."""
         with self._changed:
             self._waiting[entry.job_id] = entry
-            self._groups[entry.group] += 1
+            self._groups[entry.owner, entry.group] += 1
             self._changed.notify()
 
     def take(self, timeout: float, joins: Callable[[Sequence[E], E], bool] = lambda taken, entry: False) -> list[E]:
-        """The next entry whose key is free, and behind it those that join it; none when none came in time.
+        """The next entry whose key is free, and those that join it; none when none came in time.
 
         They occupy their keys until `done`. `joins` is asked, for one entry after another, whether it goes along with
         those taken so far.
@@ -63,14 +81,17 @@ class Queue(Generic[E]):
         with self._changed:
             if not self._changed.wait_for(lambda: not self._closed and self._next() is not None, timeout):
                 return []
-            taken: list[E] = []
-            passed = set(self._running)  # no entry overtakes another one of its key
+            first = self._next()
+            assert first is not None, "waited for"
+            self._out(first.job_id)
+            taken, passed = [first], {first.key, *self._running}  # no entry overtakes another one of its key
             for entry in list(self._waiting.values()):
-                if entry.key not in passed and (not taken or joins(taken, entry)):
+                if entry.key not in passed and joins(taken, entry):
                     self._out(entry.job_id)
                     taken.append(entry)
                 passed.add(entry.key)
             self._running.update(entry.key for entry in taken)
+            self._turns[first.owner] = max(self._turns.values(), default=0) + 1
             return taken
 
     def close(self) -> None:
@@ -86,7 +107,7 @@ class Queue(Generic[E]):
         """Make entries that were taken the next ones again."""
         with self._changed:
             self._waiting = {**{entry.job_id: entry for entry in entries}, **self._waiting}
-            self._groups.update(entry.group for entry in entries)
+            self._groups.update((entry.owner, entry.group) for entry in entries)
         self.done(entries)
 
     def done(self, entries: Sequence[E]) -> None:
@@ -103,10 +124,18 @@ class Queue(Generic[E]):
     def _out(self, job_id: str) -> E | None:
         entry = self._waiting.pop(job_id, None)
         if entry is not None:
-            self._groups[entry.group] -= 1
-            if not self._groups[entry.group]:
-                del self._groups[entry.group]
+            place = entry.owner, entry.group
+            self._groups[place] -= 1
+            if not self._groups[place]:
+                del self._groups[place]
         return entry
 
     def _next(self) -> E | None:
-        return next((entry for entry in self._waiting.values() if entry.key not in self._running), None)
+        """The first whose key is free, of the owner whose last turn is longest ago."""
+        firsts: dict[str, E] = {}  # by owner
+        passed = set(self._running)
+        for entry in self._waiting.values():
+            if entry.key not in passed:
+                firsts.setdefault(entry.owner, entry)
+            passed.add(entry.key)
+        return min(firsts.values(), key=lambda entry: self._turns.get(entry.owner, 0), default=None)

@@ -22,7 +22,7 @@ from service.training.state import State, as_parts, from_parts
 
 CURVES = "curves."
 TIMES = ("created_at", "started_at", "finished_at")
-FACTS = ("epochs", "duration_seconds", "model_version", "reason", "detail", "metrics", "together", "epoch")
+FACTS = ("epochs", "duration_seconds", "model_version", "reason", "detail", "metrics", "together", "owner", "epoch")
 
 
 class Kept(NamedTuple):

@@ -3,7 +3,7 @@
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBinary, MetaData, Table, Text
 
 # The newest migration: a database at an older one is brought here, one at a newer one is refused.
-REVISION = "0003"
+REVISION = "0004"
 
 METADATA = MetaData()
 

@@ -15,7 +15,7 @@ import pytest
 from service.api.server import MAX_HEAD_BYTES
 from tests.running import DEADLINE_SECONDS, Service, as_process, descendants, gone, in_thread, until
 
-GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = b"POST /models HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -47,14 +47,14 @@ def exchange(service: Service, *parts: bytes, host: str = "127.0.0.1") -> bytes:
         ("65,537 chunks of a byte", [CHUNKED + b"1\r\n \r\n" * 65_537], b"400"),
         ("a TLS hello", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)], b"400"),
         ("HTTP/2", [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"], b"400"),
-        ("a negative length", [b"POST /models HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"], b"400"),
+        ("a negative length", [b"POST /models HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n"], b"400"),
         ("two lengths", [b"POST /models HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx"], b"400"),
         (
             "length and chunks",
             [b"POST /models HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"],
             b"400",
         ),
-        ("NUL in the path", [b"GET /models/\x00 HTTP/1.1\r\nHost: x\r\n\r\n"], b"400"),
+        ("NUL in the path", [b"GET /models/\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n"], b"400"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -69,7 +69,7 @@ def test_what_is_no_request_is_refused_and_the_connection_closed(
 
 
 def test_a_huge_length_is_413_before_any_of_it_is_read(service: Service) -> None:
-    head = b"POST /models HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n"
+    head = b"POST /models HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n"
     answer = exchange(service, head)
     assert answer.startswith(b"HTTP/1.1 413")
     assert b"/problems/too-large" in answer
@@ -156,7 +156,7 @@ def test_clients_that_leave_are_no_errors(service: Service, capfd: pytest.Captur
     port = int(service.url.rpartition(":")[2])
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", port)) as connection:
-            connection.sendall(b"POST /models HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            connection.sendall(b"POST /models HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
     assert service.http.get("/livez").status_code == 200
     assert "Traceback" not in capfd.readouterr().err
 
@@ -187,7 +187,7 @@ def test_a_stream_ends_with_its_client_though_another_request_came_behind_it() -
         for _ in range(3):
             until(opens)
             with socket.create_connection(("127.0.0.1", port)) as connection:
-                connection.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n" + GET + b"\r\n")
+                connection.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n" + GET + b"\r\n")
                 connection.settimeout(DEADLINE_SECONDS)
                 assert connection.recv(100).startswith(b"HTTP/1.1")
         until(opens)
@@ -276,7 +276,9 @@ def test_a_request_that_outlasts_the_grace_period_is_told_so() -> None:
 def half_sent(url: str) -> Iterator[socket.socket]:
     """A connection on which a server has begun to answer a request that lacks its last byte."""
     body = b'{"in_features": 64, "out_features": 10}'
-    head = f"POST /models HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    head = (
+        f"POST /models HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    )
     with connected(url) as connection:
         # The server says that it goes on when the request is with the route.
         connection.sendall(head.encode() + b"Expect: 100-continue\r\n\r\n")

@@ -140,7 +140,9 @@ def test_a_forward_whose_client_has_left_is_not_computed(service: Service) -> No
     gate = held(service)
     body = bytes(4 * 1_024)
     host, port = service.url.removeprefix("http://").split(":")
-    head = f"POST /models/{large['id']}/forward HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+    head = (
+        f"POST /models/{large['id']}/forward HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
+    )
     with socket.create_connection((host, int(port))) as client:
         client.sendall(head.encode() + b"Content-Length: 4096\r\n\r\n" + body)
         until(lambda: bool(batcher._waiting))

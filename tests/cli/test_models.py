@@ -1,6 +1,7 @@
 """Models from their creation to their deletion, and what else a service holds, by the commands."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_rm_asks_on_a_terminal(service: Service, model: str) -> None:
     assert service.http.get(f"/models/{model}").status_code == 200
     with on_terminal("rm", model, LORA_URL=service.url) as terminal:
         terminal.shows(rf"Delete the model {model}\?")
-        terminal.press("\x03")
+        terminal.process.send_signal(signal.SIGINT)
         assert terminal.ended() == 130
     assert service.http.get(f"/models/{model}").status_code == 200
     with on_terminal("rm", model, "--yes", LORA_URL=service.url) as terminal:

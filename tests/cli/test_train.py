@@ -161,7 +161,7 @@ def test_sweeps_are_tried_and_told_best_first(service: Service) -> None:
     [
         (("--set", "lr"), "--set 'lr' is not understood; it is name=value"),
         (("--set", "epoch=3"), "epoch"),
-        (("--set", "wait=3"), "wait is nothing that a training has"),
+        (("--set", "wait=3"), "--set wait names no field"),
         (("--set", "lr=1", "--set", "lr.a=2"), "which has nothing within"),
         (("--epochs", "0"), "epochs is 0"),
         (("--data", "nowhere.npz"), "nowhere.npz: No such file or directory"),

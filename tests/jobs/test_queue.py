@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import TemporaryReducedCapacity
+from service.errors import TemporaryReducedCapacity, TooManyRequests
 from service.jobs.queue import Queue
 from tests.running import DEADLINE_SECONDS
 
@@ -19,6 +19,7 @@ class Entry:
     job_id: str
     key: str
     sweep: str = ""
+    owner: str = ""
 
     @property
     def group(self) -> str:
@@ -111,6 +112,41 @@ def test_of_one_key_only_one_is_taken_at_a_time():
     assert queue.take(0, lambda taken, entry: True) == []
     queue.done([first, other])
     assert queue.take(0, lambda taken, entry: True) == [second]
+
+
+def test_owners_take_turns_however_much_each_has_waiting():
+    many = [Entry(f"job_{n}", f"a{n}", owner="a") for n in range(4)]
+    few = [Entry(f"job_{n}", f"b{n}", owner="b") for n in (4, 5)]
+    nobodys = Entry("job_6", "c")
+    queue = queue_of(*many, *few, nobodys)
+    assert [one(queue) for _ in range(7)] == [many[0], few[0], nobodys, many[1], few[1], many[2], many[3]]
+
+
+def test_an_owner_whose_turn_it_is_overtakes_nobody_on_the_same_key():
+    first, other, later = Entry("job_0", "m", owner="a"), Entry("job_1", "n", owner="a"), Entry("job_2", "m", owner="b")
+    queue = queue_of(first, other, later)
+    assert [one(queue), one(queue), one(queue)] == [first, other, None]
+    queue.done([first])
+    assert one(queue) is later
+
+
+def test_what_joins_may_be_of_another_owner():
+    mine, yours, theirs = (Entry(f"job_{n}", str(n), owner=owner) for n, owner in enumerate("abc"))
+    queue = queue_of(mine, yours, theirs)
+    assert queue.take(0, lambda taken, entry: entry is theirs) == [mine, theirs]
+    assert one(queue) is yours
+
+
+def test_an_owner_has_a_share_of_the_queue_in_which_a_group_is_one():
+    queue: Queue[Entry] = Queue(5, 2)
+    for number, sweep in enumerate(["", "swp_1", "swp_1"]):
+        queue.put(Entry(f"job_{number}", str(number), sweep, "a"))
+    with pytest.raises(TooManyRequests, match="2 jobs of this key"):
+        queue.must_have_room("a")
+    queue.must_have_room("b")
+    queue.must_have_room()
+    queue.drop("job_0")
+    queue.must_have_room("a")
 
 
 def test_all_that_is_put_back_is_next_again_in_its_order():

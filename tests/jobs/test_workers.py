@@ -27,7 +27,7 @@ class Order:
     def __init__(self, job_id: str, *lines: str, key: str | None = None) -> None:
         self.job_id = job_id
         self.job_ids = [job_id]
-        self.group = job_id
+        self.group, self.owner = job_id, ""
         self.key = key or job_id
         self.request: bytes | None = "\n".join(lines).encode()
         self.said: list[bytes] = []

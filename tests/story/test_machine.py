@@ -406,7 +406,7 @@ def test_whatever_is_asked_a_durable_server_has_what_it_acknowledged() -> None:
     run_state_machine_as_test(
         DurableServer,
         settings=settings(
-            max_examples=4,
+            max_examples=2,
             stateful_step_count=60,
             derandomize=True,
             phases=[Phase.generate],  # to shrink would take hours

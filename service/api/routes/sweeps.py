@@ -89,7 +89,8 @@ async def create_sweep(
         with Once(request, idempotency_key, engine.replies, answer) as once:
             if once.earlier is not None:  # the key is bound to the sweep, which may have gone on since
                 return once.again(engine.sweeps.get)
-            return once.told(await in_thread(lambda: engine.sweeps.start(common, trials, rows, once.also)))
+            owner = request.state.caller.name
+            return once.told(await in_thread(lambda: engine.sweeps.start(common, trials, rows, once.also, owner)))
     except Validation as error:
         raise error.moved(asked.place) from None
 

@@ -116,7 +116,8 @@ async def train_model(
         rows = asked.rows()
         looked_at = plan.data.n_samples * is_weighted(plan.data)  # weights are looked at one by one
         size = sum(array.nbytes for array in rows.values())  # and rows are named by their bytes
-        job = await written(engine, looked_at + size, lambda: engine.train(model_id, plan, rows, once.also))
+        owner = request.state.caller.name
+        job = await written(engine, looked_at + size, lambda: engine.train(model_id, plan, rows, once.also, owner))
         once.told(job)
     wait = wait_seconds(prefer or [])
     if wait is None:

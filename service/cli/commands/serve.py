@@ -8,6 +8,9 @@ from typer import Option
 def serve(
     host: Annotated[str | None, Option(help="Address to listen on (LORA_HOST).")] = None,
     port: Annotated[int | None, Option(help="Port to listen on, 0 for a free one (LORA_PORT).")] = None,
+    insecure: Annotated[
+        bool, Option("--insecure", help="Let others reach a service that asks for no key (LORA_INSECURE).")
+    ] = False,
     as_json: Annotated[bool, Option("--json", help="Print one line of JSON when it is ready, and no more.")] = False,
 ) -> int:
     """Run the service until it is told to stop (Ctrl-C or SIGTERM).
@@ -20,7 +23,7 @@ def serve(
     """
     from service.cli.serve import serve as run
 
-    return run(host, port, as_json=as_json)
+    return run(host, port, insecure=insecure or None, as_json=as_json)
 
 
 def demo(
