@@ -35,8 +35,8 @@ class Guard:
         Raises:
             BadHost, CrossOrigin, Unauthorized, Forbidden
         """
-        host = headers.get(b"host", b"")
-        if host not in self._known and path not in PROBES:
+        host = headers.get(b"host")  # which browsers always send
+        if host is not None and host not in self._known and path not in PROBES:
             self._learn(host)
         if method not in SAFE and b"origin" in headers:
             self._must_be_ours(headers[b"origin"], host)
@@ -55,7 +55,7 @@ class Guard:
         if len(self._known) < KNOWN_HOSTS:
             self._known.add(host)
 
-    def _must_be_ours(self, origin: bytes, host: bytes) -> None:
+    def _must_be_ours(self, origin: bytes, host: bytes | None) -> None:
         own = origin.partition(b"://")[2]
         if own != host and origin not in self._origins:
             shown = origin.decode("latin-1")[:100]
