@@ -8,6 +8,8 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.logs import Level
+
 PREFIX = "LORA_"
 # What the commands that call a service read: where it is, and the key that they send. A service ignores both.
 OF_COMMANDS = frozenset({"LORA_URL", "LORA_API_KEY"})
@@ -71,6 +73,7 @@ class Settings(BaseSettings):
         "", "names that the service goes by beside localhost, LORA_HOST and any IP address; * for any name"
     )
     allowed_origins: str = _setting("", "pages that may change things, such as https://example.org")
+    log_level: Level = _setting("warning", "which lines are logged: debug, info (each request), warning, error")
     device: Literal["auto", "cpu", "cuda"] = _setting("auto", "where tensors live; auto is cuda where there is one")
     workers: int = _setting(default_workers, "processes that train", unit="processes", ge=1, le=256)
     worker_threads: int = _setting(1, "torch threads of each training process", unit="threads", ge=1, le=1_024)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from service.codecs.message import pack, unpack
 from service.jobs.forks import serve
+from service.logs import configure
 from service.lora.chain import LoRAChain, Trainable
 from service.lora.layer import LoRALinear
 from service.lora.names import by_layer
@@ -297,4 +298,5 @@ def main(fd: int, device: str, threads: str) -> None:
 
 
 if __name__ == "__main__":
+    configure("warning")
     serve(int(sys.argv[1]), main)

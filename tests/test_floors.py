@@ -19,7 +19,7 @@ FLOORS = {
     3: {"models", "schemas"},
     2: {"codecs", "training", "serving"},
     1: {"lora", "jobs"},
-    0: {"errors", "settings", "bounds", "ids", "clock"},
+    0: {"errors", "settings", "bounds", "ids", "clock", "logs"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # On the ground floor stand single files, which may lean on each other.
@@ -44,13 +44,27 @@ HOMES = {
     "jiter": {"codecs"},
     "simdjson": {"codecs"},
     "ulid": {"ids"},
+    "structlog": {"logs"},
     "sqlalchemy": {"models"},
     "alembic": {"models"},
     "torch": {"lora", "training", "models", "engine", "worker", "api"},
     "service.settings": {"api", "cli"},
 }
 # What starts in a blink because it imports no torch, nor anything that does.
-LIGHT = ["client", "schemas", "codecs", "jobs", "cli", "__main__", "settings", "errors", "bounds", "ids", "clock"]
+LIGHT = [
+    "client",
+    "schemas",
+    "codecs",
+    "jobs",
+    "cli",
+    "__main__",
+    "settings",
+    "errors",
+    "bounds",
+    "ids",
+    "clock",
+    "logs",
+]
 LIGHT += ["lora.spec", "training.plan", "training.sources", "training.together", "training.cost", "training.fitted"]
 LIGHT += ["training.digits", "training.digests"]
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path, Query
@@ -67,7 +68,7 @@ async def written(engine: Engine, cost: int, work: Callable[[], T]) -> T:
 
 async def in_thread(work: Callable[[], T]) -> T:
     """The work's result, from a thread: for what may have to wait."""
-    return await asyncio.wrap_future(_threads.submit(work))
+    return await asyncio.wrap_future(_threads.submit(copy_context().run, work))  # lines that it logs name the request
 
 
 async def soon(work: Callable[[], T], seconds: float, receive: Receive) -> T:

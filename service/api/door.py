@@ -12,10 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
 from service.api.forward import PATH, ROUTE, Forward
-from service.api.guard import Guard
+from service.api.guard import PROBES, Guard
+from service.api.keys import ANYBODY, Caller
 from service.api.metrics import Metrics
 from service.api.shares import Shares
 from service.errors import Draining, ServiceError, TemporaryReducedCapacity
+from service.logs import REQUEST, trace_of
 
 BORN, _numbers = secrets.token_hex(4), itertools.count()  # of this process, in which each request has a number
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
@@ -39,7 +41,9 @@ class Door:
         started = time.perf_counter()
         head, method = dict(scope["headers"]), scope["method"]
         request_id = request_id_of(head.get(b"x-request-id", b""))
-        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "head": method == "HEAD"}
+        trace = trace_of(head[b"traceparent"]) if b"traceparent" in head else {}
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "head": method == "HEAD", "trace": trace}
+        REQUEST.set({"request_id": request_id, **trace})
         status, route = 0, ""
 
         async def pass_on(message: Message) -> None:
@@ -71,7 +75,7 @@ class Door:
                 error = Draining("the service shut down before this request was answered")
                 await problems.response(error, Request(scope))(scope, receive, pass_on)
         except Exception:
-            log.exception("request %s broke", request_id)
+            log.exception("a request broke")
             if not status:  # else the app has answered with a problem already
                 await problems.response(problems.broken(), Request(scope))(scope, receive, pass_on)
         finally:
@@ -79,7 +83,18 @@ class Door:
             refused = scope["state"].get("refused")
             if isinstance(refused, TemporaryReducedCapacity):
                 self.metrics.shed(str(refused.facts.get("reason")))
-            self.metrics.answered(route, _counted(method), status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self.metrics.answered(route, _counted(method), status, seconds)
+            if log.isEnabledFor(logging.INFO):
+                self._tell(scope, route, status, seconds)
+
+    def _tell(self, scope: Scope, route: str, status: int, seconds: float) -> None:
+        """A line about a request; probes, which come all the time, are for those who debug."""
+        caller: Caller = scope["state"].get("caller", ANYBODY)
+        facts = {"method": scope["method"], "path": scope["path"], "status": status, "ms": round(1_000 * seconds, 3)}
+        log.log(
+            logging.DEBUG if route in PROBES else logging.INFO, "request", extra={**facts, "key": caller.name or None}
+        )
 
 
 def request_id_of(given: bytes) -> str:

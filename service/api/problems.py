@@ -53,7 +53,7 @@ def status_of(error: type[ServiceError]) -> int:
     return next((STATUS[cls] for cls in error.__mro__ if cls in STATUS), 500)
 
 
-def body_of(error: ServiceError, instance: str, request_id: str) -> bytes:
+def body_of(error: ServiceError, instance: str, request_id: str, trace_id: str | None = None) -> bytes:
     """The problem as JSON: at most 20 faults, and no more than fit into 8 KiB."""
     detail = cut(error.detail, MAX_TEXT)
     faults = [
@@ -68,6 +68,7 @@ def body_of(error: ServiceError, instance: str, request_id: str) -> bytes:
         "detail": detail,
         "instance": cut(instance, MAX_PATH),
         "request_id": request_id,
+        **({} if trace_id is None else {"trace_id": trace_id}),
         "retryable": error.retryable,
         "errors": faults,
         "error": detail,
@@ -89,7 +90,7 @@ def response(error: ServiceError, request: Request, headers: Mapping[str, str] |
         extra["WWW-Authenticate"] = "Bearer"  # RFC 6750, 3
     if isinstance(error, errors.TooLarge):
         extra["Connection"] = "close"  # the rest of the body stays unread
-    content = body_of(error, request.url.path, request.state.request_id)
+    content = body_of(error, request.url.path, request.state.request_id, request.state.trace.get("trace_id"))
     return Response(content, status_of(type(error)), extra, MEDIA_TYPE)
 
 

@@ -1,7 +1,6 @@
 """`lora serve`: settings, app and server, from start to a clean end."""
 
 import json
-import logging
 import os
 import signal
 import socket
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
 
+from service import logs
 from service.api.stores import create_store
 from service.cli.statuses import tell
 from service.jobs.nursery import Nursery, of_workers
@@ -32,10 +32,10 @@ def serve(host: str | None, port: int | None, *, insecure: bool | None = None, a
     Raises:
         SettingsError: where it cannot start.
     """
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     settings = load(host=host, port=port, insecure=insecure)
-    must_be_guarded(settings)
     must_be_free(settings.host, settings.port)
+    must_be_guarded(settings)
+    logs.configure(settings.log_level)
     if KEY in os.environ and settings.api_keys is None:  # whoever sets it may think so
         tell(
             f"{KEY} is what commands send; a service asks for the keys that LORA_API_KEYS lists, and this one for none"

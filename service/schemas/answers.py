@@ -207,6 +207,7 @@ class Problem(BaseModel):
     detail: str
     instance: str
     request_id: str
+    trace_id: str | None = Field(None, description="the trace that a `traceparent` header named")
     retryable: bool = Field(description="whether the same request may succeed later")
     errors: list[ProblemFault] = Field(max_length=20)
     error: str = Field(description="the detail, where the Open Inference Protocol looks for it")

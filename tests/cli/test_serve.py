@@ -59,7 +59,7 @@ def test_with_json_it_prints_one_line_when_it_is_ready_and_a_key_is_no_setting()
         finally:
             process.kill()
     assert (told["durable"], told["settings"]["LORA_QUEUE_MAX"], out) == (False, 7, "")
-    assert "this one asks nobody for a key" in said
+    assert "a service asks for the keys that LORA_API_KEYS lists, and this one for none" in said
     assert "secret" not in said
 
 
