@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     )
     json_body_mib: int = _setting(16, "body of a JSON request", unit="MiB", ge=1, le=1_024)
     binary_body_mib: int = _setting(64, "binary body, and outputs of a forward", unit="MiB", ge=1, le=4_096)
+    bodies_mib: int = _setting(
+        lambda known: max(256, known.get("binary_body_mib", 0)), "bodies of all requests under way", unit="MiB", ge=1
+    )
     weights_cache_mib: int = _setting(
         lambda known: max(1, known.get("memory_mib", 0) // 4),
         "weights in memory, where the database has all",
@@ -134,6 +137,14 @@ class Settings(BaseSettings):
                 f"a key has at least {MIN_KEY} characters of ASCII, such as what `openssl rand -hex 32` prints"
             )
         return api_keys
+
+    @field_validator("bodies_mib")
+    @classmethod
+    def _holds_one(cls, bodies_mib: int, given: ValidationInfo) -> int:
+        largest = max(given.data.get("binary_body_mib", 0), given.data.get("json_body_mib", 0))
+        if bodies_mib < largest:
+            raise ValueError(f"the largest body, of {largest} MiB, would never have room")
+        return bodies_mib
 
     @field_validator("weights_cache_mib")
     @classmethod

@@ -16,6 +16,15 @@ def peak_growth() -> Callable[[], int]:
     return lambda: _peak() - before
 
 
+def resident(pid: int | str = "self") -> int:
+    """The bytes of memory that a process has right now."""
+    return _told(pid, "VmRSS")
+
+
 def _peak() -> int:
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].removesuffix("kB")) * 1024
+    return _told("self", "VmHWM")
+
+
+def _told(pid: int | str, name: str) -> int:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(status[name].removesuffix("kB")) * 1024

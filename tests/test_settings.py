@@ -126,15 +126,16 @@ def test_settings_stay_as_they_are():
 
 
 def test_every_limit_has_a_unit_and_can_be_moved(monkeypatch):
-    assert len(LIMITS) == 28
+    assert len(LIMITS) == 29
     for name in LIMITS:
         monkeypatch.setenv(f"LORA_{name.upper()}", "5")
     assert {getattr(load(), name) for name in LIMITS} == {5}
 
 
 def test_a_limit_below_one_is_refused_unless_none_at_all_makes_sense():
+    others = {"merged_cache_mib": 0, "batch_wait_ms": 0, "checkpoint_seconds": 0, "keep_versions": 0, "bodies_mib": 64}
     for name in LIMITS:
-        least = 0 if name in ("merged_cache_mib", "batch_wait_ms", "checkpoint_seconds", "keep_versions") else 1
+        least = others.get(name, 1)
         assert getattr(load(**{name: least}), name) == least
         with pytest.raises(SettingsError, match=f"LORA_{name.upper()} is '{least - 1}'"):
             load(**{name: least - 1})

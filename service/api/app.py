@@ -12,6 +12,7 @@ from service.api import openapi, problems
 from service.api.door import Door
 from service.api.forward import Forward
 from service.api.guard import Guard
+from service.api.intake import Intake
 from service.api.metrics import Metrics
 from service.api.routes import ROUTERS
 from service.api.shares import Shares
@@ -85,7 +86,14 @@ def create_app(settings: Settings, engine: Engine) -> ASGIApp:
     app = create_api(lifespan)
     metrics = Metrics(engine)
     app.state.engine, app.state.settings, app.state.metrics, app.state.streams = engine, settings, metrics, 0
-    return Door(app, Forward(engine, settings), metrics, Guard(settings), Shares(settings.key_requests))
+    return Door(
+        app,
+        Forward(engine, settings),
+        metrics,
+        Guard(settings),
+        Shares(settings.key_requests),
+        Intake(settings.bodies_mib * MIB),
+    )
 
 
 def create_api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:

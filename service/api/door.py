@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api import problems
 from service.api.forward import PATH, ROUTE, Forward
 from service.api.guard import PROBES, Guard
+from service.api.intake import Intake
 from service.api.keys import ANYBODY, Caller
 from service.api.metrics import Metrics
 from service.api.shares import Shares
@@ -28,11 +29,13 @@ log = logging.getLogger(__name__)
 class Door:
     """Pure ASGI around the whole app; a forward takes the short way."""
 
-    def __init__(self, app: ASGIApp, forward: Forward, metrics: Metrics, guard: Guard, shares: Shares) -> None:
+    def __init__(
+        self, app: ASGIApp, forward: Forward, metrics: Metrics, guard: Guard, shares: Shares, intake: Intake
+    ) -> None:
         self.app = app
         self.forward = forward
         self.metrics = metrics
-        self.guard, self.shares = guard, shares
+        self.guard, self.shares, self.intake = guard, shares, intake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,7 +58,7 @@ class Door:
 
         try:
             caller = scope["state"]["caller"] = self.guard.caller(method, scope["path"], head)
-            with self.shares.one_more(caller):
+            with self.shares.one_more(caller), self.intake.of(head, receive) as receive:
                 if method == "POST" and (found := PATH.fullmatch(scope["path"])):
                     route, scope["path_params"] = ROUTE, found.groupdict()
                     status, headers, content = await self.forward(scope, receive)
