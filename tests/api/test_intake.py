@@ -90,4 +90,4 @@ def test_forty_uploads_at_once_take_no_more_memory_than_they_may() -> None:
             time.sleep(0.005)
         assert set(seen) <= {422, 503}
         assert len(seen) == 40
-        assert most - before < 4 * 64 * MIB  # with copies, and what sockets and the allocator hold, of 1,240 that are sent
+        assert most - before < 4 * 64 * MIB  # with copies, of 1,240 MiB that are sent
