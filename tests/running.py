@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from starlette.types import ASGIApp
 
 from service.api.app import create_app, create_engine
 from service.api.server import server_of
@@ -51,14 +50,14 @@ class Service:
 
 
 @contextmanager
-def in_thread(around: Callable[[ASGIApp], ASGIApp] = lambda app: app, **settings: Any) -> Iterator[Service]:
-    """The service in a thread of this process, `around` it what stands before it; settings differ as given."""
+def in_thread(**settings: Any) -> Iterator[Service]:
+    """The service in a thread of this process; settings differ as given."""
     chosen = load(
         **{"port": 0, "workers": 1, "device": os.environ.get("TEST_DEVICE", "cpu"), "grace_seconds": 5, **settings}
     )
     engine = create_engine(chosen, nursery())
     urls: queue.Queue[str] = queue.Queue()
-    server = server_of(around(create_app(chosen, engine)), chosen, urls.put, engine.drain)
+    server = server_of(create_app(chosen, engine), chosen, urls.put, engine.drain)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

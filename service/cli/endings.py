@@ -33,6 +33,9 @@ ENDINGS: dict[type[BaseException], Ending] = {
     errors.TemporaryReducedCapacity: Ending(Status.UNAVAILABLE, "try again in a moment"),
     errors.StorageUnavailable: Ending(Status.UNAVAILABLE),  # whose detail says whether to wait or to restart
     errors.InsufficientStorage: Ending(Status.UNAVAILABLE, "free some space where the service stores things"),
+    errors.Unauthorized: Ending(Status.USAGE, "--api-key or LORA_API_KEY is sent as one"),
+    errors.TooManyRequests: Ending(Status.UNAVAILABLE, "try again in a moment"),
+    errors.RequestTimeout: Ending(Status.UNAVAILABLE, "try again in a moment"),
     errors.NotReady: Ending(Status.UNAVAILABLE, "try again in a moment"),
     errors.Draining: Ending(Status.UNAVAILABLE, "try again when it has been restarted"),
     errors.InternalError: Ending(Status.FAILED, "this is a bug; the service's log has its trace under that request"),

@@ -1,38 +1,15 @@
 """A service that wants a key gets it from whoever reads the page, and nobody else does."""
 
 from playwright.sync_api import BrowserContext, Page, expect
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.running import in_thread
 
-KEY = "a secret of the reader's"
-OPEN = ("/static/", "/docs", "/problems/")
-OPEN_ALONE = {"/", "/favicon.ico", "/livez", "/readyz", "/openapi.json"}
-
-
-class Locked:
-    """The service behind a key, as RFC 6750 has it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = dict(scope.get("headers", ())).get(b"authorization", b"").decode()
-        if scope["type"] != "http" or given == f"Bearer {KEY}" or is_open(scope["path"]):
-            await self.app(scope, receive, send)
-        else:
-            problem = {"type": "/problems/unauthorized", "status": 401, "detail": "a key is needed"}
-            await JSONResponse(problem, 401)(scope, receive, send)
-
-
-def is_open(path: str) -> bool:
-    return path in OPEN_ALONE or path.startswith(OPEN)
+KEY = "a-secret-of-the-readers"
 
 
 def test_the_key_is_asked_for_once_sent_with_all_and_kept_nowhere(page: Page, context: BrowserContext) -> None:
     page.expected = ("401",)
-    with in_thread(around=Locked) as site:
+    with in_thread(api_keys=KEY) as site:
         site.wait_for_workers()
         site.http.headers["Authorization"] = f"Bearer {KEY}"
         page.goto(site.url)
@@ -58,7 +35,7 @@ def test_the_key_is_asked_for_once_sent_with_all_and_kept_nowhere(page: Page, co
 
 def test_who_gives_no_key_is_not_asked_again_until_they_want_to(page: Page) -> None:
     page.expected = ("401",)
-    with in_thread(around=Locked) as site:
+    with in_thread(api_keys=KEY) as site:
         site.wait_for_workers()
         page.goto(site.url)
         page.get_by_role("button", name="Cancel").click()

@@ -20,7 +20,7 @@ from tests.running import DEADLINE_SECONDS, Service
 MISSING = "0" * 26
 NOBODY = "http://127.0.0.1:9"
 # What the statuses of HTTP are to a command; the others are words or values that are wrong.
-BY_HTTP = {404: 3, 409: 4, 412: 4, 500: 1, 503: 5, 507: 5}
+BY_HTTP = {404: 3, 408: 5, 409: 4, 412: 4, 429: 5, 500: 1, 503: 5, 507: 5}
 
 
 @pytest.mark.parametrize("kind", errors.kinds())
