@@ -29,7 +29,7 @@ class Request:
     def encoded(self) -> bytes:
         """Its bytes on the wire."""
         head = (
-            f"POST {self.path} HTTP/1.1\r\nHost: x\r\nContent-Type: {self.media_type}\r\n"
+            f"POST {self.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {self.media_type}\r\n"
             f"Content-Length: {len(self.body)}\r\n{self.headers}\r\n"
         )
         return head.encode() + self.body

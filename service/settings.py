@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     )
     insecure: bool = _setting(False, "listen on other addresses than this machine's own though there are no keys")
     allowed_hosts: str = _setting(
-        "", "names that the service goes by beside localhost, LORA_HOST and any IP address; * for any name"
+        "", "names that the service goes by beside LORA_HOST, IP addresses and names without a dot; * for any name"
     )
     allowed_origins: str = _setting("", "pages that may change things, such as https://example.org")
     log_level: Level = _setting("warning", "which lines are logged: debug, info (each request), warning, error")

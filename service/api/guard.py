@@ -25,7 +25,7 @@ class Guard:
 
     def __init__(self, settings: Settings) -> None:
         self._keys = Keys(settings)
-        self._hosts = {"localhost", settings.host.lower(), *listed(settings.allowed_hosts)}
+        self._hosts = {settings.host.lower(), *listed(settings.allowed_hosts.lower())}
         self._origins = {origin.encode() for origin in listed(settings.allowed_origins)}
         self._known: set[bytes] = set()  # Host headers that were let in lately
 
@@ -50,7 +50,7 @@ class Guard:
     def _learn(self, host: bytes) -> None:
         text = host.decode("latin-1")
         name = re.sub(r":[0-9]*$", "", text).lower().strip("[]").rstrip(".")
-        if not (name in self._hosts or "*" in self._hosts or _is_address(name)):
+        if not (name in self._hosts or "*" in self._hosts or _is_nobodys(name)):
             raise BadHost(f"Host is {text[:100]!r}; LORA_ALLOWED_HOSTS lists the names that this service goes by")
         if len(self._known) < KNOWN_HOSTS:
             self._known.add(host)
@@ -62,10 +62,10 @@ class Guard:
             raise CrossOrigin(f"the page that sends this is from {shown!r}; LORA_ALLOWED_ORIGINS lists those let in")
 
 
-def _is_address(name: str) -> bool:
-    """Whether a host is an IP address, which no page can have lead elsewhere as it can its own name."""
+def _is_nobodys(name: str) -> bool:
+    """Whether no page can go by this name: it is an address, or has no dot, and such names nobody can buy."""
     try:
         ip_address(name)
     except ValueError:
-        return False
+        return re.fullmatch("[a-z0-9_-]+", name) is not None
     return True
