@@ -69,10 +69,8 @@ async def connected(url: str) -> AsyncIterator[Callable[[str, bytes], Awaitable[
     reader, writer = await asyncio.open_connection(host, int(port))
 
     async def post(path: str, body: bytes) -> bytes:
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        writer.write(head.encode() + body)
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         answer = await reader.readuntil(b"\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 2"), answer
         return await reader.readexactly(int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
