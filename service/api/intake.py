@@ -1,7 +1,7 @@
 """How many bytes of bodies the service holds while their requests are under way."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from starlette.types import Message, Receive
 
@@ -17,15 +17,15 @@ class Intake:
     def __init__(self, max_bytes: int) -> None:
         self._budget = Budget(max_bytes)
 
-    @contextmanager
-    def of(self, headers: Mapping[bytes, bytes], receive: Receive) -> Iterator[Receive]:
+    def of(self, headers: Mapping[bytes, bytes], receive: Receive) -> AbstractContextManager[Receive]:
         """What to receive a request by, whose bytes count until it is over.
 
         What that gives raises TemporaryReducedCapacity when there is no room for more.
         """
-        if _is_small(headers):
-            yield receive
-            return
+        return nullcontext(receive) if _is_small(headers) else self._counted(receive)
+
+    @contextmanager
+    def _counted(self, receive: Receive) -> Iterator[Receive]:
         taken = 0
 
         async def counted() -> Message:

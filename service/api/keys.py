@@ -8,7 +8,7 @@ from enum import IntEnum
 from service.errors import Unauthorized
 from service.settings import Settings, key_texts
 
-BEARER = "bearer "
+BEARER = b"bearer "
 
 
 class Scope(IntEnum):
@@ -36,7 +36,7 @@ class Keys:
     def __init__(self, settings: Settings) -> None:
         self._callers = {digest: _caller(digest, scope) for digest, scope in _digests(settings)}
 
-    def caller(self, authorization: str) -> Caller:
+    def caller(self, authorization: bytes) -> Caller:
         """Whoever sends this `Authorization` header (RFC 6750).
 
         Every key is compared, each in constant time, so that how long it takes tells nothing.
@@ -46,10 +46,10 @@ class Keys:
         """
         if not self._callers:
             return ANYBODY
-        scheme, given = authorization[: len(BEARER)], authorization[len(BEARER) :].strip(" ")
+        scheme, given = authorization[: len(BEARER)], authorization[len(BEARER) :].strip(b" ")
         if scheme.lower() != BEARER or not given:
             raise Unauthorized("this service asks for a key; send it as `Authorization: Bearer KEY`")
-        digest = _digest(given)
+        digest = hashlib.sha256(given).digest()
         matching = [caller for known, caller in self._callers.items() if hmac.compare_digest(known, digest)]
         if not matching:
             raise Unauthorized("the key that was sent is none of this service's")
@@ -57,11 +57,10 @@ class Keys:
 
 
 def _digests(settings: Settings) -> list[tuple[bytes, Scope]]:
-    return [(_digest(text), Scope.READ if reads else Scope.WRITE) for text, reads in key_texts(settings)]
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("latin-1", "replace")).digest()
+    return [
+        (hashlib.sha256(text.encode()).digest(), Scope.READ if reads else Scope.WRITE)
+        for text, reads in key_texts(settings)
+    ]
 
 
 def _caller(digest: bytes, scope: Scope) -> Caller:

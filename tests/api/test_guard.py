@@ -190,9 +190,9 @@ def test_whoever_makes_up_a_head_is_refused(host: bytes, origin: bytes, authoriz
 def test_only_hashes_of_keys_are_kept() -> None:
     keys = Keys(load(api_keys=SET))
     assert WRITER not in repr(vars(keys))
-    caller = keys.caller(f"Bearer {READER}")
+    caller = keys.caller(f"Bearer {READER}".encode())
     assert (caller.scope, READER[:8] in caller.name) == (Scope.READ, False)
-    assert Keys(load()).caller("") is ANYBODY
+    assert Keys(load()).caller(b"") is ANYBODY
 
 
 @pytest.mark.parametrize("given", ["", " , ", "short", f"{WRITER},short", f"{'é' * 20}", ":read", "x" * 15 + ":read"])
