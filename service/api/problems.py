@@ -81,7 +81,8 @@ def body_of(error: ServiceError, instance: str, request_id: str, trace_id: str |
 def response(error: ServiceError, request: Request, headers: Mapping[str, str] | None = None) -> Response:
     """The answer to a request that failed."""
     extra = dict(headers or {})
-    request.state.refused = error
+    # Without its trace, whose frames hold the request, and with that a body of megabytes until garbage is collected.
+    request.state.refused = error.with_traceback(None)
     if error.retryable:
         extra["Retry-After"] = str(RETRY_AFTER_SECONDS)
     if isinstance(error, errors.UnsupportedMediaType):
