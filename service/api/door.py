@@ -72,7 +72,9 @@ class Door:
         except ServiceError as refusal:  # of the guard and the shares; the app answers its own
             await problems.response(refusal, Request(scope))(scope, receive, pass_on)
         except ClientDisconnect:
-            status = 499  # as nginx counts a client that left before it was answered
+            unread = scope["state"].get("unread")  # what the server said of a body that it could not read to its end
+            # 499 is how nginx counts a client that left before it was answered.
+            status = problems.status_of(type(unread)) if unread else 499
         except asyncio.CancelledError:  # the time that a shutdown leaves to requests under way is up
             if not status:
                 error = Draining("the service shut down before this request was answered")

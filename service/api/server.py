@@ -199,6 +199,8 @@ class Protocol(HttpToolsProtocol):
         raise ValueError(refusal.detail)  # which stops the parser
 
     def _refuse(self, refusal: ServiceError) -> None:
+        if self.scope is not None:  # the door may have the request already, and wait for the rest of its body
+            self.scope["state"]["unread"] = refusal
         request_id = request_id_of(b"")
         content = problems.body_of(refusal, instance="", request_id=request_id)
         head = (
