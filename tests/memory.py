@@ -6,25 +6,21 @@ from pathlib import Path
 import pytest
 
 
-def peak_growth() -> Callable[[], int]:
-    """A function that says how many bytes more than now this process has had at most since."""
+def peak_growth(process: int | str = "self") -> Callable[[], int]:
+    """A function that says how many bytes more than now a process, by default this one, has had at most since."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        Path(f"/proc/{process}/clear_refs").write_text("5")  # resets the peak
     except OSError as error:
-        pytest.skip(f"the peak of this process's memory cannot be reset: {error}")
-    before = _peak()
-    return lambda: _peak() - before
+        pytest.skip(f"the peak of a process's memory cannot be reset: {error}")
+    before = _bytes("VmHWM", process)
+    return lambda: _bytes("VmHWM", process) - before
 
 
-def resident(pid: int | str = "self") -> int:
-    """The bytes of memory that a process has right now."""
-    return _told(pid, "VmRSS")
+def resident(process: int | str = "self") -> int:
+    """The bytes of memory that a process, by default this one, has now."""
+    return _bytes("VmRSS", process)
 
 
-def _peak() -> int:
-    return _told("self", "VmHWM")
-
-
-def _told(pid: int | str, name: str) -> int:
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+def _bytes(name: str, process: int | str) -> int:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
     return int(status[name].removesuffix("kB")) * 1024
