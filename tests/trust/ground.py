@@ -60,7 +60,7 @@ def full(service: Service) -> Iterator[None]:
 @contextmanager
 def busy(service: Service) -> Iterator[None]:
     """The first request with the key `busy` under way."""
-    caller = Keys(load(api_keys=KEY)).caller(AUTHORIZED["Authorization"])
+    caller = Keys(load(api_keys=KEY)).caller(AUTHORIZED["Authorization"].encode())
     key = f"{caller.name} POST /models\nbusy"
     service.engine.replies.begin(key, "")
     yield
