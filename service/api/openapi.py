@@ -73,8 +73,9 @@ KEY = {
 REQUEST_ID: dict[str, Any] = {
     "name": "X-Request-Id",
     "in": "header",
-    "description": "an id of the client's own for this request, at most 128 plain characters, which the answer has too",
-    "schema": {"type": "string", "maxLength": 128, "examples": ["8d9d2f1c5a7e4b60"]},
+    "description": "an id of the client's own for this request, which the answer has too; one that is no 1 to 128 "
+    "characters of ASCII without a space is replaced",
+    "schema": {"type": "string", "examples": ["8d9d2f1c5a7e4b60"]},
 }
 OF_FASTAPI = ("HTTPValidationError", "ValidationError")
 
