@@ -35,6 +35,14 @@ lint: .venv/dev ## check style and types
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
+	$(PYTHON) -m bandit -q -c pyproject.toml -r service tools docs
+
+audit: .venv/dev ## ask which pinned versions have known holes, which takes a network
+	@$(PYTHON) -m tools.audit
+
+fuzz: .venv/dev ## ask a service many strange things, for ten minutes or more
+	$(PYTHON) -m tests.trust.schema --examples 50
+	$(PYTHON) -m tests.trust.fuzz 300
 
 openapi: .venv/runtime ## write docs/openapi.json anew
 	@$(PYTHON) -m service.api.openapi > docs/openapi.json.new
@@ -63,4 +71,4 @@ twins: .venv/dev ## write the plain client from the asynchronous one
 	@$(PIP) --group dev
 	@touch $@
 
-.PHONY: help install demo serve test cover lint docs openapi twins bench
+.PHONY: help install demo serve test cover lint audit fuzz docs openapi twins bench

@@ -182,3 +182,13 @@ def test_nobody_evaluates_text():
             node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
         assert not called & {"eval", "exec", "__import__", "compile"}, name
+
+
+def test_nobody_loads_a_pickle_by_torch_or_numpy():
+    for name, tree in MODULES.items():
+        for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+            called = ast.unparse(call.func)
+            asked = {word.arg: ast.unparse(word.value) for word in call.keywords}
+            assert called not in ("torch.load", "torch.save"), name
+            assert asked.get("allow_pickle", "False") == "False", name
+            assert called != "np.load" or "allow_pickle" in asked, name

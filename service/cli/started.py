@@ -26,7 +26,7 @@ def service(*, keep: bool) -> Iterator[tuple[str, int]]:
     errors = subprocess.DEVNULL if keep else None
     # Nor does it write into the database of whoever runs one.
     environment = {name: value for name, value in os.environ.items() if name != "LORA_DATABASE_URL"}
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # nosec B603  # every word of it stands above
         command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=keep, env=environment
     )
     try:

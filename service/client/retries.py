@@ -75,4 +75,4 @@ def _asked(retry_after: str | None) -> float | None:
 
 def _scattered(seconds: float) -> float:
     """Something between three quarters of the time and all of it."""
-    return seconds * random.uniform(0.75, 1)
+    return seconds * random.uniform(0.75, 1)  # nosec B311  # nobody gains by guessing it

@@ -176,7 +176,7 @@ class Nursery:
         return self._control
 
     def _launched(self, fd: int) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
+        return subprocess.Popen(  # nosec B603  # the command is the service's own
             [*self._command, str(fd)],
             pass_fds=[fd],
             stdin=subprocess.DEVNULL,
