@@ -19,7 +19,7 @@ Watcher = Callable[[], None]
 class Ledger:
     """Jobs in order of creation, and one feed of everything that happened to any of them lately.
 
-    Of the jobs that have ended, only the newest `keep` are remembered.
+    Of the jobs that have ended, only the newest `keep` are remembered. Whoever reads waits for nobody who writes.
     """
 
     def __init__(self, keep: int, forget: Callable[[Sequence[str]], None] = lambda job_ids: None) -> None:
@@ -30,7 +30,8 @@ class Ledger:
         self._feed: deque[tuple[int, str, int]] = deque(maxlen=FEED_EVENTS)  # (place in the feed, job, event number)
         self._place = 0
         self._watchers: dict[str | None, set[Watcher]] = {}
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # held while a job changes, which may take as long as a disk does
+        self._telling = threading.RLock()  # held while what happened is told, or read
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -111,11 +112,11 @@ class Ledger:
 
     def watch(self, watcher: Watcher, job_id: str | None = None) -> Callable[[], None]:
         """Call `watcher`, from whatever thread, after each change of one job or of any; returns how to stop that."""
-        with self._lock:
+        with self._telling:
             self._watchers.setdefault(job_id, set()).add(watcher)
 
         def stop() -> None:
-            with self._lock:
+            with self._telling:
                 watchers = self._watchers.get(job_id, set())
                 watchers.discard(watcher)
                 if not watchers:
@@ -125,7 +126,7 @@ class Ledger:
 
     def ring(self) -> None:
         """Call every watcher, though no job has changed."""
-        with self._lock:
+        with self._telling:
             for watcher in [watcher for watchers in self._watchers.values() for watcher in watchers]:
                 watcher()
 
@@ -136,7 +137,7 @@ class Ledger:
 
     def feed(self, after: int) -> Iterator[tuple[int, Job, Event]]:
         """What happened to any job after a place in the feed, as far back as that reaches."""
-        with self._lock:
+        with self._telling:
             # Places follow one another, so the newest are as many as the feed has grown.
             lately = list(islice(reversed(self._feed), max(0, self._place - after)))[::-1]
             jobs = {job_id: self._jobs.get(job_id) for _, job_id, _ in lately}
@@ -160,8 +161,9 @@ class Ledger:
             self._jobs.pop(oldest, None)
 
     def _tell(self, job: Job, before: int) -> None:
-        for number in range(before + 1, events.count(job) + 1):
-            self._place += 1
-            self._feed.append((self._place, job.id, number))
-        for watcher in [*self._watchers.get(job.id, ()), *self._watchers.get(None, ())]:
-            watcher()
+        with self._telling:
+            for number in range(before + 1, events.count(job) + 1):
+                self._place += 1
+                self._feed.append((self._place, job.id, number))
+            for watcher in [*self._watchers.get(job.id, ()), *self._watchers.get(None, ())]:
+                watcher()

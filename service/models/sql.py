@@ -1,14 +1,14 @@
 """A store in a database: a file of SQLite, or PostgreSQL."""
 
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from itertools import chain
 from typing import Any
 
 from sqlalchemy import Engine, and_, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.sql import Executable
 
 from service.errors import InsufficientStorage, StorageUnavailable
@@ -36,6 +36,7 @@ class SqlStore:
         self.url = url_of(url)
         self._lock = threading.Lock()
         self._unusable = ""  # why nothing more can be written
+        self.trouble = ""
         with ExitStack() as stack:
             self._engine = stack.enter_context(opened(self.url))
             self._writes = _writes(self._engine)
@@ -53,21 +54,16 @@ class SqlStore:
             InsufficientStorage, StorageUnavailable: when nothing was written.
         """
         statements = [self._statement(change) for change in chain.from_iterable(changes)]
-        if not statements:  # a transaction of none would wait for the disk all the same
-            return
-        with self._lock:
-            if self._unusable:
-                raise StorageUnavailable(self._unusable)
-            number = self._writes + 1
-            try:
-                with self._engine.begin() as connection:
-                    for statement in statements:
-                        connection.execute(statement)
-                    connection.execute(update(PROGRESS).values(writes=number))
-            except DBAPIError as error:
-                if not self._took(number):
-                    raise _refusal(error, "nothing was stored") from error
-            self._writes = number
+        if statements:  # a transaction of none would wait for the disk all the same
+            self._write(statements)
+
+    def try_again(self) -> None:
+        """Write nothing, by which it is known whether the trouble is over.
+
+        A full disk is no trouble of the kind: whoever needs room is told, and all else goes on.
+        """
+        with suppress(StorageUnavailable, InsufficientStorage):
+            self._write([])
 
     def rows(self, table: str, *columns: str, **where: Any) -> Iterator[Row]:
         """Some columns of the rows with these values, in the order of their keys.
@@ -94,6 +90,25 @@ class SqlStore:
             self._unusable = self._unusable or "the service is shutting down"
         self._open.close()
 
+    def _write(self, statements: Sequence[Executable]) -> None:
+        """One transaction, whose number is in it."""
+        with self._lock:
+            if self._unusable:
+                raise StorageUnavailable(self._unusable)
+            number = self._writes + 1
+            try:
+                with self._engine.begin() as connection:
+                    for statement in statements:
+                        connection.execute(statement)
+                    connection.execute(update(PROGRESS).values(writes=number))
+            except DBAPIError as error:
+                if not self._took(number):
+                    refusal = _refusal(error, "nothing was stored")
+                    unanswered = isinstance(error, OperationalError) and isinstance(refusal, StorageUnavailable)
+                    self.trouble = refusal.detail if unanswered else ""
+                    raise refusal from error
+            self._writes, self.trouble = number, ""
+
     def _statement(self, change: Change) -> Executable:
         table = METADATA.tables[change.table]
         if isinstance(change, Drop):
@@ -112,7 +127,7 @@ class SqlStore:
             with self._engine.connect() as connection:
                 return bool(connection.execute(select(PROGRESS.c.writes)).scalar_one() == number)
         except DBAPIError as error:
-            self._unusable = "since a write broke it is not known what was stored; restart the service"
+            self.trouble = self._unusable = "since a write broke it is not known what was stored; restart the service"
             raise _refusal(error, "it is not known whether this was stored") from error
 
 

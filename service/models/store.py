@@ -34,6 +34,7 @@ class Store(Protocol):
     """Where changes are written; `durable` says whether they outlive the process."""
 
     durable: bool
+    trouble: str  # why the database took no write when last asked; empty where it did
 
     @property
     def name(self) -> str:
@@ -46,6 +47,9 @@ class Store(Protocol):
             InsufficientStorage, StorageUnavailable: when nothing was written.
         """
 
+    def try_again(self) -> None:
+        """Ask whether the trouble is over."""
+
     def rows(self, table: str, *columns: str, **where: Any) -> Iterator[Row]:
         """Some columns of the rows with these values, in the order of their keys."""
 
@@ -57,10 +61,14 @@ class MemoryOnly:
     """Keeps nothing: what is not in memory is gone."""
 
     durable = False
+    trouble = ""
     name = "memory"
 
     def write(self, *changes: Iterable[Change]) -> None:
         pass  # nor are the changes put together, where a generator would do that
+
+    def try_again(self) -> None:
+        pass
 
     def rows(self, table: str, *columns: str, **where: Any) -> Iterator[Row]:
         return iter(())

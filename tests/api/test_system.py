@@ -23,7 +23,7 @@ def test_probes_answer(http: httpx.Client) -> None:
     assert http.get("/livez").json() == {"status": "ok"}
     assert http.get("/readyz").json() == {"status": "ready"}
     verbose = http.get("/readyz?verbose").json()
-    assert verbose["checks"] == {"draining": "ok", "workers": "ok"}
+    assert verbose["checks"] == {"draining": "ok", "workers": "ok", "storage": "ok"}
     assert verbose["workers"]["of"] == 1
 
 

@@ -236,3 +236,29 @@ def test_to_stop_watching_twice_is_as_good_as_once():
     stop = ledger.watch(lambda: None, "job_1")
     stop()
     stop()
+
+
+def test_nobody_who_reads_waits_for_a_change_that_waits_for_a_disk():
+    ledger = ledger_with("job_1", "job_2")
+    begun, over, rung = threading.Event(), threading.Event(), threading.Event()
+
+    def change(record):
+        begun.set()
+        assert over.wait(30)
+        return step(record, State.RUNNING)
+
+    with ThreadPoolExecutor(2) as threads:
+        changed = threads.submit(ledger.swap, "job_1", change)
+        assert begun.wait(30)
+        try:
+            stop = threads.submit(ledger.watch, rung.set).result(10)
+            assert [each.id for _, each, _ in threads.submit(lambda: list(ledger.feed(0))).result(10)] == [
+                "job_1",
+                "job_2",
+            ]
+            assert ledger.get("job_1").state is State.QUEUED
+        finally:
+            over.set()
+        assert changed.result().state is State.RUNNING
+        assert rung.is_set()
+        stop()

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from service.api import describe
-from service.api.deps import EngineOf
+from service.api.deps import EngineOf, in_thread
 from service.api.problems import status_of
 from service.codecs.json import JSON, dumps
 from service.engine import Engine
@@ -50,9 +50,12 @@ async def readyz(
     engine: EngineOf, verbose: Annotated[str | None, Query(description="list each check")] = None
 ) -> Response:
     """200 or 503; with `?verbose` each check by name."""
+    if engine.store.trouble:
+        await in_thread(engine.store.try_again)
     checks = {
         "draining": "shutting down" if engine.draining else "ok",
         "workers": workers_check(engine),
+        "storage": engine.store.trouble or "ok",
     }
     if set(checks.values()) != {"ok"}:
         raise NotReady(", ".join(f"{name}: {state}" for name, state in checks.items()), **checks)

@@ -22,8 +22,8 @@ async function look() {
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (error.status !== 503) return { state: (await alive()) ? "not-ready" : down(), checks: {} };
-    const { draining, workers } = error.body;
-    return { state: draining && draining !== "ok" ? "draining" : "not-ready", checks: { draining, workers } };
+    const { draining, workers, storage } = error.body;
+    return { state: draining && draining !== "ok" ? "draining" : "not-ready", checks: { draining, workers, storage } };
   }
 }
 
