@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 @dataclass(frozen=True)
@@ -16,3 +16,11 @@ class Instant:
 def instant() -> Instant:
     """This moment."""
     return Instant(datetime.now(UTC), time.monotonic())
+
+
+_BEGAN = instant()
+
+
+def steady() -> datetime:
+    """The wall clock as it was when the process began, moved on by the one that never jumps: for what lapses."""
+    return _BEGAN.wall + timedelta(seconds=time.monotonic() - _BEGAN.seconds)

@@ -101,7 +101,8 @@ def jobs(store: Store, now: Instant) -> Iterator[Kept]:
         texts: dict[str, Any] = {name: facts.pop(name) for name in TIMES}
         times = {name: text and datetime.fromisoformat(text) for name, text in texts.items()}
         began = times["started_at"]
-        started = None if began is None else now.seconds - (now.wall - began).total_seconds()
+        # Never before it began, though the wall clock may have gone back meanwhile.
+        started = None if began is None else now.seconds - max(0.0, (now.wall - began).total_seconds())
         history = tuple(Moved(JobState(state), epoch, reason) for state, epoch, reason in facts.pop("history"))
         curves = {name: array("d", numbers.tobytes()) for name, numbers in read(row["curves"]).items()}
         plan, group = from_dict(facts.pop("plan")), facts.pop("group")

@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 
+from service.clock import steady
 from service.errors import IdempotencyInFlight, IdempotencyMismatch
 from service.models.rows import dumps
 from service.models.store import Change, Drop, Put, Store
@@ -25,13 +26,13 @@ class Reply:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    at: datetime = field(default_factory=steady)
 
 
 class Replies:
     """Replies by key, the oldest first; they are forgotten after a day, or when there are too many."""
 
-    def __init__(self, store: Store, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, store: Store, now: Callable[[], datetime] = steady) -> None:
         self._store = store
         self._now = now
         self._replies: dict[str, Reply] = dict(sorted(_read(store), key=lambda each: each[1].at))
