@@ -15,9 +15,9 @@ from random import Random, randrange
 import httpx
 
 from tests.trust.decoders import DECODERS
-from tests.trust.requests import valid
 from tests.trust.schema import KEY, bounded
 from tests.trust.spoiling import spoilt
+from tests.trust.valid import valid
 
 SILENCE_SECONDS = 0.1  # after which no more is awaited of an answer
 DEADLINE_SECONDS = 10.0

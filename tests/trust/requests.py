@@ -1,67 +1,55 @@
-"""A valid request for every route, as bytes, to a service that holds one thing of each kind."""
+"""Requests to the model that the sheet is tried on, with whatever they are given."""
 
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
+import numpy as np
 
-from service.api.openapi import document
-from tests.trust.hooks import FILES, ones, tensors
-from tests.trust.schema import KEY
+from tests.codecs.wire import safetensors_described
+from tests.trust.asking import JSON, Ask
 
-ROW = bytes(256)
-BINARY = {**FILES, "application/octet-stream": [ROW]}
-# What stands before the row in the Open Inference Protocol.
-HEAD = json.dumps(
-    {"inputs": [{"name": "x", "shape": [1, 64], "datatype": "FP32", "parameters": {"binary_data_size": len(ROW)}}]}
-).encode()
-HEADERS = {"Authorization": f"Bearer {KEY}"}
+NPY, RAW = {"Content-Type": "application/x-npy"}, {"Content-Type": "application/octet-stream"}
+FILE = {"Content-Type": "application/x-safetensors"}
 
 
-def valid(url: str) -> list[bytes]:
-    """The requests, of each route with every example and type of its body."""
-    ids = _made(url)
-    host = urlsplit(url).netloc
-    return [
-        _request(method, re.sub(r"\{(\w+)\}", lambda found: ids[found[1]], path), host, media_type, body)
-        for path, operations in document()["paths"].items()
-        for method, operation in operations.items()
-        for media_type, body in _bodies(operation)
-    ]
+def text(body: Any) -> bytes:
+    return body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
-def _made(url: str) -> dict[str, str]:
-    """One thing of each kind, by the name under which paths have its id."""
-    with httpx.Client(base_url=url, headers=HEADERS, timeout=60) as http:
-        sizes = {"in_features": 64, "out_features": 10}
-        rows = tensors(x=ones(5, 64), y=ones(5, 10))
-        model = http.post("/models", json=sizes).json()
-        job = http.post(f"/models/{model['id']}/train", headers={"Prefer": "wait=30"}).json()["id"]
-        data = http.post("/datasets", content=rows, headers={"Content-Type": "application/x-safetensors"}).json()["id"]
-        sweep = {"model": sizes, "train": {"epochs": 1, "data": {"kind": "teacher"}}, "over": {"rank": [1, 2]}}
-        swept = http.post("/sweeps", json=sweep).json()["id"]
-    ids = {"model_id": model["id"], "base_id": model["base_id"], "job_id": job, "dataset_id": data, "sweep_id": swept}
-    return {**ids, "version": "0", "slug": "validation"}
+def create(body: Any, **headers: str | None) -> Ask:
+    return Ask("POST", "/models", text(body), JSON | _named(headers))
 
 
-def _bodies(operation: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
-    content = operation.get("requestBody", {}).get("content", {})
-    if not content:
-        yield "", b""
-    for media_type, told in content.items():
-        for example in told.get("examples", {}).values():
-            yield media_type, json.dumps(example["value"]).encode()
-        for body in BINARY.get(media_type, []):
-            yield media_type, body
+def train(body: Any, **headers: str | None) -> Ask:
+    return Ask("POST", "/models/{model}/train", text(body), JSON | _named(headers))
 
 
-def _request(method: str, path: str, host: str, media_type: str, body: bytes) -> bytes:
-    lines = [f"{method.upper()} {path} HTTP/1.1", f"Host: {host}", f"Authorization: Bearer {KEY}", "Connection: close"]
-    if path.endswith("/infer") and body == ROW:
-        lines.append(f"Inference-Header-Content-Length: {len(HEAD)}")
-        body = HEAD + body
-    lines += [f"Content-Type: {media_type}", f"Content-Length: {len(body)}"] if media_type else []
-    return "\r\n".join([*lines, "", ""]).encode() + body
+def forward(body: Any, headers: Mapping[str, str | None] = JSON) -> Ask:
+    return Ask("POST", "/models/{model}/forward", text(body), headers)
+
+
+def infer(shape: list[int], data: list[float]) -> Ask:
+    tensor = {"name": "x", "shape": shape, "datatype": "FP32", "data": data}
+    return Ask("POST", "/v2/models/{model}/infer", text({"inputs": [tensor]}))
+
+
+def adopt(file: bytes, **headers: str | None) -> Ask:
+    return Ask("PUT", "/models/{model}/adapter", file, FILE | _named(headers))
+
+
+def get(path: str, **headers: str | None) -> Ask:
+    return Ask("GET", path, headers=_named(headers))
+
+
+def _named(headers: Mapping[str, str | None]) -> dict[str, str | None]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def adapter(a: Any = (1, 3), b: Any = (2, 1), dtype: str = "<f4", **more: tuple[str, list[int], list[int]]) -> bytes:
+    """The file of an adapter of the tests' model, or of one that differs as told."""
+    sent = {"<f4": "F32", "<i4": "I32"}[dtype]
+    first, second = np.ones(a, dtype).tobytes(), np.ones(b, dtype).tobytes()
+    ends = len(first), len(first) + len(second)
+    told = {"lora_A.weight": (sent, [*a], [0, ends[0]]), "lora_B.weight": (sent, [*b], [*ends])}
+    return safetensors_described(first + second, **told, **more)

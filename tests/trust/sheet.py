@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
 
 import numpy as np
 
@@ -15,10 +14,9 @@ from tests.codecs.wire import npy_described, npy_file, safetensors_described, sa
 from tests.running import Service
 from tests.trust.asking import AUTHORIZED, JSON, KEY, Ask, Wire, wire
 from tests.trust.ground import BODY_MIB, SMALL, busy, full
+from tests.trust.requests import FILE, NPY, RAW, adapter, adopt, create, forward, get, infer, train
 
 MIB = 2**20
-NPY, RAW = {"Content-Type": "application/x-npy"}, {"Content-Type": "application/octet-stream"}
-FILE = {"Content-Type": "application/x-safetensors"}
 NOBODY, NO_JOB = f"mdl_{'0' * 26}", f"job_{'0' * 26}"
 HEAD = f"Host: localhost\r\nAuthorization: {AUTHORIZED['Authorization']}\r\n".encode()
 POST = b"POST /models HTTP/1.1\r\n" + HEAD + b"Content-Type: application/json\r\n"
@@ -40,48 +38,6 @@ class Row:
     counted: int = 1  # requests that come as far as the app; else the parser of HTTP answers
     changes: Mapping[str, int] = field(default_factory=dict)
     meanwhile: Callable[[Service], AbstractContextManager[None]] = lambda service: nullcontext()
-
-
-def text(body: Any) -> bytes:
-    return body if isinstance(body, bytes) else json.dumps(body).encode()
-
-
-def create(body: Any, **headers: str | None) -> Ask:
-    return Ask("POST", "/models", text(body), JSON | _named(headers))
-
-
-def train(body: Any, **headers: str | None) -> Ask:
-    return Ask("POST", "/models/{model}/train", text(body), JSON | _named(headers))
-
-
-def forward(body: Any, headers: Mapping[str, str | None] = JSON) -> Ask:
-    return Ask("POST", "/models/{model}/forward", text(body), headers)
-
-
-def infer(shape: list[int], data: list[float]) -> Ask:
-    tensor = {"name": "x", "shape": shape, "datatype": "FP32", "data": data}
-    return Ask("POST", "/v2/models/{model}/infer", text({"inputs": [tensor]}))
-
-
-def adopt(file: bytes, **headers: str | None) -> Ask:
-    return Ask("PUT", "/models/{model}/adapter", file, FILE | _named(headers))
-
-
-def get(path: str, **headers: str | None) -> Ask:
-    return Ask("GET", path, headers=_named(headers))
-
-
-def _named(headers: Mapping[str, str | None]) -> dict[str, str | None]:
-    return {name.replace("_", "-"): value for name, value in headers.items()}
-
-
-def adapter(a: Any = (1, 3), b: Any = (2, 1), dtype: str = "<f4", **more: tuple[str, list[int], list[int]]) -> bytes:
-    """The file of an adapter of the tests' model, or of one that differs as told."""
-    sent = {"<f4": "F32", "<i4": "I32"}[dtype]
-    first, second = np.ones(a, dtype).tobytes(), np.ones(b, dtype).tobytes()
-    ends = len(first), len(first) + len(second)
-    told = {"lora_A.weight": (sent, [*a], [0, ends[0]]), "lora_B.weight": (sent, [*b], [*ends])}
-    return safetensors_described(first + second, **told, **more)
 
 
 MODEL = {"in_features": 3, "out_features": 2, "rank": 1}

@@ -9,18 +9,11 @@ import pytest
 
 from tests.running import Service
 from tests.trust.asking import Names, answer_to, filled
-from tests.trust.ground import ground
 from tests.trust.invariant import nothing_else_happens, problem_in
-from tests.trust.sheet import GOOD, SHEET, Row, adopt
+from tests.trust.requests import adopt
+from tests.trust.sheet import GOOD, SHEET, Row
 
 ROWS = range(1, 38)
-
-
-@pytest.fixture(scope="module")
-def held() -> Iterator[tuple[Service, Names]]:
-    """A service that nobody else touches, and what it holds."""
-    with ground() as both:
-        yield both
 
 
 def test_the_sheet_is_whole_and_in_order() -> None:

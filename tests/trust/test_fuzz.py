@@ -6,8 +6,8 @@ import pytest
 
 from tests.trust.decoders import DECODERS
 from tests.trust.fuzz import of_decoder, of_port, sent
-from tests.trust.requests import valid
 from tests.trust.schema import bounded
+from tests.trust.valid import valid
 
 SEED = 1
 

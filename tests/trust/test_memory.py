@@ -12,8 +12,8 @@ from tests.trust.asking import Names, answer_to
 from tests.trust.ground import BODY_MIB, SMALL
 from tests.trust.sheet import SHEET
 
-REPEATS = 100
-WARMING = 30
+REPEATS = 60
+WARMING = 20
 MIB = 2**20
 
 
