@@ -1,5 +1,6 @@
 """What the server and its workers say to each other: a JSON object and named arrays, in one run of bytes."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 LENGTH_BYTES = 8
 ALIGNED_BYTES = 64  # every array begins at a multiple of this, as fast loops like it
+DTYPE = re.compile("[<|][biuf][1248]")  # numpy would parse other texts as a language of their own
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -31,7 +33,11 @@ def pack(value: dict[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None
 
 
 def unpack(message: bytes | memoryview) -> tuple[dict[str, Any], Arrays]:
-    """The object and the arrays of a message that `pack` made; the arrays may be written to."""
+    """The object and the arrays of a message that `pack` made; the arrays may be written to.
+
+    Raises:
+        ValueError, TypeError: for bytes that are no message.
+    """
     end = LENGTH_BYTES + int.from_bytes(message[:LENGTH_BYTES], "little")
     value, described = orjson.loads(message[LENGTH_BYTES:end])
     if not described:
@@ -39,6 +45,8 @@ def unpack(message: bytes | memoryview) -> tuple[dict[str, Any], Arrays]:
     memory, arrays = np.array(np.frombuffer(message, dtype=np.uint8)), {}
     end = _aligned(end)
     for name, dtype, shape in described:
+        if not DTYPE.fullmatch(dtype):
+            raise ValueError(f"a message carries no arrays of dtype {dtype[:20]!r}")
         size = np.dtype(dtype).itemsize * int(np.prod(shape))
         arrays[name] = memory[end : end + size].view(dtype).reshape(shape)
         end += _aligned(size)

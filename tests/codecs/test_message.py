@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from service.codecs.message import ALIGNED_BYTES, pack, unpack
+from service.codecs.message import ALIGNED_BYTES, LENGTH_BYTES, pack, unpack
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -65,3 +65,11 @@ def test_unpacked_arrays_may_be_written_to():
 def test_views_are_packed_as_they_read(view):
     x = view(np.arange(12, dtype=np.float32).reshape(3, 4))
     assert np.array_equal(unpack(pack({}, {"x": x}))[1]["x"], x)
+
+
+@pytest.mark.parametrize("dtype", [",f4", "<f4,<f4", "O", "<U4", "<M8[s]", ""])
+def test_a_dtype_that_is_no_number_is_refused(dtype):
+    message = bytes(pack({}, {"A": np.ones(2, np.float32)})).replace(b'"<f4"', f'"{dtype}"'.encode(), 1)
+    length = int.from_bytes(message[:LENGTH_BYTES], "little") + len(dtype) - len("<f4")
+    with pytest.raises(ValueError, match="carries no arrays of dtype"):
+        unpack(length.to_bytes(LENGTH_BYTES, "little") + message[LENGTH_BYTES:])
