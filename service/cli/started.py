@@ -18,14 +18,17 @@ class NotStarted(Exception):
         self.status = status
 
 
+THEIRS = {"LORA_DATABASE_URL", "LORA_API_KEYS"}
+
+
 @contextmanager
 def service(*, keep: bool) -> Iterator[tuple[str, int]]:
     """The URL and the process id of a service that is started for this, and stopped again unless `keep`."""
     command = [sys.executable, "-P", "-m", "service", "serve", "--port", "0"]
     # A service that stays must not hold the terminal, or the pipe, that this command was given.
     errors = subprocess.DEVNULL if keep else None
-    # Nor does it write into the database of whoever runs one.
-    environment = {name: value for name, value in os.environ.items() if name != "LORA_DATABASE_URL"}
+    # Nor does it write into the database of whoever runs one, or ask for the keys of that.
+    environment = {name: value for name, value in os.environ.items() if name not in THEIRS}
     process = subprocess.Popen(  # nosec B603  # every word of it stands above
         command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=keep, env=environment
     )
