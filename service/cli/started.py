@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from service.cli.serve import READY
 
 STOP_SECONDS = 30
+THEIRS = {"LORA_DATABASE_URL", "LORA_API_KEYS"}  # of whoever runs another
 
 
 class NotStarted(Exception):
@@ -16,9 +17,6 @@ class NotStarted(Exception):
 
     def __init__(self, status: int) -> None:
         self.status = status
-
-
-THEIRS = {"LORA_DATABASE_URL", "LORA_API_KEYS"}
 
 
 @contextmanager
