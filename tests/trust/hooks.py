@@ -14,6 +14,10 @@ EVENT = {
     "properties": {"event": {"enum": ["state", "epoch", "done", "shutdown"]}, "data": {"type": "string"}},
 }
 
+# What the server answers before any route is known, so no route tells of it.
+PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+BEFORE_ROUTES = {status: {"description": "too long", "content": PROBLEM} for status in ("414", "431")}
+
 
 def tensors(**arrays: np.ndarray[Any, Any]) -> bytes:
     """A safetensors file of float32 arrays."""
@@ -50,6 +54,7 @@ def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, 
         for operation in operations.values():
             if "401" not in operation["responses"]:
                 operation["security"] = []
+            operation["responses"] |= BEFORE_ROUTES
             for answer in operation["responses"].values():
                 if "text/event-stream" in answer.get("content", {}):
                     answer["content"]["text/event-stream"] = {"itemSchema": EVENT}
