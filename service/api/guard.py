@@ -12,7 +12,8 @@ PROBES = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
 # What is answered without a key: how the service is, the page, and what tells about the service and its errors.
 OPEN = re.compile(
     r"/(livez|readyz|v2/health/(live|ready)|favicon\.ico|docs(/oauth2-redirect)?|openapi\.json"
-    r"|(static|static-offline-docs|problems)/.*)?"
+    r"|(static|static-offline-docs|problems)/.*)?",
+    re.DOTALL,  # a name may hold a newline, and is no other address for that
 )
 SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}  # RFC 9110, 9.2.1
 # Posts that change nothing.

@@ -87,6 +87,10 @@ def test_what_is_none_of_the_keys_is_refused(locked: Service, given: str) -> Non
     refused(httpx.get(f"{locked.url}/models", headers=headers), 401, "unauthorized")
 
 
+def test_a_newline_in_an_open_address_asks_for_no_key(locked: Service) -> None:
+    assert httpx.get(f"{locked.url}/problems/none%0A").status_code == 404
+
+
 def test_a_key_in_the_address_is_none(locked: Service) -> None:
     for name in ("key", "api_key", "access_token", "token"):
         refused(httpx.get(f"{locked.url}/models", params={name: WRITER}), 401, "unauthorized")
