@@ -19,7 +19,7 @@ serve: .venv/runtime ## run the service on port 8000
 	@$(PYTHON) -m service serve
 
 # Tests that tell by the clock how processes behave, one after another; all others share two cores.
-ALONE := tests/jobs tests/serving tests/test_worker.py tests/api/test_server.py tests/api/test_serving.py \
+ALONE := tests/jobs tests/serving tests/test_worker.py tests/api/test_server.py tests/api/test_serving.py tests/faults \
 	tests/browser/test_first_visit.py tests/browser/test_scale.py
 
 test: .venv/dev ## run the tests
@@ -43,6 +43,13 @@ audit: .venv/dev ## ask which pinned versions have known holes, which takes a ne
 fuzz: .venv/dev ## ask a service many strange things, for ten minutes or more
 	$(PYTHON) -m tests.trust.schema --examples 50
 	$(PYTHON) -m tests.trust.fuzz 300
+
+# How long, and from which seed; a seed is drawn and told where none is given.
+SECONDS ?= 60
+SEED ?=
+
+chaos: .venv/dev ## inject faults at random into a durable server for SECONDS, from a SEED
+	@$(PYTHON) -m tests.faults.chaos $(SECONDS) $(SEED)
 
 openapi: .venv/runtime ## write docs/openapi.json anew
 	@$(PYTHON) -m service.api.openapi > docs/openapi.json.new
@@ -71,4 +78,4 @@ twins: .venv/dev ## write the plain client from the asynchronous one
 	@$(PIP) --group dev
 	@touch $@
 
-.PHONY: help install demo serve test cover lint audit fuzz docs openapi twins bench
+.PHONY: help install demo serve test cover lint audit fuzz chaos docs openapi twins bench

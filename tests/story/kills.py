@@ -19,6 +19,9 @@ from rich.progress import track
 
 from tests.running import as_process, until
 
+Json = dict[str, Any]
+
+INPUTS = {"inputs": [0.5] * 16}
 PLAN = {"epochs": 40, "batch_size": 8, "data": {"kind": "random", "n_samples": 400}}
 
 
@@ -32,6 +35,17 @@ class Known:
     perhaps_deleted: set[str] = field(default_factory=set)
     jobs: dict[str, str] = field(default_factory=dict)  # the models of jobs that were accepted
     losses: dict[str, list[float]] = field(default_factory=dict)  # that were seen
+    ended: dict[str, Json] = field(default_factory=dict)  # jobs, as they were at their end
+    outputs: dict[tuple[str, int], list[float]] = field(default_factory=dict)  # by model and version
+    refusals: frozenset[int] = frozenset()  # statuses by which nothing was done
+    workers_die: bool = False
+
+    def done(self, answer: httpx.Response, status: int) -> bool | None:
+        """Whether what was asked was done; None where the service itself does not know."""
+        if answer.status_code in self.refusals:
+            return None if "not known" in answer.text else False
+        assert answer.status_code == status, answer.text
+        return True
 
 
 def client(url: str, known: Known, draw: random.Random, over: threading.Event) -> None:
@@ -50,49 +64,76 @@ def act(http: httpx.Client, known: Known, draw: random.Random) -> None:
     what = draw.choice(["create", "rename", "train", "train", "look", "delete"]) if there else "create"
     model_id, name = draw.choice(there) if there else "", f"n{draw.random()}"
     if what == "create":
-        body = {"in_features": 16, "out_features": 8, "name": name}
-        made = http.post("/models", json=body)
-        assert made.status_code == 201, made.text
-        known.names[made.json()["id"]] = name
+        made = http.post("/models", json={"in_features": 16, "out_features": 8, "name": name})
+        if known.done(made, 201):
+            known.names[made.json()["id"]] = name
     elif what == "rename":
         known.unsure.setdefault(model_id, set()).add(name)
-        assert http.patch(f"/models/{model_id}", json={"name": name}).status_code == 200
-        known.names[model_id] = name
-        known.unsure.pop(model_id)
+        done = known.done(http.patch(f"/models/{model_id}", json={"name": name}), 200)
+        if done:
+            known.names[model_id] = name
+            known.unsure.pop(model_id)
+        elif done is False:
+            known.unsure[model_id].discard(name)
     elif what == "train":
         accepted = http.post(f"/models/{model_id}/train", json=PLAN)
-        assert accepted.status_code == 202, accepted.text
-        known.jobs[accepted.json()["id"]] = model_id
+        if known.done(accepted, 202):
+            known.jobs[accepted.json()["id"]] = model_id
     elif what == "look" and known.jobs:
         job_id = draw.choice(list(known.jobs))
         seen = http.get(f"/jobs/{job_id}").json()["losses"]
         known.losses[job_id] = max(seen, known.losses.get(job_id, []), key=len)
     elif what == "delete" and len(there) > 5:
         known.perhaps_deleted.add(model_id)
-        assert http.delete(f"/models/{model_id}?force=true").status_code == 204
-        known.deleted.add(model_id)
+        done = known.done(http.delete(f"/models/{model_id}?force=true"), 204)
+        if done:
+            known.deleted.add(model_id)
+        elif done is False:
+            known.perhaps_deleted.discard(model_id)
+
+
+def listed(http: httpx.Client, path: str) -> dict[str, Json]:
+    """All that a list has, by id."""
+    found: dict[str, Json] = {}
+    cursor: str | None = ""
+    while cursor is not None:
+        page = http.get(path, params={"limit": 200, **({"cursor": cursor} if cursor else {})}).raise_for_status().json()
+        found |= {each["id"]: each for each in page["items"]}
+        cursor = page["next_cursor"]
+    return found
 
 
 def check(http: httpx.Client, known: Known) -> None:
     """All that was acknowledged is there, every job has ended well, and every loss that was seen is its loss."""
-    jobs = {job_id: http.get(f"/jobs/{job_id}").json() for job_id in known.jobs}
+    jobs, models = listed(http, "/jobs"), listed(http, "/models")
     published: dict[str, int] = {}
-    for job_id, job in jobs.items():
+    for job_id in known.jobs:
+        job = jobs[job_id]
         gone = job["model_id"] in known.deleted | known.perhaps_deleted
-        assert job["state"] == "succeeded" or (gone and job["state"] == "cancelled"), job
+        died = known.workers_die and job["reason"] == "worker-died"
+        assert job["state"] == "succeeded" or died or (gone and job["state"] == "cancelled"), job
+        assert known.ended.setdefault(job_id, job) == job
         published[job["model_id"]] = published.get(job["model_id"], 0) + (job["state"] == "succeeded")
         seen = known.losses.get(job_id, [])
         assert all(abs(a - b) <= 1e-6 * abs(b) for a, b in zip(seen, job["losses"], strict=False)), job_id
-        assert len(job["losses"]) >= len(seen)
+        assert len(job["losses"]) >= len(seen) or job["state"] != "succeeded"
     for model_id, name in known.names.items():
-        answer = http.get(f"/models/{model_id}")
         if model_id in known.deleted:
-            assert answer.status_code == 404
-        elif answer.status_code != 404 or model_id not in known.perhaps_deleted:
-            model = answer.json()
+            assert model_id not in models
+        elif model_id in models or model_id not in known.perhaps_deleted:
+            model = models[model_id]
             assert model["name"] in {name, *known.unsure.get(model_id, ())}
             assert model["version"] >= published.get(model_id, 0)
-            assert http.post(f"/models/{model_id}/forward", json={"inputs": [0.0] * 16}).status_code == 200
+            run_on(http, model_id, known)
+
+
+def run_on(http: httpx.Client, model_id: str, known: Known) -> None:
+    """A version of a model gives what it has always given."""
+    answer = http.post(f"/models/{model_id}/forward", json=INPUTS)
+    assert answer.status_code == 200, answer.text
+    outputs, version = answer.json()["outputs"], answer.json()["model_version"]
+    before = known.outputs.setdefault((model_id, version), outputs)
+    assert all(abs(a - b) <= 1e-5 for a, b in zip(before, outputs, strict=True)), (model_id, version)
 
 
 def ended(http: httpx.Client) -> bool:
