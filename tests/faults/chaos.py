@@ -26,6 +26,7 @@ from tests.running import DEADLINE_SECONDS, as_process, children, descendants, u
 from tests.story.kills import Known, check, client, ended
 
 REFUSED = frozenset({503, 507})
+PLAN = {"epochs": 10, "batch_size": 8, "data": {"kind": "random", "n_samples": 80}}
 
 
 class World:
@@ -33,7 +34,7 @@ class World:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.draw = random.Random(seed)
-        self.known = Known(refusals=REFUSED, workers_die=True)
+        self.known = Known(refusals=REFUSED, workers_die=True, plan=PLAN)
         self.path = folder / "lora.db"
         self.process: Popen[str]
         self.url = ""
@@ -146,7 +147,7 @@ def drip(world: World) -> None:
     with ExitStack() as stack:
         for _ in range(50):
             stack.enter_context(connected(world)).sendall(b"GET /models HTTP/1.1\r\nX: ")
-        time.sleep(1.5)
+        time.sleep(1.1)
 
 
 def flood(world: World) -> None:

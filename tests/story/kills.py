@@ -39,6 +39,7 @@ class Known:
     outputs: dict[tuple[str, int], list[float]] = field(default_factory=dict)  # by model and version
     refusals: frozenset[int] = frozenset()  # statuses by which nothing was done
     workers_die: bool = False
+    plan: Json = field(default_factory=lambda: PLAN)
 
     def done(self, answer: httpx.Response, status: int) -> bool | None:
         """Whether what was asked was done; None where the service itself does not know."""
@@ -76,7 +77,7 @@ def act(http: httpx.Client, known: Known, draw: random.Random) -> None:
         elif done is False:
             known.unsure[model_id].discard(name)
     elif what == "train":
-        accepted = http.post(f"/models/{model_id}/train", json=PLAN)
+        accepted = http.post(f"/models/{model_id}/train", json=known.plan)
         if known.done(accepted, 202):
             known.jobs[accepted.json()["id"]] = model_id
     elif what == "look" and known.jobs:
