@@ -16,10 +16,12 @@ from service.errors import (
     ModelNotFound,
     NotFound,
     NotReady,
+    RequestTimeout,
     ServiceError,
     ShapeMismatch,
     StorageUnavailable,
     TemporaryReducedCapacity,
+    TooManyRequests,
     Unreadable,
     UriTooLong,
     Validation,
@@ -73,6 +75,8 @@ def test_only_what_passes_by_itself_is_worth_a_retry():
         IdempotencyInFlight,
         NotReady,
         Draining,
+        RequestTimeout,
+        TooManyRequests,
     }
 
 

@@ -80,7 +80,7 @@ class Door:
                 error = Draining("the service shut down before this request was answered")
                 await problems.response(error, Request(scope))(scope, receive, pass_on)
         except Exception:
-            log.exception("a request broke")
+            log.exception("request %s broke", request_id)
             if not status:  # else the app has answered with a problem already
                 await problems.response(problems.broken(), Request(scope))(scope, receive, pass_on)
         finally:

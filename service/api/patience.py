@@ -42,6 +42,10 @@ class Waits:
         """Wait for a part from now on."""
         self._part, self._since, self._bytes = part, now, 0
 
+    def rest(self, now: float) -> None:
+        """Begin to wait anew for the same part."""
+        self._since = now
+
     def came(self, size: int) -> None:
         """So many bytes of the body have come."""
         self._bytes += size

@@ -81,13 +81,15 @@ class Protocol(HttpToolsProtocol):
 
     _in_head = True
     _head_bytes = 0  # of the parts that the parser has passed on
-    _read_bytes = 0  # of the reads since the one in which the head began, which the parser may still hold
+    _read_bytes = 0  # of the reads after the one in which the head began, which the parser may still hold
+    _began = False  # the head, and in this read
     _chunks = 0
     _refusal: ServiceError = NO_REQUEST
     _offered = False  # an upgrade, by the request that is read
     _resuming = False
     _data = b""  # what came last
     _running: RequestResponseCycle | None = None
+    _said_anything = False
     _waits: Waits
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -96,6 +98,8 @@ class Protocol(HttpToolsProtocol):
 
     def look(self, now: float, patience: Patience) -> None:
         """Close the connection where its client takes too long."""
+        if self.flow.read_paused:  # then it is the client who waits
+            self._waits.rest(now)
         part = self._waits.too_long(now, self.transport.get_write_buffer_size(), patience)
         if part is Part.ANSWER:
             self.transport.abort()
@@ -105,7 +109,7 @@ class Protocol(HttpToolsProtocol):
     def _give_up(self, part: Part) -> None:
         """Say that a part has taken too long, where an answer can still be one to this request."""
         answered = part is Part.BODY and self.cycle is not None and self.cycle.response_started
-        if answered or (part is Part.HEAD and not self._read_bytes):
+        if answered or (part is Part.HEAD and not self._said_anything):
             self.transport.close()
         else:
             self._refuse(LATE[part])
@@ -117,9 +121,9 @@ class Protocol(HttpToolsProtocol):
             self._running.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        began_before, self._data = self._in_head, data
+        self._began, self._data = False, data
         super().data_received(data)
-        if began_before and self._in_head and not self.transport.is_closing():
+        if self._in_head and not self._began and not self.transport.is_closing():
             self._read_bytes += len(data)
             if self._read_bytes > MAX_HEAD_BYTES:
                 self._refuse(LONG_HEAD)
@@ -129,8 +133,9 @@ class Protocol(HttpToolsProtocol):
             return
         super().on_message_begin()
         self._waits.begin(Part.HEAD, self.loop.time())
+        self._said_anything = True
         self._offered = False
-        self._in_head, self._head_bytes, self._read_bytes, self._chunks = True, 0, 0, 0
+        self._in_head, self._began, self._head_bytes, self._read_bytes, self._chunks = True, True, 0, 0, 0
 
     def on_url(self, url: bytes) -> None:
         if self._resuming:

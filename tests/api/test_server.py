@@ -80,6 +80,12 @@ def test_pipelined_requests_are_answered_in_order(service: Service) -> None:
     assert answer.count(b"HTTP/1.1 200 OK") == 100
 
 
+def test_so_many_pipelined_requests_that_reads_end_within_heads_are_all_answered(service: Service) -> None:
+    request = GET + b"X-Padding: " + b"x" * 100 + b"\r\n"
+    answer = exchange(service, (request + b"\r\n") * 2_999 + request + b"Connection: close\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 200 OK") == 3_000
+
+
 @pytest.mark.parametrize("reads", [1, 3, 40])
 def test_a_head_up_to_the_limit_is_read_however_it_is_cut(service: Service, reads: int) -> None:
     head = GET + b"Connection: close\r\nX: "
