@@ -2,7 +2,7 @@
 
 from playwright.sync_api import Page, expect
 
-from tests.running import Service
+from tests.running import Service, until
 
 
 def test_an_empty_service_says_what_to_do_and_does_it(page: Page, site: Service) -> None:
@@ -30,7 +30,7 @@ def test_the_header_says_how_the_service_is(page: Page, site: Service) -> None:
 
 def test_figures_follow_what_is_done(page: Page, site: Service) -> None:
     page.goto(site.url)
-    page.wait_for_function("sessionStorage.getItem('lora.samples')")  # what is done before the first is nothing new
+    until(lambda: page.evaluate("sessionStorage.getItem('lora.samples')"))  # what is done before is nothing new
     model = site.http.post("/models", json={"in_features": 4, "out_features": 4}).json()
     for _ in range(20):
         site.http.post(f"/models/{model['id']}/forward", json={"inputs": [1] * 4})
