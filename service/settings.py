@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     @field_validator("api_keys")
     @classmethod
     def _are_long(cls, api_keys: SecretStr | None) -> SecretStr | None:
-        keys = [] if api_keys is None else [key.removesuffix(READS) for key in listed(api_keys.get_secret_value())]
+        keys = [key for key, _ in key_texts(api_keys)]
         if api_keys is not None and not keys:
             raise ValueError("it holds no key; unset it where none is asked for")
         if any(len(key) < MIN_KEY or not key.isascii() or not key.isprintable() for key in keys):
@@ -171,9 +171,9 @@ def listed(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
-def key_texts(settings: Settings) -> list[tuple[str, bool]]:
-    """The API keys, and of each whether it may only read."""
-    given = [] if settings.api_keys is None else listed(settings.api_keys.get_secret_value())
+def key_texts(api_keys: SecretStr | None) -> list[tuple[str, bool]]:
+    """The keys that the setting lists, and of each whether it may only read."""
+    given = [] if api_keys is None else listed(api_keys.get_secret_value())
     return [(text.removesuffix(READS), text.endswith(READS)) for text in given]
 
 

@@ -34,7 +34,8 @@ class Keys:
     """The keys of a service; where there are none, nobody is asked for one."""
 
     def __init__(self, settings: Settings) -> None:
-        self._callers = {digest: _caller(digest, scope) for digest, scope in _digests(settings)}
+        given = key_texts(settings.api_keys)
+        self._callers = dict(_holder(key, Scope.READ if reads else Scope.WRITE) for key, reads in given)
 
     def caller(self, authorization: bytes) -> Caller:
         """Whoever sends this `Authorization` header (RFC 6750).
@@ -56,12 +57,7 @@ class Keys:
         return matching[0]
 
 
-def _digests(settings: Settings) -> list[tuple[bytes, Scope]]:
-    return [
-        (hashlib.sha256(text.encode()).digest(), Scope.READ if reads else Scope.WRITE)
-        for text, reads in key_texts(settings)
-    ]
-
-
-def _caller(digest: bytes, scope: Scope) -> Caller:
-    return Caller(f"key-{digest.hex()[:8]}", scope)
+def _holder(key: str, scope: Scope) -> tuple[bytes, Caller]:
+    """The hash of a key, and who holds it."""
+    digest = hashlib.sha256(key.encode()).digest()
+    return digest, Caller(f"key-{digest.hex()[:8]}", scope)

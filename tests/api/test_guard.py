@@ -15,6 +15,7 @@ from service.api.app import create_api
 from service.api.guard import Guard
 from service.api.keys import ANYBODY, Keys, Scope
 from service.api.openapi import document
+from service.client.calls import bearer
 from service.errors import BadHost, CrossOrigin, Forbidden, Unauthorized
 from service.settings import SettingsError, load
 from tests.running import Service, in_thread
@@ -26,10 +27,6 @@ FREE = {
     "/", "/favicon.ico", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/docs/oauth2-redirect",
     "/openapi.json", "/problems/{slug}", "/static/{name:path}",
 }  # fmt: skip
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 
 from service.api.keys import ANYBODY, Caller, Scope
 from service.api.shares import Shares
+from service.client.calls import bearer
 from service.errors import TooManyRequests
 from tests.running import Service, in_thread, until
 
@@ -14,7 +15,7 @@ ONE, OTHER = "1" * 32, "2" * 32
 
 
 def client(service: Service, key: str) -> httpx.Client:
-    return httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {key}"}, timeout=30)
+    return httpx.Client(base_url=service.url, headers=bearer(key), timeout=30)
 
 
 def test_a_key_has_so_many_requests_under_way_and_no_more() -> None:

@@ -8,6 +8,7 @@ import pytest
 from docs.__main__ import HERE, PAGES
 from tests.story.pages import ROOT
 
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 PROOF = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 NAMED = [
     (str(page.relative_to(HERE / PAGES)), *found)
@@ -23,4 +24,4 @@ def test_there_are_proofs() -> None:
 @pytest.mark.parametrize(("page", "file", "name"), NAMED)
 def test_a_proof_is_a_test(page: str, file: str, name: str) -> None:
     tree = ast.parse((ROOT / "tests" / file).read_text())
-    assert name in {each.name for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)}, page
+    assert name in {each.name for each in ast.walk(tree) if isinstance(each, FUNCTIONS)}, page
