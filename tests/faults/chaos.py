@@ -1,6 +1,6 @@
 """Faults at random, drawn by a seed, against a durable server in use; at each quiet point it has what it acknowledged.
 
-`python -m tests.faults.chaos SECONDS [SEED]`, or `make chaos`; the tests do it for some seconds.
+`python -m tests.faults.chaos SECONDS [SEED]`, or `make chaos`; the tests inject each fault once.
 """
 
 import os
@@ -13,8 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from subprocess import Popen
@@ -193,42 +192,45 @@ def connected(world: World) -> socket.socket:
     return socket.create_connection((host, int(port)), DEADLINE_SECONDS)
 
 
-def run(
-    seconds: float, seed: int, folder: Path, told: Callable[[str], None] = lambda text: None
-) -> tuple[World, Counter[str]]:
-    """Faults for so long, and how often there was which; fails at the first loss."""
-    world, had, over = World(folder, seed), Counter[str](), time.monotonic() + seconds
+def run(faults: Iterable[str], seed: int, folder: Path) -> World:
+    """Those faults one after another, in a world that is used already; fails at the first loss."""
+    world = World(folder, seed)
     try:
-        while time.monotonic() < over:
-            name = world.draw.choice([*FAULTS])
-            told(name)
+        world.used_while(lambda world: until(lambda: bool(world.known.jobs)))
+        for name in faults:
             world.used_while(FAULTS[name])
             world.quiet()
-            had[name] += 1
-        world.process.kill()
-        world.process.wait()
+        kill(world)
         world.quiet()
     finally:
         world.close()
-    return world, had
+    return world
+
+
+def drawn(seconds: float, seed: int, told: Callable[[str, float], None]) -> Iterator[str]:
+    """Faults for so long, each told with the seconds that went before it."""
+    draw, began = random.Random(seed), time.monotonic()
+    while (passed := time.monotonic() - began) < seconds:
+        name = draw.choice([*FAULTS])
+        told(name, passed)
+        yield name
 
 
 def main(seconds: float, seed: int) -> int:
     with tempfile.TemporaryDirectory() as place, Progress() as progress:
-        task, began = progress.add_task(f"seed {seed}", total=seconds), time.monotonic()
+        task, had = progress.add_task(f"seed {seed}", total=seconds), list[str]()
+
+        def told(name: str, passed: float) -> None:
+            had.append(name)
+            progress.update(task, completed=passed, description=name)
+
         try:
-            world, had = run(
-                seconds,
-                seed,
-                Path(place),
-                lambda name: progress.update(task, completed=time.monotonic() - began, description=name),
-            )
+            known = run(drawn(seconds, seed, told), seed, Path(place)).known
         except AssertionError as loss:
             progress.stop()
-            print(f"seed {seed}: LOST after {time.monotonic() - began:.0f} s: {str(loss)[:2_000]}")
+            print(f"seed {seed}: LOST at fault {len(had)}, {had[-1:]}: {str(loss)[:2_000]}")
             raise SystemExit(1) from loss
-    known = world.known
-    print(f"seed {seed}: {had.total()} faults, {len(known.names)} models and {len(known.jobs)} jobs, and nothing lost")
+    print(f"seed {seed}: {len(had)} faults, {len(known.names)} models and {len(known.jobs)} jobs, and nothing lost")
     return 0
 
 
