@@ -11,9 +11,13 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from service.api import openapi
+from service.schemas.fields import NESTED_NUMBERS
 from tests.running import Service
 
 FROZEN = Path(__file__).parents[2] / "docs" / "openapi.json"
+# What bounds a part of a JSON body; and what has no bound, being only compared with what is there or passed over.
+BOUNDS = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "enum", "const", "pattern"}
+PASSED_OVER = {"version", "binary_data_size", "parameters"}
 # What generators make of what has no name of its own.
 NAMELESS = re.compile(r"_|^Body|Input$|Output$|Response\d|Type\d|^Anonymous")
 
@@ -104,6 +108,43 @@ def test_choices_have_a_name_and_schemas_one_of_a_readers(page: dict[str, Any]) 
 def test_no_field_has_a_default_that_clients_would_send_along(page: dict[str, Any]) -> None:
     for schema in page["components"]["schemas"].values():
         assert not [name for name, field in schema.get("properties", {}).items() if "default" in field]
+
+
+def asked(page: dict[str, Any], name: str, node: Any, seen: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name of the field, schema) for all that a JSON body may hold, but for the numbers within tensors."""
+    if node.get("items") == NESTED_NUMBERS["items"]:
+        return
+    yield name, node
+    if (reference := node.get("$ref", "")) and reference not in seen:
+        seen.add(reference)
+        yield from asked(page, name, page["components"]["schemas"][reference.rpartition("/")[2]], seen)
+    for field, inner in node.get("properties", {}).items():
+        yield from asked(page, field, inner, seen)
+    for key in ("items", "additionalProperties"):
+        if isinstance(node.get(key), dict):
+            yield from asked(page, name, node[key], seen)
+    for inner in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+        yield from asked(page, name, inner, seen)
+
+
+def test_every_count_list_and_text_of_a_body_has_a_bound(page: dict[str, Any]) -> None:
+    """Tensors are bounded by the number of their elements, which a JSON schema cannot say."""
+    bodies = [
+        body["content"]["application/json"]["schema"]
+        for each in operations(page)
+        if (body := each.get("requestBody")) and "application/json" in body["content"]
+    ]
+    seen = set[str]()
+    parts = [part for body in bodies for part in asked(page, "", body, seen)]
+    free = {
+        name
+        for name, part in parts
+        if part.get("type") in ("integer", "string", "array", "object")
+        and not BOUNDS & part.keys()
+        and part.get("additionalProperties") is not False
+    }
+    assert free == PASSED_OVER
+    assert len(parts) > 200
 
 
 def test_one_of_several_kinds_is_told_by_a_field_that_all_of_them_require(page: dict[str, Any]) -> None:
