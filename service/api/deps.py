@@ -44,9 +44,13 @@ DatasetIdPath = Annotated[
 JobIdPath = Annotated[str, Path(pattern=JOB_ID, description="the job's id", examples=[fields.A_JOB_ID])]
 VersionQuery = Annotated[int | None, Query(ge=0, description="a version that is kept; default: the current one")]
 
-# Forwards do not wait behind the creation of a large layer, or an upload.
-_threads = ThreadPoolExecutor(max_workers=max(2, usable_cores()), thread_name_prefix="lora-api")
-_forward_threads = ThreadPoolExecutor(max_workers=max(2, usable_cores()), thread_name_prefix="lora-forward")
+
+def _threads(name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=max(2, usable_cores()), thread_name_prefix=f"lora-{name}")
+
+
+# What is read does not wait behind what a slow disk has still to take, nor a forward behind either.
+_reading, _writing, _forwarding = (_threads(name) for name in ("read", "write", "forward"))
 
 
 async def off_loop(cost: int, work: Callable[[], T]) -> T:
@@ -61,20 +65,29 @@ async def read_at(version: int | None, cost: int, work: Callable[[], T]) -> T:
     return await (off_loop(cost, work) if version is None else in_thread(work))
 
 
+async def in_thread(work: Callable[[], T]) -> T:
+    """The work's result, from a thread: for what takes long and changes nothing."""
+    return await _in(_reading, work)
+
+
 async def written(engine: Engine, cost: int, work: Callable[[], T]) -> T:
     """The result of work that the store is told of, as `off_loop`; a disk is waited for in a thread."""
-    return await (in_thread(work) if engine.store.durable else off_loop(cost, work))
+    return await (stored(work) if engine.store.durable else off_loop(cost, work))
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """The work's result, from a thread: for what may have to wait."""
-    return await asyncio.wrap_future(_threads.submit(copy_context().run, work))  # lines that it logs name the request
+async def stored(work: Callable[[], T]) -> T:
+    """The result of work that ends with a write, from a thread."""
+    return await _in(_writing, work)
+
+
+async def _in(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    return await asyncio.wrap_future(threads.submit(copy_context().run, work))  # lines that it logs name the request
 
 
 async def soon(work: Callable[[], T], seconds: float, receive: Receive) -> T:
     """The result of a forward's work in a thread, as `awaited`; what it holds is let go when nobody waits for it."""
     held = [work]
-    future = _forward_threads.submit(lambda: held.pop()())
+    future = _forwarding.submit(lambda: held.pop()())
     future.add_done_callback(lambda _: held.clear())
     return await awaited(future, seconds, receive)
 

@@ -122,12 +122,18 @@ def test_a_database_that_is_locked_for_a_moment_is_waited_for_and_reads_do_not_w
         until(lambda: http.get(f"/jobs/{job}").json()["epoch"] > 3)
         other.execute("BEGIN IMMEDIATE")
         answers: list[httpx.Response] = []
-        writes = threading.Thread(target=lambda: answers.append(httpx.post(f"{service.url}/models", json=SIZES)))
-        writes.start()
+
+        def create() -> None:
+            answers.append(httpx.post(f"{service.url}/models", json=SIZES, timeout=60))
+
+        writes = [threading.Thread(target=create) for _ in range(4)]  # more than there are threads that write
+        for write in writes:
+            write.start()
         time.sleep(0.3)  # by which a checkpoint waits too
+        reads = ("/livez", "/models", "/jobs", f"/jobs/{job}", "/sweeps", "/datasets", "/limits", "/metrics", "/events")
         slowest = 0.0
         for _ in range(3):
-            for read in ("/livez", "/models", "/jobs", f"/jobs/{job}", "/datasets", "/limits", "/metrics", "/events"):
+            for read in reads:
                 at = time.perf_counter()
                 with http.stream("GET", read) as answer:
                     assert answer.status_code == 200
@@ -136,8 +142,9 @@ def test_a_database_that_is_locked_for_a_moment_is_waited_for_and_reads_do_not_w
         assert not answers
         assert slowest < 1
         other.execute("ROLLBACK")
-        writes.join()
-        assert answers[0].status_code == 201
+        for write in writes:
+            write.join()
+        assert [answer.status_code for answer in answers] == [201] * 4
         http.post(f"/jobs/{job}/cancel")
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.api import describe, etags, views
 from service.api.accept import JsonRoute, accepted
 from service.api.bodies import media_type, must_be, read
-from service.api.deps import EngineOf, ModelIdPath, SettingsOf, VersionQuery, in_thread, read_at
+from service.api.deps import EngineOf, ModelIdPath, SettingsOf, VersionQuery, read_at, stored
 from service.api.replies import FILE_TYPES, file, reply
 from service.codecs import peft, safetensors
 from service.codecs.json import JSON, dumps
@@ -148,7 +148,7 @@ async def put_adapter(
     check = etags.must_match(request)
     spec = engine.registry.get(model_id).spec
     body = await read(request, settings.binary_body_mib)
-    model = await in_thread(lambda: engine.adapters.adopt(model_id, peft.loaded(body, spec, module), check))
+    model = await stored(lambda: engine.adapters.adopt(model_id, peft.loaded(body, spec, module), check))
     return reply(views.of_model(model, durable=engine.store.durable), headers={"ETag": etags.of_model(model)})
 
 

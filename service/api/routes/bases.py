@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.api import describe, views
 from service.api.accept import JsonRoute, accepted
 from service.api.bodies import media_type, must_be, read
-from service.api.deps import EngineOf, SettingsOf, in_thread
+from service.api.deps import EngineOf, SettingsOf, in_thread, stored
 from service.api.once import IdempotencyKey, Once
 from service.api.paging import CursorQuery, LimitQuery, OrderQuery, page
 from service.api.replies import FILE_TYPES, file, listed, reply
@@ -89,7 +89,7 @@ async def create_base(
     with Once(request, idempotency_key, engine.replies, answer) as once:
         if once.earlier is not None:
             return once.again()
-        record, new = await in_thread(lambda: engine.upload_base(layer.loaded(body), once.also))
+        record, new = await stored(lambda: engine.upload_base(layer.loaded(body), once.also))
         return once.told(record)
 
 
@@ -150,5 +150,5 @@ async def get_base_weights(base_id: BaseIdPath, request: Request, engine: Engine
 )
 async def delete_base(base_id: BaseIdPath, engine: EngineOf) -> Response:
     """While models stand on it this is a 409."""
-    await in_thread(lambda: engine.registry.remove_base(base_id))
+    await stored(lambda: engine.registry.remove_base(base_id))
     return Response(status_code=204)

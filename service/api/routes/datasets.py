@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.api import describe, views
 from service.api.accept import JsonRoute
 from service.api.bodies import media_type, must_be, read
-from service.api.deps import DatasetIdPath, EngineOf, SettingsOf, in_thread, written
+from service.api.deps import DatasetIdPath, EngineOf, SettingsOf, in_thread, stored, written
 from service.api.once import IdempotencyKey, Once
 from service.api.paging import CursorQuery, LimitQuery, OrderQuery, page
 from service.api.replies import listed, reply
@@ -88,7 +88,7 @@ async def create_dataset(
         if once.earlier is not None:
             return once.again()
         upload = engine.datasets.upload
-        return once.told(await in_thread(lambda: upload(tensors, keep_rows=keep_rows, also=once.also)))
+        return once.told(await stored(lambda: upload(tensors, keep_rows=keep_rows, also=once.also)))
 
 
 @router.post(
@@ -116,7 +116,7 @@ async def append_rows(
     with Once(request, idempotency_key, engine.replies, answer) as once:
         if once.earlier is not None:
             return once.again()
-        return once.told(await in_thread(lambda: engine.datasets.append(dataset_id, tensors, once.also)))
+        return once.told(await stored(lambda: engine.datasets.append(dataset_id, tensors, once.also)))
 
 
 @router.get(

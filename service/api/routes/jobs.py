@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.api import describe, sse, views
 from service.api.accept import JsonRoute, accepted
 from service.api.bodies import read
-from service.api.deps import EngineOf, JobIdPath, SettingsOf, in_thread, off_loop, written
+from service.api.deps import EngineOf, JobIdPath, SettingsOf, off_loop, stored, written
 from service.api.once import IdempotencyKey, Once
 from service.api.paging import CursorQuery, LimitQuery, OrderQuery, page
 from service.api.replies import listed, reply
@@ -110,7 +110,7 @@ async def cancel_job(
     with Once(request, idempotency_key, engine.replies, answer) as once:
         if once.earlier is not None:
             return once.again(engine.ledger.get)
-        return once.told(await in_thread(lambda: engine.cancel(job_id, once.also)))
+        return once.told(await stored(lambda: engine.cancel(job_id, once.also)))
 
 
 @router.delete(

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from service.api import describe, etags, views
 from service.api.accept import JsonRoute, accepted
 from service.api.bodies import read_json
-from service.api.deps import EngineOf, ModelIdPath, SettingsOf, VersionQuery, in_thread, read_at, written
+from service.api.deps import EngineOf, ModelIdPath, SettingsOf, VersionQuery, read_at, stored, written
 from service.api.once import IdempotencyKey, Once
 from service.api.paging import CursorQuery, LimitQuery, OrderQuery, page
 from service.api.replies import FILE_TYPES, file, listed, reply
@@ -113,9 +113,9 @@ async def create_model(
         if once.earlier is not None:
             return once.again()
         if members is None:
-            return once.told(await in_thread(lambda: engine.create(**given, also=once.also)))
+            return once.told(await stored(lambda: engine.create(**given, also=once.also)))
         pairs = [(member.model_id, member.weight) for member in asked.combine or ()]
-        return once.told(await in_thread(lambda: engine.combine(pairs, **given, also=once.also)))
+        return once.told(await stored(lambda: engine.combine(pairs, **given, also=once.also)))
 
 
 @router.get(
@@ -199,7 +199,7 @@ async def delete_model(
     force: Annotated[bool, Query(description="cancel its jobs first")] = False,
 ) -> Response:
     """Its jobs stay readable. While one is active this is a 409, unless `force` is set. `If-Match` guards it."""
-    await in_thread(lambda: engine.delete(model_id, force=force, check=etags.must_match(request)))
+    await stored(lambda: engine.delete(model_id, force=force, check=etags.must_match(request)))
     return Response(status_code=204)
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.api import describe, views
 from service.api.accept import JsonRoute
 from service.api.bodies import read_json
-from service.api.deps import EngineOf, SettingsOf, in_thread
+from service.api.deps import EngineOf, SettingsOf, in_thread, stored
 from service.api.once import IdempotencyKey, Once
 from service.api.paging import CursorQuery, LimitQuery, OrderQuery, page
 from service.api.replies import listed, reply
@@ -90,7 +90,7 @@ async def create_sweep(
             if once.earlier is not None:  # the key is bound to the sweep, which may have gone on since
                 return once.again(engine.sweeps.get)
             owner = request.state.caller.name
-            return once.told(await in_thread(lambda: engine.sweeps.start(common, trials, rows, once.also, owner)))
+            return once.told(await stored(lambda: engine.sweeps.start(common, trials, rows, once.also, owner)))
     except Validation as error:
         raise error.moved(asked.place) from None
 
@@ -137,5 +137,5 @@ async def delete_sweep(
     force: Annotated[bool, Query(description="cancel members that have not ended")] = False,
 ) -> Response:
     """The best model stays. While a member has not ended this is a 409, unless `force` is set."""
-    await in_thread(lambda: engine.sweeps.remove(sweep_id, keep=keep, force=force))
+    await stored(lambda: engine.sweeps.remove(sweep_id, keep=keep, force=force))
     return Response(status_code=204)

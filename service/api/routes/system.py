@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from service.api import describe
-from service.api.deps import EngineOf, in_thread
+from service.api.deps import EngineOf, stored
 from service.api.problems import status_of
 from service.codecs.json import JSON, dumps
 from service.engine import Engine
@@ -51,7 +51,7 @@ async def readyz(
 ) -> Response:
     """200 or 503; with `?verbose` each check by name."""
     if engine.store.trouble:
-        await in_thread(engine.store.try_again)
+        await stored(engine.store.try_again)
     checks = {
         "draining": "shutting down" if engine.draining else "ok",
         "workers": workers_check(engine),

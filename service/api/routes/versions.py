@@ -7,7 +7,7 @@ from starlette.responses import Response
 from service.api import describe, etags, views
 from service.api.accept import JsonRoute
 from service.api.bodies import read_json
-from service.api.deps import EngineOf, ModelIdPath, SettingsOf, in_thread, written
+from service.api.deps import EngineOf, ModelIdPath, SettingsOf, in_thread, stored
 from service.api.once import IdempotencyKey, Once
 from service.api.replies import reply
 from service.errors import (
@@ -43,7 +43,7 @@ async def list_versions(model_id: ModelIdPath, engine: EngineOf) -> Response:
     `?version=` on a forward and on the files of weights takes one of these; a number never changes its meaning.
     """
     engine.registry.get(model_id)
-    return reply(views.of_versions(*await written(engine, 0, lambda: engine.registry.versions(model_id))))
+    return reply(views.of_versions(*await in_thread(lambda: engine.registry.versions(model_id))))
 
 
 @router.post(
@@ -89,4 +89,4 @@ async def roll_back(
     with Once(request, idempotency_key, engine.replies, answer) as once:
         if once.earlier is not None:
             return once.again()
-        return once.told(await in_thread(lambda: engine.adapters.roll_back(model_id, asked.version, check, once.also)))
+        return once.told(await stored(lambda: engine.adapters.roll_back(model_id, asked.version, check, once.also)))
