@@ -15,6 +15,7 @@ from service.api.accept import accept_of, codec_out
 from service.api.bodies import MIB, codec_in, received
 from service.api.deps import awaited, soon
 from service.api.faults import from_pydantic
+from service.api.intake import is_small
 from service.codecs.codec import Answer, Array, Codec
 from service.codecs.json import JSON
 from service.engine import Engine
@@ -64,10 +65,12 @@ class Forward:
     async def _answered(self, scope: Scope, receive: Receive) -> tuple[int, str, bytes]:
         """The version that answered, and its answer."""
         find, model_id, headers = self._engine.registry.get, scope["path_params"]["model_id"], dict(scope["headers"])
-        find(model_id)  # before anything is read
+        known = find(model_id)  # before anything is read
         number = version_of(scope["query_string"]) if scope["query_string"] else None
         reader = codec_in(headers.get(b"content-type", b"").decode("latin-1"))
         writer = codec_out(accept_of(scope), reader)
+        if not is_small(headers):
+            self._engine.forwards.must_begin(known, self._wait_seconds)
         body = await received(headers, receive, self._json_bytes if reader is JSON else self._binary_bytes)
         model = find(model_id)  # which may have gone meanwhile
         x = quickly(reader, body, model.spec.in_features)

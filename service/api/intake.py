@@ -22,7 +22,7 @@ class Intake:
 
         What that gives raises TemporaryReducedCapacity when there is no room for more.
         """
-        return nullcontext(receive) if _is_small(headers) else self._counted(receive)
+        return nullcontext(receive) if is_small(headers) else self._counted(receive)
 
     @contextmanager
     def _counted(self, receive: Receive) -> Iterator[Receive]:
@@ -53,7 +53,8 @@ class Intake:
             ) from None
 
 
-def _is_small(headers: Mapping[bytes, bytes]) -> bool:
+def is_small(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a body is announced that is no more than a connection may have on its way."""
     if b"transfer-encoding" in headers:
         return False
     length = headers.get(b"content-length", b"0")

@@ -1,5 +1,6 @@
 """`lora serve`: settings, app and server, from start to a clean end."""
 
+import gc
 import json
 import os
 import signal
@@ -76,6 +77,8 @@ def must_be_free(host: str, port: int) -> None:
 
 def _run(settings: Settings, nursery: Nursery, as_json: bool) -> None:
     store = create_store(settings)
+    # By default numpy's threads spin for some time when a product is done, and keep a core from whatever else waits.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     # Here and not above: torch takes seconds to import, and a wrong setting should not.
     with _importing(nursery):
         from service.api.app import create_app, create_engine
@@ -92,6 +95,7 @@ def _run(settings: Settings, nursery: Nursery, as_json: bool) -> None:
         print(json.dumps(told) if as_json else f"{READY}{url}", flush=True)
 
     app = create_app(settings, engine)
+    gc.freeze()  # a full collection would go through all that torch has imported, and hold up every request for 0.2 s
     server_of(app, settings, ready, engine.drain).run()
 
 

@@ -11,9 +11,9 @@ from service.errors import CapacityExhausted, Fault, LimitExceeded, TemporaryRed
 from service.lora.grouped import fetched, placed, quietly
 from service.lora.spec import FLOAT32_BYTES
 from service.models.budget import Budget
-from service.models.model import LoadedModel
+from service.models.model import LoadedModel, Model
 from service.models.registry import Registry
-from service.serving.batcher import Batcher
+from service.serving.batcher import Batcher, too_late
 from service.serving.merged import Merged
 from service.serving.passes import one_pass
 
@@ -70,6 +70,11 @@ class Forwards:
             for at, y in zip(places, one_pass(requests), strict=True):
                 answers[at] = self.answer(*items[at], y)
         return [answers[at] for at in range(len(items))]
+
+    def must_begin(self, model: Model, wait_seconds: float) -> None:
+        """Raise TemporaryReducedCapacity where a forward that `submit` were given now would not begin in time."""
+        if self.batcher.crowded(model.ground, wait_seconds):
+            raise too_late()
 
     def submit(self, model: LoadedModel, x: Array, wait_seconds: float = inf) -> "Future[Array]":
         """The outputs (rows, out) for `answer`, from a thread: in one pass with others that wait for the same base.

@@ -88,6 +88,11 @@ class Model:
         """What the adapter takes; the base is shared and counted once, on its own."""
         return self.spec.adapter_bytes
 
+    @property
+    def ground(self) -> str:
+        """The same for models whose rows may share a pass: the base, of a chain the chain itself."""
+        return self.base_id or f"{self.id}@{self.version}"
+
     def noted(self, at: datetime, **notes: Any) -> Self:
         """This model under another name or with other metadata."""
         return replace(self, updated_at=at, revision=self.revision + 1, **notes)
@@ -133,11 +138,6 @@ class LoadedModel(Model):
     def widest(self) -> int:
         """The most numbers that a row becomes between two layers, or at the end."""
         return max(spec.out_features for spec in self.spec.layers)
-
-    @property
-    def ground(self) -> str:
-        """The same for models whose rows may share a pass: the base, of a chain the chain itself."""
-        return self.base_id or f"{self.id}@{self.version}"
 
     @property
     def base(self) -> Base:

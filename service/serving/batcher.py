@@ -71,12 +71,13 @@ class Batcher:
             base: names the frozen weight; maps under one name share it.
             until: the clock's time by which it must have begun.
 
-        The future raises TemporaryReducedCapacity when it has not begun by then, and Draining after `close`.
+        The future raises TemporaryReducedCapacity when it has not begun by then or would not, and Draining after
+        `close`.
         """
         request = _Request(base, maps, x, until, self._clock())
         with self._changed:
-            if self._closed:
-                request.answer.set_exception(_closed())
+            if self._closed or self.crowded(base, until - request.at):
+                request.answer.set_exception(_closed() if self._closed else too_late())
                 return request.answer
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="lora-forward", daemon=True)
@@ -86,6 +87,12 @@ class Batcher:
             self._changed.notify()
         request.answer.add_done_callback(lambda answer: self._left(request) if answer.cancelled() else None)
         return request.answer
+
+    def crowded(self, base: Hashable, seconds: float) -> bool:
+        """Whether who waits longest for a base has done so for half of the seconds: who comes now would be too late."""
+        with self._changed:
+            line = self._waiting.get(base)
+            return line is not None and self._clock() - line[0].at > seconds / 2
 
     def close(self) -> None:
         """Compute no more; what still waits fails as Draining."""
@@ -164,11 +171,7 @@ class Batcher:
             return False
         if self._clock() <= request.until:
             return True
-        request.answer.set_exception(
-            TemporaryReducedCapacity(
-                "the forward could not begin in time (LORA_FORWARD_WAIT_MS); try again", reason="too-late"
-            )
-        )
+        request.answer.set_exception(too_late())
         return False
 
     def _answer(self, batch: list[_Request]) -> None:
@@ -189,6 +192,12 @@ class Batcher:
                     self._again(request)
                 else:
                     request.answer.set_result(y)
+
+
+def too_late() -> TemporaryReducedCapacity:
+    """What is told of a forward that does not begin within the time that it may wait."""
+    detail = "the forward could not begin in time (LORA_FORWARD_WAIT_MS); try again"
+    return TemporaryReducedCapacity(detail, reason="too-late")
 
 
 def _closed() -> Draining:

@@ -133,6 +133,28 @@ def test_what_cannot_begin_in_time_is_refused_while_all_else_is_answered(hurried
     assert hurried.http.post(f"/models/{large['id']}/forward", json={"inputs": [0.5] * 1_024}).status_code == 200
 
 
+def test_a_large_body_that_would_be_too_late_is_refused_before_it_comes(hurried: Service) -> None:
+    large = hurried.http.post("/models", json=LARGE).json()
+    batcher = hurried.engine.forwards.batcher
+    host, port = hurried.url.removeprefix("http://").split(":")
+    head = f"POST /models/{large['id']}/forward HTTP/1.1\r\nHost: localhost\r\nContent-Type: {RAW['Content-Type']}\r\n"
+    gate = held(hurried)
+    try:
+        model = hurried.engine.registry.loaded(large["id"])
+        batcher.submit(model.ground, model.maps, np.zeros((1, 1_024), np.float32))
+        until(lambda: batcher.crowded(model.ground, 0.2))
+        with socket.create_connection((host, int(port)), DEADLINE_SECONDS) as client:
+            client.sendall(head.encode() + b"Content-Length: 4194304\r\n\r\n")  # and nothing of it
+            assert client.recv(4_096).startswith(b"HTTP/1.1 503 ")
+        small = {**RAW, "Content-Length": "4096"}
+        assert (
+            hurried.http.post(f"/models/{large['id']}/forward", content=bytes(4_096), headers=small).status_code == 503
+        )
+    finally:
+        gate.open.set()
+    assert hurried.http.post(f"/models/{large['id']}/forward", json={"inputs": [0.5] * 1_024}).status_code == 200
+
+
 def test_a_forward_whose_client_has_left_is_not_computed(service: Service) -> None:
     large = service.http.post("/models", json=LARGE).json()
     batcher = service.engine.forwards.batcher

@@ -4,21 +4,26 @@
 it can answer, and reports the goodput beside that of a service that is not flooded.
 """
 
+import asyncio
+import json
 import statistics
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
 import httpx
+import uvloop
 
 from tests.running import as_process, until
 
-BUSY, ASKERS = 4, 64
+BUSY, ASKERS = 16, 64
 SIZES = {"in_features": 1_024, "out_features": 1_024, "rank": 8}
 TRAINED = {"in_features": 64, "out_features": 64, "rank": 4}
 PLAN = {"epochs": 10_000, "batch_size": 20, "data": {"kind": "random", "n_samples": 2_000}}
@@ -32,52 +37,73 @@ class Answers:
     seconds: dict[int, list[float]] = field(default_factory=dict)
     refusals: list[tuple[str | None, dict[str, Any]]] = field(default_factory=list)  # Retry-After, problem
 
-    def add(self, answer: httpx.Response, seconds: float) -> None:
-        self.statuses[answer.status_code] += 1
-        self.seconds.setdefault(answer.status_code, []).append(seconds)
-        if answer.status_code == 503:
-            self.refusals.append((answer.headers.get("Retry-After"), answer.json()))
+
+class Asker:
+    """A connection that costs the core it comes from little."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: Answers) -> None:
+        self._reader, self._writer, self._answers = reader, writer, answers
+
+    async def ask(self, path: str, body: bytes, media_type: str = "application/json") -> None:
+        """Post the body, and note what comes."""
+        at = time.perf_counter()
+        self._writer.write(
+            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
+            % (path.encode(), media_type.encode(), len(body), body)
+        )
+        first, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines if line)
+        said, status = await self._reader.readexactly(int(headers["content-length"])), int(first.split()[1])
+        self._answers.statuses[status] += 1
+        self._answers.seconds.setdefault(status, []).append(time.perf_counter() - at)
+        if status == 503:
+            self._answers.refusals.append((headers.get("retry-after"), json.loads(said)))
+
+    def close(self) -> None:
+        """Be gone."""
+        self._writer.close()
+
+
+def asked(url: str, askers: int, asks: Callable[[Asker, int], Awaitable[None]]) -> Answers:
+    """What so many get, each of which asks in its own way, numbered from 0."""
+    answers = Answers()
+    host, port = url.removeprefix("http://").split(":")
+
+    async def one(number: int) -> None:
+        with closing(Asker(*await asyncio.open_connection(host, int(port)), answers)) as asker:
+            await asks(asker, number)
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*map(one, range(askers)))
+
+    uvloop.run(all_of_them())
+    return answers
 
 
 def trainings(url: str, model: str, count: int, askers: int = 4) -> Answers:
     """So many trainings of one model, asked for as fast as it goes."""
-    answers, left = Answers(), iter(range(count))
+    plan, left = json.dumps(PLAN).encode(), iter(range(count))
 
-    def ask() -> None:
-        with httpx.Client(base_url=url, timeout=60) as http:
-            for _ in left:
-                at = time.perf_counter()
-                answers.add(http.post(f"/models/{model}/train", json=PLAN), time.perf_counter() - at)
+    async def ask(asker: Asker, number: int) -> None:
+        for _ in left:
+            await asker.ask(f"/models/{model}/train", plan)
 
-    together(ask, askers)
-    return answers
+    return asked(url, askers, ask)
 
 
 def forwards(url: str, model: str, seconds: float, askers: int, rate: float | None = None) -> Answers:
     """Large forwards by so many clients, at this rate in all, or each as soon as it is answered."""
-    answers, began, turns = Answers(), time.monotonic(), iter(range(askers))
-    rows = bytes(64 * SIZES["in_features"] * 4)
+    began, rows = time.monotonic(), bytes(64 * SIZES["in_features"] * 4)
+    every = askers / rate if rate else 0
 
-    def ask() -> None:
-        every = askers / rate if rate else 0
-        due = began + every * next(turns) / askers
-        with httpx.Client(base_url=url, timeout=60, headers={"Content-Type": "application/octet-stream"}) as http:
-            while (now := time.monotonic()) < began + seconds:
-                time.sleep(max(0, due - now))
-                at = time.perf_counter()
-                answers.add(http.post(f"/models/{model}/forward", content=rows), time.perf_counter() - at)
-                due += every
+    async def ask(asker: Asker, number: int) -> None:
+        due = began + every * number / askers
+        while (now := time.monotonic()) < began + seconds:
+            await asyncio.sleep(due - now)
+            await asker.ask(f"/models/{model}/forward", rows, "application/octet-stream")
+            due += every
 
-    together(ask, askers)
-    return answers
-
-
-def together(ask: Any, askers: int) -> None:
-    threads = [threading.Thread(target=ask) for _ in range(askers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    return asked(url, askers, ask)
 
 
 @dataclass

@@ -175,6 +175,25 @@ def test_what_could_not_begin_in_time_is_refused():
     batcher.close()
 
 
+def test_who_comes_when_another_has_waited_half_as_long_as_one_may_is_refused_at_once():
+    now = [100.0]
+    batcher = Batcher(Window(wait_seconds=0.0), clock=lambda: now[0])
+    _, opened = held(batcher)
+    first = batcher.submit("a", maps(0), rows(1), until=102.0)
+    now[0] = 101.0
+    in_time = batcher.submit("a", maps(0), rows(1), until=103.0)
+    now[0] = 101.1
+    assert batcher.crowded("a", 2.0)
+    late = batcher.submit("a", maps(0), rows(1), until=103.1)
+    assert isinstance(late.exception(0), TemporaryReducedCapacity)
+    patient, other = (batcher.submit(base, maps(0), rows(1), until) for base, until in (("a", 110.0), ("b", 103.1)))
+    opened.set()
+    for answered in (first, in_time, patient, other):
+        answered.result(DEADLINE_SECONDS)
+    assert not batcher.crowded("a", 0)
+    batcher.close()
+
+
 def test_after_a_shared_pass_the_next_gathers_until_as_many_have_come():
     batcher = Batcher(Window(wait_seconds=DEADLINE_SECONDS))
     _, opened = held(batcher)
