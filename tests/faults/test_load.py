@@ -42,7 +42,8 @@ def test_of_a_flood_of_trainings_the_queue_takes_what_it_may_and_refuses_the_res
 
 def test_a_flood_of_forwards_stops_neither_the_training_nor_the_probes_and_breaks_nothing() -> None:
     """F16."""
-    found = flood.flooded(4, flood.ASKERS, rate=1_000)
+    with flood.trainer() as service:
+        found = service.flooded(4, flood.ASKERS, rate=1_000)
     assert set(found.answers.statuses) == {200, 503}
     assert {after for after, _ in found.answers.refusals} <= {"1"}
     assert found.forwards > 0
