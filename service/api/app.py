@@ -15,7 +15,6 @@ from service.api.guard import Guard
 from service.api.intake import Intake
 from service.api.metrics import Metrics
 from service.api.routes import ROUTERS
-from service.api.shares import Shares
 from service.api.stores import create_store
 from service.engine import Capacity, Engine
 from service.engine.capacity import MIB
@@ -91,7 +90,6 @@ def create_app(settings: Settings, engine: Engine) -> ASGIApp:
         Forward(engine, settings),
         metrics,
         Guard(settings),
-        Shares(settings.key_requests),
         Intake(settings.bodies_mib * MIB),
     )
 

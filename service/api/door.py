@@ -16,7 +16,6 @@ from service.api.guard import PROBES, Guard
 from service.api.intake import Intake
 from service.api.keys import ANYBODY, Caller
 from service.api.metrics import Metrics
-from service.api.shares import Shares
 from service.errors import Draining, ServiceError, TemporaryReducedCapacity
 from service.logs import REQUEST, trace_of
 
@@ -29,13 +28,11 @@ log = logging.getLogger(__name__)
 class Door:
     """Pure ASGI around the whole app; a forward takes the short way."""
 
-    def __init__(
-        self, app: ASGIApp, forward: Forward, metrics: Metrics, guard: Guard, shares: Shares, intake: Intake
-    ) -> None:
+    def __init__(self, app: ASGIApp, forward: Forward, metrics: Metrics, guard: Guard, intake: Intake) -> None:
         self.app = app
         self.forward = forward
         self.metrics = metrics
-        self.guard, self.shares, self.intake = guard, shares, intake
+        self.guard, self.intake = guard, intake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,10 +55,10 @@ class Door:
 
         try:
             caller = scope["state"]["caller"] = self.guard.caller(method, scope["path"], head)
-            with self.shares.one_more(caller), self.intake.of(head, receive) as receive:
+            with caller.share, self.intake.of(head, receive) as receive:
                 if method == "POST" and (found := PATH.fullmatch(scope["path"])):
                     route, scope["path_params"] = ROUTE, found.groupdict()
-                    status, headers, content = await self.forward(scope, receive)
+                    status, headers, content = await self.forward(scope, head, receive)
                     headers.append((b"x-request-id", request_id.encode()))
                     await send({"type": "http.response.start", "status": status, "headers": headers})
                     await send({"type": "http.response.body", "body": content})
@@ -69,7 +66,7 @@ class Door:
                     if method == "HEAD":  # what GET would answer; the server leaves out the body
                         scope = {**scope, "method": "GET"}
                     await self.app(scope, receive, pass_on)
-        except ServiceError as refusal:  # of the guard and the shares; the app answers its own
+        except ServiceError as refusal:  # of the guard and the share; the app answers its own
             await problems.response(refusal, Request(scope))(scope, receive, pass_on)
         except ClientDisconnect:
             unread = scope["state"].get("unread")  # what the server said of a body that it could not read to its end

@@ -4,6 +4,7 @@ The router has an entry for it all the same, so that `/openapi.json` describes i
 """
 
 import re
+from collections.abc import Mapping
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import QueryParams
@@ -45,10 +46,10 @@ class Forward:
         self._wait_seconds = settings.forward_wait_ms / 1_000
         self._json_bytes, self._binary_bytes = settings.json_body_mib * MIB, settings.binary_body_mib * MIB
 
-    async def __call__(self, scope: Scope, receive: Receive) -> Reply:
-        """What is to be sent for a request to the model that `path_params` names."""
+    async def __call__(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Reply:
+        """What is to be sent for a request with these headers to the model that `path_params` names."""
         try:
-            version, media_type, content = await self._answered(scope, receive)
+            version, media_type, content = await self._answered(scope, headers, receive)
         except ServiceError as error:
             refused = problems.response(error, Request(scope))
             return refused.status_code, refused.raw_headers, bytes(refused.body)
@@ -62,9 +63,9 @@ class Forward:
             content,
         )
 
-    async def _answered(self, scope: Scope, receive: Receive) -> tuple[int, str, bytes]:
+    async def _answered(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> tuple[int, str, bytes]:
         """The version that answered, and its answer."""
-        find, model_id, headers = self._engine.registry.get, scope["path_params"]["model_id"], dict(scope["headers"])
+        find, model_id = self._engine.registry.get, scope["path_params"]["model_id"]
         known = find(model_id)  # before anything is read
         number = version_of(scope["query_string"]) if scope["query_string"] else None
         reader = codec_in(headers.get(b"content-type", b"").decode("latin-1"))

@@ -1,10 +1,12 @@
-"""API keys: who calls, and what they may do. Only hashes of keys are kept."""
+"""API keys: who calls, what they may do, and how much at a time. Only hashes of keys are kept."""
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from enum import IntEnum
 
+from service.api.share import Share
 from service.errors import Unauthorized
 from service.settings import Settings, key_texts
 
@@ -20,10 +22,14 @@ class Scope(IntEnum):
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever holds a key; `name` is the beginning of its hash, which says nothing about the key."""
+    """Whoever holds a key; `name` is the beginning of its hash, which says nothing about the key.
+
+    Each request enters the `share`; where there are no keys there are no shares.
+    """
 
     name: str
     scope: Scope
+    share: AbstractContextManager[None] = field(default_factory=nullcontext, compare=False)
 
 
 # Where no keys are set, everybody is the same caller and may do everything.
@@ -34,8 +40,10 @@ class Keys:
     """The keys of a service; where there are none, nobody is asked for one."""
 
     def __init__(self, settings: Settings) -> None:
-        given = key_texts(settings.api_keys)
-        self._callers = dict(_holder(key, Scope.READ if reads else Scope.WRITE) for key, reads in given)
+        self._callers = [
+            _holder(key, Scope.READ if reads else Scope.WRITE, Share(settings.key_requests))
+            for key, reads in key_texts(settings.api_keys)
+        ]
 
     def caller(self, authorization: bytes) -> Caller:
         """Whoever sends this `Authorization` header (RFC 6750).
@@ -50,14 +58,16 @@ class Keys:
         scheme, given = authorization[: len(BEARER)], authorization[len(BEARER) :].strip(b" ")
         if scheme.lower() != BEARER or not given:
             raise Unauthorized("this service asks for a key; send it as `Authorization: Bearer KEY`")
-        digest = hashlib.sha256(given).digest()
-        matching = [caller for known, caller in self._callers.items() if hmac.compare_digest(known, digest)]
-        if not matching:
+        digest, found = hashlib.sha256(given).digest(), None
+        for known, caller in self._callers:
+            if hmac.compare_digest(known, digest):
+                found = caller
+        if found is None:
             raise Unauthorized("the key that was sent is none of this service's")
-        return matching[0]
+        return found
 
 
-def _holder(key: str, scope: Scope) -> tuple[bytes, Caller]:
+def _holder(key: str, scope: Scope, share: Share) -> tuple[bytes, Caller]:
     """The hash of a key, and who holds it."""
     digest = hashlib.sha256(key.encode()).digest()
-    return digest, Caller(f"key-{digest.hex()[:8]}", scope)
+    return digest, Caller(f"key-{digest.hex()[:8]}", scope, share)

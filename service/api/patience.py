@@ -29,33 +29,38 @@ class Part(Enum):
     ANSWER = 3
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Where a connection stands: the part that it waits for, of its how many-th request, and what came of the body."""
+
+    part: Part
+    turn: int
+    body_bytes: int = 0
+
+
 class Waits:
-    """What one connection waits for, and since when; times are those of the event loop."""
+    """Since when one connection waits for what it waits for, as found by looking now and then.
 
-    __slots__ = ("_buffered", "_bytes", "_part", "_since", "_stalled")
+    So a request that is quick costs nothing here, and time counts from the first look that finds a part awaited.
+    """
 
-    def __init__(self, now: float) -> None:
-        self._part, self._since, self._bytes = Part.HEAD, now, 0
+    def __init__(self, now: float, stage: Stage) -> None:
+        self._stage, self._since = stage, now
         self._buffered, self._stalled = 0, now
-
-    def begin(self, part: Part, now: float) -> None:
-        """Wait for a part from now on."""
-        self._part, self._since, self._bytes = part, now, 0
 
     def rest(self, now: float) -> None:
         """Begin to wait anew for the same part."""
         self._since = now
 
-    def came(self, size: int) -> None:
-        """So many bytes of the body have come."""
-        self._bytes += size
-
-    def too_long(self, now: float, buffered: int, patience: Patience) -> Part:
+    def too_long(self, now: float, stage: Stage, buffered: int, patience: Patience) -> Part:
         """What has taken too long, if anything.
 
         Args:
+            now: by the clock of the event loop.
             buffered: the bytes of answers that the client has not taken yet.
         """
+        if (stage.turn, stage.part) != (self._stage.turn, self._stage.part):
+            self._stage, self._since = stage, now
         if not buffered or buffered < self._buffered:
             self._stalled = now
         self._buffered = buffered
@@ -63,6 +68,6 @@ class Waits:
             return Part.ANSWER
         allowed = {
             Part.HEAD: patience.head_seconds,
-            Part.BODY: patience.body_seconds + self._bytes / MIN_BYTES_PER_SECOND,
+            Part.BODY: patience.body_seconds + stage.body_bytes / MIN_BYTES_PER_SECOND,
         }
-        return self._part if now - self._since > allowed.get(self._part, float("inf")) else Part.NOTHING
+        return stage.part if now - self._since > allowed.get(stage.part, float("inf")) else Part.NOTHING

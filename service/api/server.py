@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api import problems
 from service.api.door import request_id_of
-from service.api.patience import Part, Patience, Waits
+from service.api.patience import Part, Patience, Stage, Waits
 from service.errors import HeadersTooLarge, RequestTimeout, ServiceError, Unreadable, UriTooLong
 from service.settings import Settings
 
@@ -79,37 +79,42 @@ class Protocol(HttpToolsProtocol):
     the last one that was read.
     """
 
-    _in_head = True
+    _awaited = Part.HEAD
+    _turn = 0  # how many requests have begun
     _head_bytes = 0  # of the parts that the parser has passed on
     _read_bytes = 0  # of the reads after the one in which the head began, which the parser may still hold
     _began = False  # the head, and in this read
+    _body_bytes = 0
     _chunks = 0
     _refusal: ServiceError = NO_REQUEST
     _offered = False  # an upgrade, by the request that is read
     _resuming = False
     _data = b""  # what came last
     _running: RequestResponseCycle | None = None
-    _said_anything = False
     _waits: Waits
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._waits = Waits(self.loop.time())
+        self._waits = Waits(self.loop.time(), self._stage)
         super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]
 
     def look(self, now: float, patience: Patience) -> None:
         """Close the connection where its client takes too long."""
         if self.flow.read_paused:  # then it is the client who waits
             self._waits.rest(now)
-        part = self._waits.too_long(now, self.transport.get_write_buffer_size(), patience)
+        part = self._waits.too_long(now, self._stage, self.transport.get_write_buffer_size(), patience)
         if part is Part.ANSWER:
             self.transport.abort()
         elif part is not Part.NOTHING and not self.transport.is_closing():
             self._give_up(part)
 
+    @property
+    def _stage(self) -> Stage:
+        return Stage(self._awaited, self._turn, self._body_bytes)
+
     def _give_up(self, part: Part) -> None:
         """Say that a part has taken too long, where an answer can still be one to this request."""
         answered = part is Part.BODY and self.cycle is not None and self.cycle.response_started
-        if answered or (part is Part.HEAD and not self._said_anything):
+        if answered or (part is Part.HEAD and not self._turn):
             self.transport.close()
         else:
             self._refuse(LATE[part])
@@ -123,7 +128,7 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._began, self._data = False, data
         super().data_received(data)
-        if self._in_head and not self._began and not self.transport.is_closing():
+        if self._awaited is Part.HEAD and not self._began and not self.transport.is_closing():
             self._read_bytes += len(data)
             if self._read_bytes > MAX_HEAD_BYTES:
                 self._refuse(LONG_HEAD)
@@ -132,10 +137,9 @@ class Protocol(HttpToolsProtocol):
         if self._resuming:
             return
         super().on_message_begin()
-        self._waits.begin(Part.HEAD, self.loop.time())
-        self._said_anything = True
-        self._offered = False
-        self._in_head, self._began, self._head_bytes, self._read_bytes, self._chunks = True, True, 0, 0, 0
+        self._turn += 1
+        self._awaited, self._began, self._offered = Part.HEAD, True, False
+        self._head_bytes = self._read_bytes = self._body_bytes = self._chunks = 0
 
     def on_url(self, url: bytes) -> None:
         if self._resuming:
@@ -148,7 +152,7 @@ class Protocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._resuming:
             return
-        if self._in_head:  # what comes behind a body is no header (RFC 9110, 6.5)
+        if self._awaited is Part.HEAD:  # what comes behind a body is no header (RFC 9110, 6.5)
             super().on_header(name, value)
         self._head_bytes += len(name) + len(value) + len(": \r\n")
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -158,17 +162,16 @@ class Protocol(HttpToolsProtocol):
         if self._resuming:
             return
         super().on_headers_complete()
-        self._waits.begin(Part.BODY, self.loop.time())
-        self._in_head = False
+        self._awaited = Part.BODY
         self._offered = self.parser.should_upgrade() and self.scope["method"] != "CONNECT"
 
     def on_body(self, body: bytes) -> None:
-        self._waits.came(len(body))
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         if not self._offered:  # else the parser leaves out the body
-            self._waits.begin(Part.NOTHING, self.loop.time())
+            self._awaited = Part.NOTHING
             super().on_message_complete()
 
     def _unsupported_upgrade_warning(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from service.api.patience import Part, Patience, Waits
+from service.api.patience import Part, Patience, Stage, Waits
 from tests.running import Service, in_thread
 
 PATIENCE = Patience(head_seconds=10, body_seconds=60, stall_seconds=30)
@@ -38,27 +38,34 @@ def rest(raw: socket.socket) -> bytes:
 
 
 def test_each_part_has_its_time() -> None:
-    waits = Waits(0)
-    assert waits.too_long(10, 0, PATIENCE) is Part.NOTHING
-    assert waits.too_long(10.1, 0, PATIENCE) is Part.HEAD
-    waits.begin(Part.BODY, 20)
-    assert waits.too_long(80, 0, PATIENCE) is Part.NOTHING
-    assert waits.too_long(80.1, 0, PATIENCE) is Part.BODY
-    waits.came(64 * 1024 * 100)  # which is a hundred seconds more
-    assert waits.too_long(180, 0, PATIENCE) is Part.NOTHING
-    assert waits.too_long(180.1, 0, PATIENCE) is Part.BODY
-    waits.begin(Part.NOTHING, 200)
-    assert waits.too_long(10_000, 0, PATIENCE) is Part.NOTHING
+    head, body, nothing = (Stage(part, 1) for part in (Part.HEAD, Part.BODY, Part.NOTHING))
+    waits = Waits(0, head)
+    assert waits.too_long(10, head, 0, PATIENCE) is Part.NOTHING
+    assert waits.too_long(10.1, head, 0, PATIENCE) is Part.HEAD
+    assert waits.too_long(20, body, 0, PATIENCE) is Part.NOTHING
+    assert waits.too_long(80, body, 0, PATIENCE) is Part.NOTHING
+    assert waits.too_long(80.1, body, 0, PATIENCE) is Part.BODY
+    more = Stage(Part.BODY, 1, 64 * 1024 * 100)  # for which there are a hundred seconds more
+    assert waits.too_long(180, more, 0, PATIENCE) is Part.NOTHING
+    assert waits.too_long(180.1, more, 0, PATIENCE) is Part.BODY
+    assert waits.too_long(200, nothing, 0, PATIENCE) is Part.NOTHING
+    assert waits.too_long(10_000, nothing, 0, PATIENCE) is Part.NOTHING
+
+
+def test_each_request_has_its_own_time() -> None:
+    waits = Waits(0, Stage(Part.HEAD, 0))
+    for turn in range(1, 100):
+        assert waits.too_long(5 * turn, Stage(Part.HEAD, turn), 0, PATIENCE) is Part.NOTHING
 
 
 def test_an_answer_that_is_taken_bit_by_bit_has_all_the_time_there_is() -> None:
-    waits = Waits(0)
-    waits.begin(Part.NOTHING, 0)
+    nothing = Stage(Part.NOTHING, 1)
+    waits = Waits(0, nothing)
     for second in range(100):
-        assert waits.too_long(second, 1_000 - second, PATIENCE) is Part.NOTHING
-    assert waits.too_long(129, 901, PATIENCE) is Part.NOTHING
-    assert waits.too_long(129.1, 901, PATIENCE) is Part.ANSWER
-    assert waits.too_long(130, 0, PATIENCE) is Part.NOTHING
+        assert waits.too_long(second, nothing, 1_000 - second, PATIENCE) is Part.NOTHING
+    assert waits.too_long(129, nothing, 901, PATIENCE) is Part.NOTHING
+    assert waits.too_long(129.1, nothing, 901, PATIENCE) is Part.ANSWER
+    assert waits.too_long(130, nothing, 0, PATIENCE) is Part.NOTHING
 
 
 def test_a_head_that_does_not_end_is_answered_with_408(hasty: Service) -> None:

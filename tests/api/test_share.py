@@ -5,8 +5,8 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from service.api.keys import ANYBODY, Caller, Scope
-from service.api.shares import Shares
+from service.api.keys import ANYBODY
+from service.api.share import Share
 from service.client.calls import bearer
 from service.errors import TooManyRequests
 from tests.running import Service, in_thread, until
@@ -19,21 +19,21 @@ def client(service: Service, key: str) -> httpx.Client:
 
 
 def test_a_key_has_so_many_requests_under_way_and_no_more() -> None:
-    shares, caller = Shares(2), Caller("key-1", Scope.WRITE)
+    share, other = Share(2), Share(2)
     with ExitStack() as held:
         for _ in range(2):
-            held.enter_context(shares.one_more(caller))
+            held.enter_context(share)
         with pytest.raises(TooManyRequests, match="2 requests under way"):
-            held.enter_context(shares.one_more(caller))
-        held.enter_context(shares.one_more(Caller("key-2", Scope.WRITE)))
+            held.enter_context(share)
+        held.enter_context(other)
         for _ in range(9):
-            held.enter_context(shares.one_more(ANYBODY))
-    with pytest.raises(ZeroDivisionError), shares.one_more(caller):
+            held.enter_context(ANYBODY.share)
+    with pytest.raises(ZeroDivisionError), share:
         raise ZeroDivisionError
     for _ in range(9):
-        with shares.one_more(caller):
+        with share:
             pass
-    assert not any(shares._under_way.values())
+    assert (share.under_way, other.under_way) == (0, 0)
 
 
 def test_streams_of_one_key_fill_its_share_and_no_others() -> None:
