@@ -58,7 +58,7 @@ class Keys:
         scheme, given = authorization[: len(BEARER)], authorization[len(BEARER) :].strip(b" ")
         if scheme.lower() != BEARER or not given:
             raise Unauthorized("this service asks for a key; send it as `Authorization: Bearer KEY`")
-        digest, found = hashlib.sha256(given).digest(), None
+        digest, found = _digest(given), None
         for known, caller in self._callers:
             if hmac.compare_digest(known, digest):
                 found = caller
@@ -69,5 +69,10 @@ class Keys:
 
 def _holder(key: str, scope: Scope, share: Share) -> tuple[bytes, Caller]:
     """The hash of a key, and who holds it."""
-    digest = hashlib.sha256(key.encode()).digest()
+    digest = _digest(key.encode())
     return digest, Caller(f"key-{digest.hex()[:8]}", scope, share)
+
+
+def _digest(key: bytes) -> bytes:
+    """BLAKE2b (RFC 7693), which takes half the time that SHA-256 takes by way of OpenSSL."""
+    return hashlib.blake2b(key, digest_size=32).digest()

@@ -1,9 +1,10 @@
-"""For how long a connection waits for its client: to send a head, to send a body, to take its answer."""
+"""For how long a connection waits for its client: to send a head or a body, to take its answer, to ask again."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 MIN_BYTES_PER_SECOND = 64 * 1024  # of a body, beyond the time that each has
+REST_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Part(Enum):
     HEAD = 1
     BODY = 2
     ANSWER = 3
+    NEXT = 4  # request, when all have been answered
 
 
 @dataclass(frozen=True)
@@ -69,5 +71,6 @@ class Waits:
         allowed = {
             Part.HEAD: patience.head_seconds,
             Part.BODY: patience.body_seconds + stage.body_bytes / MIN_BYTES_PER_SECOND,
+            Part.NEXT: REST_SECONDS,
         }
         return stage.part if now - self._since > allowed.get(stage.part, float("inf")) else Part.NOTHING

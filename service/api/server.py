@@ -109,12 +109,13 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def _stage(self) -> Stage:
-        return Stage(self._awaited, self._turn, self._body_bytes)
+        rests = self._awaited is Part.NOTHING and self.cycle is not None and self.cycle.response_complete
+        return Stage(Part.NEXT if rests else self._awaited, self._turn, self._body_bytes)
 
     def _give_up(self, part: Part) -> None:
         """Say that a part has taken too long, where an answer can still be one to this request."""
         answered = part is Part.BODY and self.cycle is not None and self.cycle.response_started
-        if answered or (part is Part.HEAD and not self._turn):
+        if answered or part is Part.NEXT or (part is Part.HEAD and not self._turn):
             self.transport.close()
         else:
             self._refuse(LATE[part])
@@ -191,6 +192,14 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but without a timer for each answer: `look` finds the connections that rest."""
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
 
     def on_chunk_header(self) -> None:
         """Count: a chunk costs more than the one byte it may hold."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from service.api.patience import Part, Patience, Stage, Waits
+from service.api.patience import REST_SECONDS, Part, Patience, Stage, Waits
 from tests.running import Service, in_thread
 
 PATIENCE = Patience(head_seconds=10, body_seconds=60, stall_seconds=30)
@@ -50,6 +50,9 @@ def test_each_part_has_its_time() -> None:
     assert waits.too_long(180.1, more, 0, PATIENCE) is Part.BODY
     assert waits.too_long(200, nothing, 0, PATIENCE) is Part.NOTHING
     assert waits.too_long(10_000, nothing, 0, PATIENCE) is Part.NOTHING
+    rests = Stage(Part.NEXT, 1)
+    assert waits.too_long(10_001, rests, 0, PATIENCE) is Part.NOTHING
+    assert waits.too_long(10_001 + REST_SECONDS + 0.1, rests, 0, PATIENCE) is Part.NEXT
 
 
 def test_each_request_has_its_own_time() -> None:
@@ -127,6 +130,17 @@ def test_a_connection_may_rest_between_requests_and_long_streams_go_on(hasty: Se
         model = hasty.http.get("/models?order=desc&limit=1").json()["items"][0]["id"]
         hasty.http.post(f"/models/{model}/train", json={"epochs": 1})
         assert any("queued" in line for _, line in zip(range(20), lines, strict=False))
+
+
+def test_a_connection_that_has_its_answer_may_ask_again_for_some_seconds_and_is_closed_then(hasty: Service) -> None:
+    with connected(hasty) as raw:
+        for _ in range(2):
+            raw.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert raw.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            time.sleep(REST_SECONDS / 2)
+        began = time.monotonic()
+        assert rest(raw) == b""
+        assert REST_SECONDS / 2 - 1 < time.monotonic() - began < REST_SECONDS + 5
 
 
 def test_five_hundred_that_drip_hold_up_nobody(hasty: Service) -> None:
