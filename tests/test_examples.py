@@ -69,8 +69,17 @@ def test_no_phrase_that_is_held_out_is_learnt_from(monkeypatch: pytest.MonkeyPat
         assert not {phrase for phrase in phrases if f" {phrase}." in rest}
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_where_no_service_answers_an_example_says_so_in_one_line(example: Path) -> None:
-    ended = run(example.stem, "--url", "http://127.0.0.1:9")
-    assert ended.returncode == 5
-    assert re.fullmatch(rf"{example.name}: .*does not answer.*\n", ended.stderr)
+def test_where_no_service_answers_an_example_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    monkeypatch.setattr(sys, "argv", ["example.py", "--url", "http://127.0.0.1:9"])
+    import running
+
+    assert running.run(lambda client, console: console.print(client.limits()), "An example.") == 5
+    assert re.fullmatch(r"example\.py: .*does not answer.*\n", capsys.readouterr().err)
+
+
+def test_every_example_is_run_by_the_same_lines() -> None:
+    for example in EXAMPLES:
+        assert re.search(r"^    sys\.exit\(run\(", example.read_text(), re.MULTILINE), example.name

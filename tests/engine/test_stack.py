@@ -73,7 +73,7 @@ def test_jobs_of_one_model_are_never_in_one_stack(one):
 
 
 def test_one_that_is_cancelled_and_one_that_diverges_leave_the_others_alone(one):
-    plan = Plan(epochs=1_000, batch_size=10, optimizer="sgd", data=Random(n_samples=200))
+    plan = Plan(epochs=400, batch_size=10, optimizer="sgd", data=Random(n_samples=200))
     plans = [Plan(**{**vars(plan), "seed": n, "lr": lr}) for n, lr in enumerate([0.01, 0.01, 1e6, 0.01])]
     first = busy(one)
     jobs = [one.train(small(one, seed=n).id, plan) for n, plan in enumerate(plans)]
@@ -83,7 +83,7 @@ def test_one_that_is_cancelled_and_one_that_diverges_leave_the_others_alone(one)
     ended = [until_ended(one, job) for job in jobs]
     assert [str(job.state) for job in ended] == ["succeeded", "cancelled", "failed", "succeeded"]
     assert ended[2].reason == "diverged"
-    assert [job.epoch for job in (ended[0], ended[3])] == [1_000] * 2
+    assert [job.epoch for job in (ended[0], ended[3])] == [400] * 2
     assert [job.together for job in ended] == [4] * 4
 
 
