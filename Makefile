@@ -18,12 +18,12 @@ demo: .venv/runtime ## create, train and run LoRA layers once, over real HTTP
 serve: .venv/runtime ## run the service on port 8000
 	@$(PYTHON) -m service serve
 
-# Tests that tell by the clock how processes behave, one after another. The others, four at a time on two cores: many of
+# Tests that tell by the clock how processes behave, one after another. The others, three at a time on two cores: many of
 # them wait for a process.
 ALONE := tests/jobs tests/serving tests/test_worker.py tests/api/test_server.py tests/api/test_serving.py \
 	tests/api/test_patience.py tests/faults/test_clients.py tests/faults/test_load.py \
 	tests/browser/test_first_visit.py tests/browser/test_scale.py
-MANY := -n 4 --dist worksteal
+MANY := -n 3 --dist worksteal
 
 test: .venv/dev ## run the tests
 	$(PYTHON) -m pytest $(MANY) $(addprefix --ignore=,$(ALONE))
