@@ -11,9 +11,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from service.engine import Engine
-from service.errors import TemporaryReducedCapacity
 from service.ids import DATASET_ID, JOB_ID, MODEL_ID
 from service.schemas import fields
+from service.serving.batcher import too_late
 from service.settings import Settings, usable_cores
 
 # Work up to this much is done faster on the spot than a thread can be asked: bytes parsed, or multiplications / 64.
@@ -109,10 +109,7 @@ async def awaited(future: Future[T], seconds: float, receive: Receive) -> T:
         if not result.done() and future.cancel():
             if leaving.done():
                 raise ClientDisconnect
-            raise TemporaryReducedCapacity(
-                f"the forward could not begin within {seconds:g} s (LORA_FORWARD_WAIT_MS); try again",
-                reason="too-late",
-            )
+            raise too_late(seconds)
         answer: T = await result
         return answer
     finally:

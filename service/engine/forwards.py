@@ -74,7 +74,7 @@ class Forwards:
     def must_begin(self, model: Model, wait_seconds: float) -> None:
         """Raise TemporaryReducedCapacity where a forward that `submit` were given now would not begin in time."""
         if self.batcher.crowded(model.ground, wait_seconds):
-            raise too_late()
+            raise too_late(wait_seconds)
 
     def submit(self, model: LoadedModel, x: Array, wait_seconds: float = inf) -> "Future[Array]":
         """The outputs (rows, out) for `answer`, from a thread: in one pass with others that wait for the same base.

@@ -28,6 +28,11 @@ class _Request:
     y: Rows | None = None
 
     @property
+    def seconds(self) -> float:
+        """How long it may wait."""
+        return self.until - self.at
+
+    @property
     def rows(self) -> int:
         """How many are still to be computed."""
         return len(self.x) - self.done
@@ -76,8 +81,8 @@ class Batcher:
         """
         request = _Request(base, maps, x, until, self._clock())
         with self._changed:
-            if self._closed or self.crowded(base, until - request.at):
-                request.answer.set_exception(_closed() if self._closed else too_late())
+            if self._closed or self.crowded(base, request.seconds):
+                request.answer.set_exception(_closed() if self._closed else too_late(request.seconds))
                 return request.answer
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="lora-forward", daemon=True)
@@ -171,7 +176,7 @@ class Batcher:
             return False
         if self._clock() <= request.until:
             return True
-        request.answer.set_exception(too_late())
+        request.answer.set_exception(too_late(request.seconds))
         return False
 
     def _answer(self, batch: list[_Request]) -> None:
@@ -194,9 +199,9 @@ class Batcher:
                     request.answer.set_result(y)
 
 
-def too_late() -> TemporaryReducedCapacity:
+def too_late(seconds: float) -> TemporaryReducedCapacity:
     """What is told of a forward that does not begin within the time that it may wait."""
-    detail = "the forward could not begin in time (LORA_FORWARD_WAIT_MS); try again"
+    detail = f"the forward could not begin within {round(seconds, 3):g} s (LORA_FORWARD_WAIT_MS); try again"
     return TemporaryReducedCapacity(detail, reason="too-late")
 
 
