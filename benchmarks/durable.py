@@ -58,7 +58,7 @@ def fill(database: str, models: int) -> None:
     store = SqlStore(database)
     registry, base, at = Registry(models, Budget(2**40), store), Base.of(*frozen(SPEC, 0)), datetime.now(UTC)
     for number in range(models):
-        A, B = start(SPEC, number)
+        A, B = start(SPEC, number, base.weight)
         known = {"id": f"mdl_{number:026}", "spec": SPEC, "seed": number, "created_at": at, "updated_at": at}
         registry.add(LoadedModel(**known, base_ids=(base.id,), bases=(base,), adapter={"A": A, "B": B}))
     store.close()
