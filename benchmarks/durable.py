@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -59,7 +60,7 @@ def fill(database: str, models: int) -> None:
     registry, base, at = Registry(models, Budget(2**40), store), Base.of(*frozen(SPEC, 0)), datetime.now(UTC)
     for number in range(models):
         A, B = start(SPEC, number, base.weight)
-        known = {"id": f"mdl_{number:026}", "spec": SPEC, "seed": number, "created_at": at, "updated_at": at}
+        known: dict[str, Any] = {"id": f"mdl_{number:026}", "spec": SPEC, "seed": number, "created_at": at, "updated_at": at}
         registry.add(LoadedModel(**known, base_ids=(base.id,), bases=(base,), adapter={"A": A, "B": B}))
     store.close()
 
@@ -111,7 +112,8 @@ def beside_memory(folder: Path) -> Iterator[Row]:
             while http.get("/readyz").is_error:
                 time.sleep(0.01)
         body = json.dumps({"inputs": [[0.5] * 64]}).encode()
-        ratios, trainings = [], ([], [])
+        ratios: list[float] = []
+        trainings: tuple[list[float], list[float]] = ([], [])
         for _ in range(TURNS):
             memory, durable = (
                 saturated(url, Request(f"/models/{model}/forward", body), 2)

@@ -145,7 +145,7 @@ def finished(http: httpx.Client, job: str) -> float:
 
 def hundred_loops() -> float:
     """The seconds of a hundred of the seed's loops with their data, of which a fifth is run."""
-    return JOBS / 20 * seconds(lambda: [one_loop() for _ in range(20)])
+    return JOBS * statistics.mean(seconds(one_loop) for _ in range(20))
 
 
 def one_loop() -> None:
