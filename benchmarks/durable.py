@@ -60,8 +60,8 @@ def fill(database: str, models: int) -> None:
     registry, base, at = Registry(models, Budget(2**40), store), Base.of(*frozen(SPEC, 0)), datetime.now(UTC)
     for number in range(models):
         A, B = start(SPEC, number, base.weight)
-        known: dict[str, Any] = {"id": f"mdl_{number:026}", "spec": SPEC, "seed": number, "created_at": at, "updated_at": at}
-        registry.add(LoadedModel(**known, base_ids=(base.id,), bases=(base,), adapter={"A": A, "B": B}))
+        known: dict[str, Any] = {"id": f"mdl_{number:026}", "seed": number, "created_at": at, "updated_at": at}
+        registry.add(LoadedModel(**known, spec=SPEC, base_ids=(base.id,), bases=(base,), adapter={"A": A, "B": B}))
     store.close()
 
 
