@@ -17,6 +17,7 @@ from service.clock import instant
 from service.codecs.message import Arrays
 from service.engine.states import States
 from service.errors import (
+    CapacityExhausted,
     InsufficientStorage,
     JobNotFound,
     NotFound,
@@ -30,11 +31,15 @@ from service.jobs.state import State as JobState
 from service.lora.names import named
 from service.lora.spec import AnySpec
 from service.models import job_rows
+from service.models.budget import Budget
+from service.models.dataset_rows import as_it_was
 from service.models.model import LoadedModel
 from service.models.registry import Registry
+from service.models.shelf import Shelf
 from service.models.store import Change, Store
 from service.training.cost import bytes_stacked, step_cost
 from service.training.plan import Plan, as_dict
+from service.training.sources import Stored
 from service.training.state import State, as_parts, continued, from_parts
 from service.training.together import likeness
 
@@ -44,24 +49,51 @@ log = logging.getLogger(__name__)
 
 
 class Held:
-    """Rows that came with a request, counted until the last of the runs that need them has ended."""
+    """Rows that came with a request, which the runs of several jobs may share.
 
-    def __init__(self, arrays: Arrays, users: int = 1, id: str | None = None) -> None:
-        self.arrays = arrays
-        self.id = id if arrays else None  # in the store
-        self._users = users
+    In memory, and counted, they are from the request on, or from when they are first asked for, until the last of the
+    runs has left.
+    """
+
+    def __init__(self, store: Store, budget: Budget, id: str | None = None, arrays: Arrays | None = None) -> None:
+        self.id = id  # in the store
+        self._store, self._budget = store, budget
+        self._arrays: Arrays | None = {} if id is None else arrays
+        self._users = 0
         self._lock = threading.Lock()
 
     @property
     def nbytes(self) -> int:
-        """What the rows take."""
-        return sum(array.nbytes for array in self.arrays.values())
+        """What the rows take in memory."""
+        return sum(array.nbytes for array in (self._arrays or {}).values())
 
-    def release(self) -> int:
-        """One user less; the bytes that nobody needs any longer."""
+    def arrays(self) -> Arrays:
+        """The rows, read from the store where they are there alone.
+
+        Raises:
+            StorageUnavailable
+            CapacityExhausted: when there is no memory for them.
+        """
+        with self._lock:
+            if self._arrays is None:
+                assert self.id is not None, "what has no name is in memory"
+                read = job_rows.given_rows(self._store, self.id)
+                self._budget.take(sum(array.nbytes for array in read.values()))
+                self._arrays = read
+            return self._arrays
+
+    def join(self) -> None:
+        """One run more needs them."""
+        with self._lock:
+            self._users += 1
+
+    def leave(self) -> None:
+        """One run less needs them; what nobody needs takes no memory."""
         with self._lock:
             self._users -= 1
-            return 0 if self._users else self.nbytes
+            if not self._users:
+                self._budget.give(self.nbytes)
+                self._arrays = {} if self.id is None else None
 
 
 @dataclass(frozen=True)
@@ -69,6 +101,7 @@ class Books:
     """Where runs look things up and write them down; `leaving` says that the service is shutting down."""
 
     registry: Registry
+    datasets: Shelf
     ledger: Ledger
     states: States
     store: Store
@@ -80,41 +113,27 @@ class Run:
 
     The key of a run is its model: the runs of one model follow one another, each from the version it finds. Runs of
     one `likeness` may be stacked; `bytes_stacked` and `step_cost` are what this one then takes of a worker.
+
+    Args:
+        stored: the rows of its data sets. None for a job that was accepted before a restart: then they are read when
+            its turn comes, as they were when it was accepted, with the state that it has come to.
     """
 
-    def __init__(
-        self,
-        job_id: str,
-        key: str,
-        plan: Plan,
-        spec: AnySpec,
-        held: Held,
-        stored: Arrays,
-        books: Books,
-        group: str = "",
-        reached: State | None = None,
-        owner: str = "",
-    ) -> None:
-        self.job_id = job_id
-        self.key = key
-        self.likeness = likeness(plan, spec), 0 if reached is None else reached.epoch
-        self.bytes_stacked = bytes_stacked(plan, spec)
-        self.step_cost = step_cost(plan, spec)
-        self.group = group or job_id
-        self.owner = owner
-        self._held = held
-        self._rows = {**held.arrays, **stored}
-        self._reached = reached
-        self._books = books
+    def __init__(self, job: Job, spec: AnySpec, books: Books, held: Held, stored: Arrays | None = None) -> None:
+        self.job_id = job.id
+        self.key = job.model_id
+        self.likeness = likeness(job.plan, spec), job.epoch
+        self.bytes_stacked = bytes_stacked(job.plan, spec)
+        self.step_cost = step_cost(job.plan, spec)
+        self.group = job.group or job.id
+        self.owner = job.owner
+        self._held, self._stored, self._books = held, stored, books
         self._registry, self._ledger, self._states = books.registry, books.ledger, books.states
+        held.join()
 
-    def release(self) -> int:
-        """The bytes of rows that nobody needs any longer when this run has ended."""
-        size = self._held.release()
-        if size and self._held.id is not None and not self._goes_on:
-            with suppress(ServiceError):  # a start drops them again
-                self._books.store.write(job_rows.needless([self._held.id]))
-        return size
+    def release(self) -> None:
+        """Nobody needs the rows for this run any longer."""
+        self._held.leave()
 
     @property
     def _goes_on(self) -> bool:
@@ -127,11 +146,15 @@ class Run:
             return None
         try:
             job = self._ledger.swap(self.job_id, lambda job: _begun(job, together))
-            model = self._model()
+            needs = self._needs(job)
         except NotFound:
             return None
-        if job.state is not JobState.RUNNING or model is None:
+        except StateGone as gone:  # dropped for newer ones while this job waited
+            self.failed("state-gone", gone.detail)
             return None
+        if needs is None:
+            return None
+        model, rows, start = needs
         layer = model.layer
         header = {
             "job": self.job_id,
@@ -140,38 +163,39 @@ class Run:
             "activations": layer.activations,
             "dropout": model.spec.dropout,
         }
-        try:
-            start = self._start(job.plan)
-        except StateGone as gone:  # dropped for newer ones while this job waited
-            self.failed("state-gone", gone.detail)
-            return None
         state: Arrays = {}
         if start is not None:
             header["state"], arrays = as_parts(start)
             state = {f"state.{name}": array for name, array in arrays.items()}
+        tensors = named([each.tensors() for each in layer.layers])
         return header, {
             **state,
-            **{
-                f"layer.{name}": tensor.cpu().numpy()
-                for name, tensor in named([each.tensors() for each in layer.layers]).items()
-            },
-            **self._rows,
+            **{f"layer.{name}": tensor.cpu().numpy() for name, tensor in tensors.items()},
+            **rows,
         }
 
-    def _model(self) -> LoadedModel | None:
-        """The model with its weights; a store that does not answer is waited for, as long as the job is wanted."""
+    def _needs(self, job: Job) -> tuple[LoadedModel, Arrays, State | None] | None:
+        """The model with its weights, the rows, and the state to go on from; None once the job is not wanted.
+
+        A store that does not answer, or memory that is full, is waited for.
+        """
         while not (self._goes_on or self._ledger.get(self.job_id).state.terminal):
             try:
-                return self._registry.read(self.key)
-            except StorageUnavailable as error:
-                log.warning("job %s waits for the weights of its model: %s", self.job_id, error.detail)
+                return self._registry.read(self.key), self._rows(job.plan), self._start(job.plan)
+            except (StorageUnavailable, CapacityExhausted) as error:
+                log.warning("job %s waits for what it needs: %s", self.job_id, error.detail)
                 time.sleep(RETRY_SECONDS)
         return None
 
+    def _rows(self, plan: Plan) -> Arrays:
+        stored = _as_accepted(self._books, plan) if self._stored is None else self._stored
+        return {**self._held.arrays(), **stored}
+
     def _start(self, plan: Plan) -> State | None:
         """The state that the run goes on from, where it does: its own from before a restart, or an earlier job's."""
-        if self._reached is not None or plan.continue_from is None:
-            return self._reached
+        own = job_rows.state(self._books.store, self.job_id) if self._stored is None else None
+        if own is not None or plan.continue_from is None:
+            return own
         return continued(self._states.get(plan.continue_from), plan.path or "batch")
 
     def progressed(self, curves: dict[str, list[float]]) -> None:
@@ -183,7 +207,7 @@ class Run:
         state = from_parts(facts, {name.removeprefix("state."): array for name, array in arrays.items()})
 
         def stored(job: Job) -> Job:
-            self._books.store.write(self._row(job), job_rows.reached(self.job_id, state))
+            self._books.store.write(job_rows.changed(job), job_rows.reached(self.job_id, state))
             return job
 
         try:  # in the ledger's turn, so that no end of the job comes between
@@ -238,13 +262,14 @@ class Run:
         at, loss = instant(), metrics["final_loss"]
 
         def succeeded(version: int) -> Job:
-            return job.moved(JobState.SUCCEEDED, at, model_version=version, metrics=metrics)
+            size = state.nbytes if self._states.takes(state) else 0
+            return job.moved(JobState.SUCCEEDED, at, model_version=version, metrics=metrics, state_bytes=size)
 
         model = self._registry.publish(
             self.key,
             adapter,
             lambda model: model.next(at.wall, "training", job_id=job.id, plan=job.plan, loss=loss),
-            lambda model: chain(self._row(succeeded(model.version)), self._left(state)),
+            lambda model: chain(job_rows.changed(succeeded(model.version)), self._left(state)),
         )
         with suppress(ServiceError):  # a start drops them again
             self._books.store.write(job_rows.stateless(self._states.keep(self.job_id, state)))
@@ -254,8 +279,18 @@ class Run:
         """The state in which the job ended, unless it is too large to be kept."""
         return job_rows.reached(self.job_id, state) if self._states.takes(state) else job_rows.stateless([self.job_id])
 
-    def _row(self, job: Job) -> Iterator[Change]:
-        return job_rows.changed(job, self.group, self._held.id)
+
+def _as_accepted(books: Books, plan: Plan) -> Arrays:
+    """The rows of a plan's data sets, as they were when the job was accepted."""
+    arrays: Arrays = {}
+    for field in ("data", "validation"):
+        source = getattr(plan, field)
+        if isinstance(source, Stored):
+            dataset = books.datasets.get(source.id)
+            if dataset.source.n_samples != source.n_samples:  # it has grown
+                dataset = as_it_was(books.store, source.id, source.n_samples)
+            arrays |= {f"{field}.{name}": array for name, array in dataset.arrays().items()}
+    return arrays
 
 
 def _begun(job: Job, together: int) -> Job:

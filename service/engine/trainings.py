@@ -47,9 +47,9 @@ class Trainings:
         self.lock = threading.Lock()
         self.draining = False
         self.ledger = Ledger(capacity.keep_jobs, lambda ids: store.write(job_rows.forgotten(ids)))
-        self.states = States(capacity.states_bytes)
+        self.states = States(capacity.states_bytes, store)
         self.queue: Queue[Run] = Queue(capacity.queue_max, capacity.key_queue_max)
-        self.books = Books(registry, self.ledger, self.states, store, lambda: self.draining)
+        self.books = Books(registry, datasets, self.ledger, self.states, store, lambda: self.draining)
         self._capacity, self._registry, self._datasets = capacity, registry, datasets
         self._budget, self._store = budget, store
         for run in recovered(self.books, budget):
@@ -90,23 +90,22 @@ class Trainings:
                 for dataset_id in dataset_ids(plan):
                     self._datasets.get(dataset_id)
             self.queue.must_have_room(owner)
-            at = instant().wall
-            made = [
-                (Job.queued(self._new_id(), model.id, plan.epochs or 1, plan, at, owner), model.spec, stored)
-                for model, (_, plan, stored) in zip(models, ready, strict=True)
+            at, ids = instant().wall, [self._new_id() for _ in ready]
+            known = {"owner": owner, "group": group, "given_id": ids[0] if given else None}
+            jobs = [
+                Job.queued(job_id, model.id, plan.epochs or 1, plan, at, **known)
+                for job_id, model, (_, plan, _) in zip(ids, models, ready, strict=True)
             ]
-            jobs = [job for job, _, _ in made]
-            held = Held(given, len(made), jobs[0].id)
-            told = chain(job_rows.accepted(jobs, group, held.id, given), also(jobs))
+            held = Held(self._store, self._budget, jobs[0].given_id, given)
+            told = chain(job_rows.accepted(jobs, given), also(jobs))
             with self._budget.kept(held.nbytes):
                 if named:
                     self._registry.add(*named, also=told)
                 else:  # no reader of models need wait for this
                     self._store.write(told)
-            for job, spec, stored in made:
+            for job, model, (_, _, stored) in zip(jobs, models, ready, strict=True):
                 self.ledger.add(job)
-                run = Run(job.id, job.model_id, job.plan, spec, held, stored, self.books, group, owner=owner)
-                self.queue.put(run)
+                self.queue.put(Run(job, model.spec, self.books, held, stored))
             return jobs
 
     def end(
@@ -143,7 +142,7 @@ class Trainings:
         """No worker holds these runs any longer."""
         self.queue.done(runs)
         for run in runs:
-            self._budget.give(run.release())
+            run.release()
 
     def drain(self) -> None:
         """Accept nothing more, and let whoever follows a job know."""
@@ -197,7 +196,7 @@ class Trainings:
     def _leave_queue(self, job_id: str) -> None:
         waiting = self.queue.drop(job_id)
         if waiting is not None:
-            self._budget.give(waiting.release())
+            waiting.release()
 
     def _must_go_on(self, model_id: str, plan: Plan, job_id: str) -> None:
         """Raise unless the job has left the model as it is now, and nothing else is about to change it."""
@@ -214,4 +213,4 @@ class Trainings:
                 f"{model.version}{waits}. Only the job that made a model what it is can be gone on from; "
                 "leave continue_from out to start the optimizer afresh"
             )
-        self.states.get(job_id)
+        self.states.must_have(job_id)

@@ -25,7 +25,9 @@ class Job:
 
     `reason` is a word a program can test, `detail` a sentence for people; both are None unless something went
     wrong. `plan` is what the job was asked to do, in the words of whoever asked. `together`: how many jobs ran as one.
-    `owner` is the name of the key that asked for it, where there are keys.
+    `owner` is the name of the key that asked for it, where there are keys. Jobs of one `group` wait as one, and
+    `given_id` names the rows that came with it, where some did. `state_bytes`: what its training state takes that it
+    left when it ended, where one is kept.
     """
 
     id: str
@@ -42,6 +44,9 @@ class Job:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     together: int | None = None
     owner: str = ""
+    group: str = ""
+    given_id: str | None = None
+    state_bytes: int = 0
     epoch: int = 0
     history: tuple[Change, ...] = (Change(State.QUEUED, 0),)
     _started: float | None = None  # on the monotonic clock
@@ -49,9 +54,9 @@ class Job:
     _curves: "dict[str, array[float]]" = field(default_factory=dict, repr=False)
 
     @classmethod
-    def queued(cls, job_id: str, model_id: str, epochs: int, plan: Any, at: datetime, owner: str = "") -> "Job":
+    def queued(cls, job_id: str, model_id: str, epochs: int, plan: Any, at: datetime, **known: Any) -> "Job":
         """A job that has just been accepted."""
-        return cls(id=job_id, model_id=model_id, epochs=epochs, plan=plan, created_at=at, owner=owner)
+        return cls(id=job_id, model_id=model_id, epochs=epochs, plan=plan, created_at=at, **known)
 
     @property
     def state(self) -> State:

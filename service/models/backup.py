@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service.models.database import cause_of, engine_on, migrate, opened, revision, shown, url_of
 from service.models.store import StoreRefused
-from service.models.tables import METADATA, REVISION
+from service.models.tables import LASTING, REVISION
 
 EMPTY = 1  # row, which says that nothing has been written yet
 SMALL_ROWS = 1_000  # read at a time; of those with tensors, one
@@ -84,7 +84,7 @@ def _copy(source: Engine, target: Engine, watch: Watch) -> None:
     with _snapshot(source) as from_, target.begin() as to:
         total = _rows(from_)
         done = 0
-        for table in METADATA.sorted_tables:
+        for table in LASTING:
             to.execute(delete(table))
             rows = from_.execution_options(yield_per=_at_a_time(table)).execute(select(table))
             for part in rows.mappings().partitions():
@@ -95,7 +95,7 @@ def _copy(source: Engine, target: Engine, watch: Watch) -> None:
 
 def _rows(connection: Connection) -> int:
     """How many rows all tables have."""
-    counts = [select(func.count().label("rows")).select_from(table) for table in METADATA.sorted_tables]
+    counts = [select(func.count().label("rows")).select_from(table) for table in LASTING]
     return int(connection.execute(select(func.sum(union_all(*counts).subquery().c.rows))).scalar_one())
 
 

@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
@@ -22,18 +22,22 @@ from service.training.state import State, as_parts, from_parts
 
 CURVES = "curves."
 TIMES = ("created_at", "started_at", "finished_at")
-FACTS = ("epochs", "duration_seconds", "model_version", "reason", "detail", "metrics", "together", "owner", "epoch")
+FACTS = (
+    "epochs",
+    "duration_seconds",
+    "model_version",
+    "reason",
+    "detail",
+    "metrics",
+    "together",
+    "owner",
+    "group",
+    "state_bytes",
+    "epoch",
+)
 
 
-class Kept(NamedTuple):
-    """A job as the store has it; one that has not ended goes on from its state, and learns from the given rows."""
-
-    job: Job
-    group: str
-    given_id: str | None
-
-
-def changed(job: Job, group: str = "", given_id: str | None = None) -> Iterator[Change]:
+def changed(job: Job) -> Iterator[Change]:
     """A job as it is now; the curves of one that has not ended are in its state."""
     facts = {name: getattr(job, name) for name in (*TIMES, *FACTS)}
     history = [(str(move.state), move.epoch, move.reason) for move in job.history]
@@ -41,20 +45,22 @@ def changed(job: Job, group: str = "", given_id: str | None = None) -> Iterator[
     columns = {
         "id": job.id,
         "model_id": job.model_id,
-        "given_id": given_id,
+        "given_id": None if job.state.terminal else job.given_id,
         "ended": job.state.terminal,
-        "facts": dumps({**facts, "plan": as_dict(job.plan), "history": history, "group": group}),
+        "facts": dumps({**facts, "plan": as_dict(job.plan), "history": history}),
         "curves": dump(curves),
     }
     yield Put("jobs", columns)
+    if job.state.terminal and job.given_id is not None:
+        yield Drop("given", {"id": job.given_id}, needed=("jobs", {"given_id": job.given_id}))
 
 
-def accepted(jobs: Sequence[Job], group: str, given_id: str | None, given: Arrays) -> Iterator[Change]:
+def accepted(jobs: Sequence[Job], given: Arrays) -> Iterator[Change]:
     """New jobs, and the rows that came with them where there are some."""
-    if given_id is not None:
-        yield Put("given", {"id": given_id, "tensors": dump(given)})
+    if jobs[0].given_id is not None:
+        yield Put("given", {"id": jobs[0].given_id, "tensors": dump(given)})
     for job in jobs:
-        yield from changed(job, group, given_id)
+        yield from changed(job)
 
 
 def ended(job: Job) -> Iterator[Change]:
@@ -88,13 +94,7 @@ def forgotten(job_ids: Sequence[str]) -> Iterator[Change]:
         yield Drop("jobs", {"id": job_id})
 
 
-def needless(given_ids: Sequence[str]) -> Iterator[Change]:
-    """Rows that no job needs any longer."""
-    for given_id in given_ids:
-        yield Drop("given", {"id": given_id})
-
-
-def jobs(store: Store, now: Instant) -> Iterator[Kept]:
+def jobs(store: Store, now: Instant) -> Iterator[Job]:
     """All jobs that the store has, in the order in which they were made."""
     for row in store.rows("jobs", "id", "model_id", "given_id", "facts", "curves"):
         facts = orjson.loads(row["facts"])
@@ -105,10 +105,9 @@ def jobs(store: Store, now: Instant) -> Iterator[Kept]:
         started = None if began is None else now.seconds - max(0.0, (now.wall - began).total_seconds())
         history = tuple(Moved(JobState(state), epoch, reason) for state, epoch, reason in facts.pop("history"))
         curves = {name: array("d", numbers.tobytes()) for name, numbers in read(row["curves"]).items()}
-        plan, group = from_dict(facts.pop("plan")), facts.pop("group")
+        plan = from_dict(facts.pop("plan"))
         known = {"plan": plan, "history": history, "_started": started, "_curves": curves, **times, **facts}
-        job = Job(id=row["id"], model_id=row["model_id"], **known)
-        yield Kept(job, group, row["given_id"])
+        yield Job(id=row["id"], model_id=row["model_id"], given_id=row["given_id"], **known)
 
 
 def state(store: Store, job_id: str) -> State | None:

@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Engine, and_, delete, select, update
+from sqlalchemy import ColumnElement, Engine, Table, and_, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.sql import Executable
@@ -112,7 +112,8 @@ class SqlStore:
     def _statement(self, change: Change) -> Executable:
         table = METADATA.tables[change.table]
         if isinstance(change, Drop):
-            return delete(table).where(and_(True, *(table.c[name] == value for name, value in change.where.items())))
+            gone = delete(table).where(_with(table, change.where))
+            return gone if change.needed is None else gone.where(~_exists(*change.needed))
         key = [column.name for column in table.primary_key]
         insert = INSERT[self._engine.dialect.name](table).values(**change.columns)
         others = {name: insert.excluded[name] for name in change.columns if name not in key}
@@ -129,6 +130,16 @@ class SqlStore:
         except DBAPIError as error:
             self.trouble = self._unusable = "since a write broke it is not known what was stored; restart the service"
             raise _refusal(error, "it is not known whether this was stored") from error
+
+
+def _with(table: Table, columns: Row) -> ColumnElement[bool]:
+    """That a row has these columns."""
+    return and_(True, *(table.c[name] == value for name, value in columns.items()))
+
+
+def _exists(name: str, columns: Row) -> ColumnElement[bool]:
+    table = METADATA.tables[name]
+    return select(table).where(_with(table, columns)).exists()
 
 
 def _writes(engine: Engine) -> int:

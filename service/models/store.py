@@ -21,10 +21,11 @@ class Put:
 
 @dataclass(frozen=True)
 class Drop:
-    """The rows with these columns are to be gone."""
+    """The rows with these columns are to be gone, unless a row of another table (its name, its columns) needs them."""
 
     table: str
     where: Row = field(default_factory=dict)
+    needed: tuple[str, Row] | None = None
 
 
 Change = Put | Drop

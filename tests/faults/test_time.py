@@ -96,7 +96,7 @@ def test_a_job_that_began_in_the_future_has_no_negative_duration(tmp_path: Path)
     job = Job.queued("job_1", "mdl_1", 1, PLAN, began.wall).moved(State.RUNNING, began)
     store.write(job_rows.changed(job))
     (kept,) = job_rows.jobs(store, Instant(began.wall - DAY, 5.0))
-    assert kept.job.moved(State.FAILED, Instant(began.wall - DAY, 6.0)).duration_seconds == 1
+    assert kept.moved(State.FAILED, Instant(began.wall - DAY, 6.0)).duration_seconds == 1
     store.close()
 
 

@@ -12,7 +12,7 @@ import pytest
 from service.models.backup import backup, restore
 from service.models.sql import SqlStore
 from service.models.store import Put, StoreRefused
-from service.models.tables import METADATA
+from service.models.tables import LASTING
 from tests.postgres import postgres
 
 
@@ -44,7 +44,7 @@ def fill(store: SqlStore) -> None:
 def contents(store: SqlStore) -> dict[str, list[Any]]:
     return {
         table.name: list(store.rows(table.name, *(column.name for column in table.columns)))
-        for table in METADATA.sorted_tables
+        for table in LASTING
     }
 
 

@@ -11,6 +11,10 @@ import torch
 from alembic import command
 from alembic.config import Config
 
+from service.clock import Instant
+from service.jobs.job import Job
+from service.jobs.state import State
+from service.models import job_rows
 from service.models.base import BaseRecord
 from service.models.base_rows import added
 from service.models.budget import Budget
@@ -124,3 +128,25 @@ def test_a_database_from_before_versions_keeps_the_weights_that_were_current_and
         assert float(registry.loaded(trained_, 2).adapter["A"].max()) == 2
         registry.remove(*at)
         assert list(store.rows("versions", "number")) == []
+
+
+def test_a_database_from_before_servers_side_by_side_tells_how_large_states_are_and_drops_rows_that_nobody_needs(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "lora.db"
+    made_at(path, "0004")
+    ended = Job.queued("job_1", "mdl_1", 1, Plan(data=Random()), NOW).moved(State.FAILED, Instant(NOW, 1.0))
+    waiting = replace(ended, id="job_2", history=ended.history[:1], given_id="job_2")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for job in (ended, waiting):
+            columns = next(job_rows.changed(job)).columns
+            facts = {name: value for name, value in json.loads(columns["facts"]).items() if name != "state_bytes"}
+            row = {**columns, "facts": json.dumps(facts)}
+            connection.execute("INSERT INTO jobs VALUES (:id, :model_id, :given_id, :ended, :facts, :curves)", row)
+        connection.execute("INSERT INTO states VALUES ('job_1', '{}', ?)", (bytes(1_000),))
+        for given_id in ("job_1", "job_2"):
+            connection.execute("INSERT INTO given VALUES (?, ?)", (given_id, b""))
+    store = SqlStore(f"sqlite:///{path}")
+    assert [job.state_bytes for job in job_rows.jobs(store, Instant(NOW, 2.0))] == [1_000, 0]
+    assert [row["id"] for row in store.rows("given", "id")] == ["job_2"]
+    store.close()
