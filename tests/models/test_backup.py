@@ -42,10 +42,7 @@ def fill(store: SqlStore) -> None:
 
 
 def contents(store: SqlStore) -> dict[str, list[Any]]:
-    return {
-        table.name: list(store.rows(table.name, *(column.name for column in table.columns)))
-        for table in LASTING
-    }
+    return {table.name: list(store.rows(table.name, *(column.name for column in table.columns))) for table in LASTING}
 
 
 @contextmanager
