@@ -25,13 +25,21 @@ class Mint:
     def __init__(self, prefix: str, known: Iterable[str] = ()) -> None:
         self._prefix = prefix
         newest = max(known, default=None)
-        self._last = 0 if newest is None else int(ULID.from_str(newest.removeprefix(f"{prefix}_")))
+        self._last = 0 if newest is None else self._number(newest)
         self._lock = threading.Lock()
+
+    def saw(self, made: str) -> None:
+        """Make none that is not greater than this one, which somebody else made."""
+        with self._lock:
+            self._last = max(self._last, self._number(made))
 
     def __call__(self) -> str:
         with self._lock:
             self._last = max(self._last + 1, int(ULID()))
             return f"{self._prefix}_{ULID.from_int(self._last)}"
+
+    def _number(self, made: str) -> int:
+        return int(ULID.from_str(made.removeprefix(f"{self._prefix}_")))
 
 
 def matches(pattern: str, text: str) -> bool:

@@ -12,9 +12,12 @@ def create_store(settings: Settings) -> Store:
     """
     if settings.database_url is None:
         return MemoryOnly()
-    from service.models.sql import SqlStore  # here, because whoever needs no database need not wait for its import
+    # Here, because whoever needs no database need not wait for its import.
+    from service.models.shared import SharedStore
+    from service.models.sql import SqlStore
 
+    url = settings.database_url.get_secret_value()
     try:
-        return SqlStore(settings.database_url.get_secret_value())
+        return SharedStore(url) if url.startswith("postgresql") else SqlStore(url)
     except StoreRefused as error:
         raise SettingsError(f"LORA_DATABASE_URL: {error}") from None

@@ -43,7 +43,7 @@ class Adapters:
             ModelBusy: while a job is active, which would publish over it.
         """
         placed = {name: torch.from_numpy(np.array(array)).to(self.device) for name, array in adapter.items()}
-        with self.trainings.lock:
+        with self.trainings.turn():
             model = self.registry.get(model_id)
             check(model)
             self.trainings.must_be_idle(model_id, "cancel it, or wait until it has ended")
@@ -70,7 +70,7 @@ class Adapters:
             ModelBusy: while a job is active, which would publish over it.
             TemporaryReducedCapacity: when there is no memory to read them.
         """
-        with self.trainings.lock:
+        with self.trainings.turn():
             model = self.registry.get(model_id)
             check(model)
             self.trainings.must_be_idle(model_id, "cancel it, or wait until it has ended")

@@ -19,7 +19,7 @@ from service.models import dataset_rows
 from service.models.budget import Budget
 from service.models.dataset import Dataset
 from service.models.shelf import Also, Shelf
-from service.models.store import Store
+from service.models.store import News, Store
 from service.training.arrays import backend_of
 from service.training.cost import FLOAT64_BYTES
 from service.training.digests import digest_of_rows
@@ -52,6 +52,13 @@ class Datasets(Shelf):
         super().__init__(max_datasets, budget, store)
         self._max_moments_bytes = max_moments_bytes
         self._new_id = Mint("dat", (dataset.id for dataset in self.all()))
+
+    def learn(self, news: News) -> list[str]:
+        """As `Shelf.learn`; ids that are made here are greater."""
+        found = super().learn(news)
+        for dataset_id in found:
+            self._new_id.saw(dataset_id)
+        return found
 
     def upload(self, arrays: Arrays, *, keep_rows: bool = True, also: Also = lambda dataset: ()) -> Dataset:
         """A new data set of rows x, y and perhaps weight; without `keep_rows` only their moments are kept.

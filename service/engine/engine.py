@@ -27,7 +27,7 @@ from service.engine.settled import as_computed, digested, digests, settled
 from service.engine.stack import Stack, Stacks
 from service.engine.sweeps import Sweeps
 from service.engine.trainings import Also, Trainings
-from service.errors import TemporaryReducedCapacity, Validation
+from service.errors import StorageUnavailable, TemporaryReducedCapacity, Validation
 from service.jobs.job import Job
 from service.jobs.nursery import Nursery, of_workers
 from service.jobs.state import State
@@ -38,7 +38,7 @@ from service.models.budget import Budget
 from service.models.model import LoadedModel, Model
 from service.models.registry import Registry
 from service.models.replies import Replies
-from service.models.store import Change, MemoryOnly, Store
+from service.models.store import Change, MemoryOnly, News, Store
 from service.training.cost import bytes_needed
 from service.training.plan import Plan
 from service.training.sources import Source
@@ -46,6 +46,7 @@ from service.training.sources import Source
 Check = Callable[[Model], None]
 
 PAUSE_SECONDS = 5.0
+KEEPS = 5  # times that a lease is renewed before it would lapse
 
 log = logging.getLogger(__name__)
 
@@ -68,24 +69,24 @@ class Engine:
         self.device = device
         self.budget = Budget(self.capacity.memory_bytes)
         self.store: Store = store or MemoryOnly()
-        self.registry = Registry(
-            self.capacity.max_models,
-            self.budget,
-            self.store,
-            self.capacity.weights_bytes,
-            device,
-            self.capacity.keep_versions,
-        )
-        self.datasets = Datasets(self.capacity.max_datasets, self.capacity.moments_bytes, self.budget, self.store)
-        self.trainings = Trainings(self.capacity, self.registry, self.datasets, self.budget, self.store)
-        self.ledger, self.queue, self.states = self.trainings.ledger, self.trainings.queue, self.trainings.states
+        with self.store.moment():
+            self.registry = Registry(
+                self.capacity.max_models,
+                self.budget,
+                self.store,
+                self.capacity.weights_bytes,
+                device,
+                self.capacity.keep_versions,
+            )
+            self.datasets = Datasets(self.capacity.max_datasets, self.capacity.moments_bytes, self.budget, self.store)
+            self.trainings = Trainings(self.capacity, self.registry, self.datasets, self.budget, self.store)
+            self.ledger, self.queue, self.states = self.trainings.ledger, self.trainings.queue, self.trainings.states
+            self.sweeps = Sweeps(self)
+            self.replies = Replies(self.store)
         self.adapters = Adapters(self.registry, self.trainings, self.budget, device)
-        self.sweeps = Sweeps(self)
-        self.replies = Replies(self.store)
         self.forwards = Forwards(self.registry, self.capacity, self.budget)
         stacks = Stacks(
-            self.queue,
-            self.trainings.let_go,
+            self.trainings,
             self.capacity.workers,
             self.capacity.together_max,
             self.capacity.train_bytes,
@@ -99,6 +100,9 @@ class Engine:
         self._combiner = Combiner(self.registry, self._maker, decomposing)
         self.analyst = Analyst(self.registry, decomposing)
         self._profiling = threading.Lock()  # a profile may keep a core busy for long
+        self._closing = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="lora-keeper", daemon=True)
+        self.store.follow(self._learn)
 
     def __enter__(self) -> "Engine":
         self.start()
@@ -110,6 +114,8 @@ class Engine:
     def start(self) -> None:
         """Start the worker processes; returns before they are ready."""
         self.workers.start()
+        if self.store.leases is not None:
+            self._keeper.start()
 
     @property
     def draining(self) -> bool:
@@ -135,9 +141,12 @@ class Engine:
         elif not self.queue.until_idle(PAUSE_SECONDS):
             log.warning("a job did not come to the end of an epoch; it goes on from where it was last stored")
         self.workers.stop()
+        self._closing.set()
         if self._own_nursery:
             self._nursery.stop()
         self.forwards.close()
+        if self._keeper.ident is not None:
+            self._keeper.join()
         self.store.close()
 
     def create(
@@ -159,6 +168,7 @@ class Engine:
         Raises:
             Validation, ShapeMismatch, LimitExceeded, BaseNotFound, CapacityExhausted
         """
+        self.store.catch_up()
         if layers is None:
             made = self._maker.one(self._base(base_id), **settings)
         else:
@@ -186,6 +196,7 @@ class Engine:
             Validation, LimitExceeded, NonFinite, ModelNotFound, CapacityExhausted
             TemporaryReducedCapacity: while another large change is being decomposed.
         """
+        self.store.catch_up()
         return self._added(self._combiner.one(members, **settings), also)
 
     def upload_base(
@@ -235,7 +246,7 @@ class Engine:
             ModelNotFound
             ModelBusy: while a job is active, unless `force`, which cancels it.
         """
-        with self.trainings.lock:
+        with self.trainings.turn():
             check(self.registry.get(model_id))
             if not force:
                 self.trainings.must_be_idle(model_id, "cancel it first, or delete the model with ?force=true")
@@ -247,7 +258,7 @@ class Engine:
         Args:
             also: what is to be stored together with that.
         """
-        with self.trainings.lock:
+        with self.trainings.turn():
             self._delete([model_id for model_id in model_ids if model_id in self.registry], job_ids, also)
 
     def forward(self, model_id: str, x: Array, number: int | None = None) -> Answer:
@@ -279,6 +290,7 @@ class Engine:
             TemporaryReducedCapacity, TooManyRequests: when the queue is full, or the owner's share of it.
             Draining: when the service is shutting down.
         """
+        self.store.catch_up()
         members = [(self.registry.get(model_id), plan)]
         return self.trainings.accept(members, rows, also=lambda jobs: also(jobs[0]), owner=owner)[0]
 
@@ -300,6 +312,7 @@ class Engine:
         Raises:
             as `create` and `train`
         """
+        self.store.catch_up()
         common = dict(common)
         base_id = common.pop("base_id", None)
         made = self._maker.several(self._base(base_id), common, [own for own, _ in members])
@@ -313,7 +326,7 @@ class Engine:
             DatasetNotFound
             DatasetBusy: while a job that has not ended is to be trained on it.
         """
-        with self.trainings.lock:
+        with self.trainings.turn():
             self.datasets.get(dataset_id)
             self.trainings.must_not_use(dataset_id)
             self.datasets.remove(dataset_id)
@@ -366,11 +379,34 @@ class Engine:
         plan: Plan = self.ledger.get(job_id).plan
         return plan
 
+    def _learn(self, news: News) -> None:
+        """Take in what other servers wrote."""
+        for model_id in self.registry.learn(news):
+            self.forwards.forget(model_id)
+        self.datasets.learn(news)
+        for job_id in self.trainings.learn(news):
+            self._stop(job_id)
+        self.sweeps.learn(news)
+        self.replies.learn(news)
+
+    def _keep(self) -> None:
+        """Hold the jobs that run here, and take over those that nobody has, until the engine is closed."""
+        assert self.store.leases is not None, "started only then"
+        while not self._closing.wait(self.store.leases.seconds / KEEPS):
+            try:
+                for job_id in self.trainings.keep():
+                    log.warning("another server has job %s now", job_id)
+                    self._stop(job_id)
+            except StorageUnavailable as error:
+                log.warning("the jobs that run here cannot be held: %s", error.detail)
+
     def _base(self, base_id: str | None) -> Base | None:
         return None if base_id is None else self.registry.base(base_id)
 
     def _added(self, made: LoadedModel, also: Callable[[LoadedModel], Iterable[Change]]) -> LoadedModel:
-        with self.trainings.lock:  # ids come in the order in which models do: a page of a list ends between two of them
+        with (
+            self.trainings.turn()
+        ):  # ids come in the order in which models do: a page of a list ends between two of them
             named = replace(made, id=self.registry.new_id())
             return self.registry.add(named, also=also(named))[0]
 

@@ -14,9 +14,12 @@ def recovered(books: Books, budget: Budget) -> list[Run]:
     """
     jobs = [_standing(books, job) for job in job_rows.jobs(books.store, instant())]
     books.ledger.restore(jobs)
+    gone: list[str] = []
     left = [job for job in jobs if job.state_bytes and job.model_id in books.registry]
     for job in sorted(left, key=lambda job: (job.finished_at, job.id)):
-        books.store.write(job_rows.stateless(books.states.know(job.id, job.state_bytes)))
+        gone += books.states.know(job.id, job.state_bytes)
+    if not books.store.shared:  # else that is for whoever writes next
+        books.store.write(job_rows.stateless(gone))
     going = [job for job in jobs if not job.state.terminal]
     held = {job.given_id: Held(books.store, budget, job.given_id) for job in going}
     return [Run(job, books.registry.get(job.model_id).spec, books, held[job.given_id]) for job in going]

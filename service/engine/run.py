@@ -36,7 +36,7 @@ from service.models.dataset_rows import as_it_was
 from service.models.model import LoadedModel
 from service.models.registry import Registry
 from service.models.shelf import Shelf
-from service.models.store import Change, Store
+from service.models.store import Change, Claim, ClaimLost, Store
 from service.training.cost import bytes_stacked, step_cost
 from service.training.plan import Plan, as_dict
 from service.training.sources import Stored
@@ -129,11 +129,16 @@ class Run:
         self.owner = job.owner
         self._held, self._stored, self._books = held, stored, books
         self._registry, self._ledger, self._states = books.registry, books.ledger, books.states
+        self.fence: int | None = None  # under which this server has the job, where others could have it
+        self._told = self._telling = job.epoch  # epochs that other servers know of, or are about to
+        self._released = False
         held.join()
 
     def release(self) -> None:
         """Nobody needs the rows for this run any longer."""
-        self._held.leave()
+        if not self._released:
+            self._released = True
+            self._held.leave()
 
     @property
     def _goes_on(self) -> bool:
@@ -145,9 +150,9 @@ class Run:
         if self._goes_on:
             return None
         try:
-            job = self._ledger.swap(self.job_id, lambda job: _begun(job, together))
+            job = self._begun(together)
             needs = self._needs(job)
-        except NotFound:
+        except (NotFound, ClaimLost):
             return None
         except StateGone as gone:  # dropped for newer ones while this job waited
             self.failed("state-gone", gone.detail)
@@ -155,6 +160,8 @@ class Run:
         if needs is None:
             return None
         model, rows, start = needs
+        if (0 if start is None else start.epoch) != job.epoch:  # another server had it since this one looked
+            return None
         layer = model.layer
         header = {
             "job": self.job_id,
@@ -173,6 +180,23 @@ class Run:
             **{f"layer.{name}": tensor.cpu().numpy() for name, tensor in tensors.items()},
             **rows,
         }
+
+    def _begun(self, together: int) -> Job:
+        """The job as running; one that a restart interrupted has been that before."""
+
+        def begun(job: Job) -> Job:
+            job = replace(job, together=together) if job.state is JobState.RUNNING else _running(job, together)
+            if self.fence is not None:
+                self._books.store.write(self._claim(), job_rows.changed(job))
+            return job
+
+        with self._books.store.turn():
+            return self._ledger.swap(self.job_id, begun)
+
+    def _claim(self) -> Iterator[Change]:
+        """That the job is still this server's, for what is written about it."""
+        if self.fence is not None:
+            yield Claim(self.job_id, self.fence)
 
     def _needs(self, job: Job) -> tuple[LoadedModel, Arrays, State | None] | None:
         """The model with its weights, the rows, and the state to go on from; None once the job is not wanted.
@@ -200,19 +224,33 @@ class Run:
 
     def progressed(self, curves: dict[str, list[float]]) -> None:
         """More epochs are done."""
-        self._change(lambda job: job.progressed(curves))
+        with suppress(JobNotFound):  # cancelled, and forgotten before the worker knew
+            self._ledger.swap(self.job_id, lambda job: job.progressed(curves))
+
+    def news(self) -> Iterator[Change]:
+        """The epochs that are done since other servers were told of some."""
+        job = self._ledger.find(self.job_id)
+        if job is not None and not job.state.terminal and job.epoch > self._told:
+            yield from self._claim()
+            yield from job_rows.went_on(job, self._told)
+            self._telling = job.epoch
+
+    def was_told(self) -> None:
+        """Other servers know what `news` had."""
+        self._told = self._telling
 
     def checkpoint(self, facts: dict[str, Any], arrays: Arrays) -> None:
         """Store where the run stands; where that fails, an earlier place or the start has to do."""
         state = from_parts(facts, {name.removeprefix("state."): array for name, array in arrays.items()})
 
         def stored(job: Job) -> Job:
-            self._books.store.write(job_rows.changed(job), job_rows.reached(self.job_id, state))
+            self._books.store.write(self._claim(), job_rows.changed(job), job_rows.reached(self.job_id, state))
             return job
 
         try:  # in the ledger's turn, so that no end of the job comes between
-            self._ledger.swap(self.job_id, stored)
-        except JobNotFound:  # cancelled, and forgotten
+            with self._books.store.turn():
+                self._ledger.swap(self.job_id, stored)
+        except (JobNotFound, ClaimLost):  # cancelled, and forgotten, or somebody else's
             pass
         except ServiceError as error:
             log.warning("where job %s stands cannot be stored: %s", self.job_id, error.detail)
@@ -238,17 +276,19 @@ class Run:
 
         def failed(job: Job) -> Job:
             over = job.moved(JobState.FAILED, instant(), reason, detail=detail)
-            self._books.store.write(job_rows.ended(over))
+            self._books.store.write(self._claim(), job_rows.ended(over))
             return over
 
         self._change(failed)
 
     def _change(self, change: Callable[[Job], Job]) -> None:
         """Put the changed job in the place of the old one; nothing is left to change once it was cancelled."""
-        with suppress(JobNotFound):  # cancelled, and forgotten before the worker knew
+        # Cancelled, and forgotten before the worker knew; or another server has it, which took this one for dead.
+        with suppress(JobNotFound, ClaimLost):
             while True:
                 try:
-                    self._ledger.swap(self.job_id, change)
+                    with self._books.store.turn():
+                        self._ledger.swap(self.job_id, change)
                 except (StorageUnavailable, InsufficientStorage) as error:
                     if self._books.leaving():  # the job goes on after the next start, from where it was last stored
                         return
@@ -269,7 +309,7 @@ class Run:
             self.key,
             adapter,
             lambda model: model.next(at.wall, "training", job_id=job.id, plan=job.plan, loss=loss),
-            lambda model: chain(job_rows.changed(succeeded(model.version)), self._left(state)),
+            lambda model: chain(self._claim(), job_rows.changed(succeeded(model.version)), self._left(state)),
         )
         with suppress(ServiceError):  # a start drops them again
             self._books.store.write(job_rows.stateless(self._states.keep(self.job_id, state)))
@@ -293,8 +333,5 @@ def _as_accepted(books: Books, plan: Plan) -> Arrays:
     return arrays
 
 
-def _begun(job: Job, together: int) -> Job:
-    """The job as running; one that a restart interrupted has been that before."""
-    if job.state is JobState.RUNNING:
-        return replace(job, together=together)
+def _running(job: Job, together: int) -> Job:
     return job.moved(JobState.RUNNING, instant(), together=together)

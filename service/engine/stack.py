@@ -5,7 +5,7 @@ from typing import Any
 
 from service.codecs.message import pack, unpack
 from service.engine.run import Run
-from service.jobs.queue import Queue
+from service.engine.trainings import Trainings
 from service.training.together import STEP_MAX
 
 
@@ -13,9 +13,14 @@ class Stack:
     """A worker's task: one run, or several that are alike."""
 
     def __init__(
-        self, runs: Sequence[Run], ended: Callable[[Sequence[Run]], None], checkpoint_seconds: float | None = None
+        self,
+        runs: Sequence[Run],
+        ended: Callable[[Sequence[Run]], None],
+        checkpoint_seconds: float | None = None,
+        progressed: Callable[[Sequence[Run]], None] = lambda runs: None,
     ) -> None:
         self.runs = runs
+        self._progressed = progressed
         self._checkpoint_seconds = checkpoint_seconds
         self._of = {run.job_id: run for run in runs}
         self._ended = ended
@@ -46,6 +51,7 @@ class Stack:
         if said["say"] == "epochs":
             for place, job_id in enumerate(said["jobs"]):
                 self._of[job_id].progressed({name: curve[:, place].tolist() for name, curve in arrays.items()})
+            self._progressed(list(self._of.values()))
         elif said["say"] == "checkpoint":
             self._of[said["job"]].checkpoint(said["state"], arrays)
         elif said["say"] == "succeeded":
@@ -92,25 +98,26 @@ class Stacks:
 
     def __init__(
         self,
-        queue: Queue[Run],
-        ended: Callable[[Sequence[Run]], None],
+        trainings: Trainings,
         workers: int,
         max_runs: int,
         max_bytes: int,
         checkpoint_seconds: float | None = None,
     ) -> None:
         self._checkpoint_seconds = checkpoint_seconds
-        self._queue, self._ended = queue, ended
+        self._trainings, self._queue = trainings, trainings.queue
         self._workers, self._max_runs, self._max_bytes = workers, max_runs, max_bytes
 
     def take(self, timeout: float) -> Stack | None:
         """The next stack, or None when nothing came in time."""
-        runs = self._queue.take(timeout, self._joins)
-        return Stack(runs, self._ended, self._checkpoint_seconds) if runs else None
+        runs = self._trainings.claimed(self._queue.take(timeout, self._joins))
+        if not runs:
+            return None
+        return Stack(runs, self._trainings.let_go, self._checkpoint_seconds, self._trainings.told)
 
     def put_back(self, stack: Stack) -> None:
         """Take back a stack that was not begun."""
-        self._queue.put_back(stack.runs)
+        self._trainings.given_back(stack.runs)
 
     def _joins(self, taken: Sequence[Run], run: Run) -> bool:
         first = taken[0]

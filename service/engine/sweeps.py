@@ -19,7 +19,7 @@ from service.jobs.job import Job
 from service.jobs.ledger import Ledger
 from service.models import sweep_rows
 from service.models.registry import Registry
-from service.models.store import Change, Store
+from service.models.store import Change, News, Store
 from service.training.plan import Plan
 
 KEPT = 1_000  # sweeps remembered; the oldest go first
@@ -86,9 +86,7 @@ class Sweeps:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._sweeps: dict[str, Sweep] = {}
-        for sweep_id, members, at in sweep_rows.sweeps(trainer.store):
-            self._sweeps[sweep_id] = Sweep(sweep_id, tuple(Member(**member) for member in members), at)
+        self._sweeps: dict[str, Sweep] = {sweep.id: sweep for sweep in _read(trainer.store)}
         self._lock = threading.Lock()
         self._new_id = Mint("swp", self._sweeps)
 
@@ -129,7 +127,7 @@ class Sweeps:
 
         common = {**model, "seed": base_seed, "base_seed": base_seed}
         sweep = sweep_of(self._trainer.train_new(common, members, rows, sweep_id, stored, owner))
-        with self._lock:
+        with self._trainer.store.turn(), self._lock:
             self._sweeps[sweep_id] = sweep
             with suppress(ServiceError):  # the next one makes them go
                 while len(self._sweeps) > KEPT:
@@ -150,7 +148,17 @@ class Sweeps:
     def all(self) -> list[Sweep]:
         """Every sweep, oldest first."""
         with self._lock:
-            return list(self._sweeps.values())
+            return [self._sweeps[sweep_id] for sweep_id in sorted(self._sweeps)]  # learnt in another order
+
+    def learn(self, news: News) -> None:
+        """Take in what other servers did to sweeps."""
+        with self._lock:
+            ids = news.of("sweeps", self._sweeps)
+            for sweep_id in ids:
+                self._sweeps.pop(sweep_id, None)
+            for sweep in _read(self._trainer.store, id=ids):
+                self._sweeps[sweep.id] = sweep
+                self._new_id.saw(sweep.id)
 
     def standings(self, sweep: Sweep) -> list[Standing]:
         """The members, those of the lowest held-out loss first, and at last those that failed."""
@@ -179,7 +187,7 @@ class Sweeps:
                 f"{len(active)} jobs on models of sweep {sweep_id} have not ended; "
                 "wait for them, or use ?force=true, which cancels them"
             )
-        with self._lock:
+        with self._trainer.store.turn(), self._lock:
             self._trainer.delete_all(losers, [*active], sweep_rows.removed(sweep_id))
             self._sweeps.pop(sweep_id, None)
 
@@ -195,6 +203,11 @@ class Sweeps:
         curve = job.curve("validation_losses")
         latest = curve[-1] if len(curve) else None
         return Standing(member, job, job.metrics.get("validation_loss", latest))
+
+
+def _read(store: Store, **where: Any) -> Iterator[Sweep]:
+    for sweep_id, members, at in sweep_rows.sweeps(store, **where):
+        yield Sweep(sweep_id, tuple(Member(**member) for member in members), at)
 
 
 def _rank(standing: Standing) -> tuple[bool, float]:

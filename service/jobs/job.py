@@ -93,6 +93,10 @@ class Job:
         ran = None if self._started is None else round(at.seconds - self._started, 6)
         return {"finished_at": at.wall, "duration_seconds": ran}
 
+    def as_far_as(self, known: "Job") -> "Job":
+        """This job with the epochs that are known of it."""
+        return replace(self, epoch=known.epoch, _curves=known._curves)
+
     def progressed(self, curves: Mapping[str, Sequence[float]]) -> "Job":
         """This job with more finished epochs: their numbers by name, `losses` among them."""
         for name, numbers in curves.items():

@@ -62,6 +62,31 @@ class Ledger:
             self._tell(job, before=0)
             return job
 
+    def find(self, job_id: str) -> Job | None:
+        """The job as it is now; None where there is none."""
+        return self._jobs.get(job_id)
+
+    @property
+    def ids(self) -> Collection[str]:
+        """The ids of all jobs."""
+        return self._jobs.keys()
+
+    def learn(self, job: Job) -> None:
+        """Put a job as it is elsewhere in the place of what is known of it; whoever ended it makes room for it."""
+        with self._lock:
+            known = self._jobs.get(job.id)
+            self._jobs[job.id] = job
+            if job.state.terminal:
+                self._ended.append(job.id)
+            self._tell(job, 0 if known is None else events.count(known))
+
+    def lose(self, job_id: str) -> None:
+        """Forget a job that was forgotten elsewhere."""
+        with self._lock:
+            self._jobs.pop(job_id, None)
+            with suppress(ValueError):
+                self._ended.remove(job_id)
+
     def restore(self, jobs: Sequence[Job]) -> None:
         """Take in jobs as they were; nothing has happened to them."""
         with self._lock:

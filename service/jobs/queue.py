@@ -45,6 +45,7 @@ class Queue(Generic[E]):
         self._groups: Counter[tuple[str, str]] = Counter()  # by owner
         self._turns: dict[str, int] = {}  # the number of each owner's last turn
         self._running: set[str] = set()  # keys
+        self._away: dict[str, E] = {}  # entries that run elsewhere, whose keys are among those
         self._closed = False
         self._changed = threading.Condition()
 
@@ -117,9 +118,36 @@ class Queue(Generic[E]):
             self._changed.notify_all()
 
     def drop(self, job_id: str) -> E | None:
-        """Take out an entry that still waits; None when it does not."""
+        """Take out an entry that still waits, or runs elsewhere; None when it does neither."""
         with self._changed:
-            return self._out(job_id)
+            return self._out(job_id) or self._returned(job_id)
+
+    @property
+    def away(self) -> list[E]:
+        """The entries that run elsewhere."""
+        with self._changed:
+            return list(self._away.values())
+
+    def sent(self, job_id: str) -> E | None:
+        """An entry that waits runs elsewhere: its key is not free until it is dropped; None when it does not wait."""
+        with self._changed:
+            entry = self._out(job_id)
+            if entry is not None:
+                self._running.add(entry.key)
+                self._away[job_id] = entry
+            return entry
+
+    def yielded(self, entries: Sequence[E]) -> None:
+        """Entries that were taken run elsewhere."""
+        with self._changed:
+            self._away.update((entry.job_id, entry) for entry in entries)
+
+    def _returned(self, job_id: str) -> E | None:
+        entry = self._away.pop(job_id, None)
+        if entry is not None:
+            self._running.discard(entry.key)
+            self._changed.notify_all()
+        return entry
 
     def _out(self, job_id: str) -> E | None:
         entry = self._waiting.pop(job_id, None)

@@ -32,9 +32,9 @@ def removed(base_id: str) -> Iterator[Change]:
     yield Drop("bases", {"id": base_id})
 
 
-def records(store: Store) -> Iterator[BaseRecord]:
-    """All bases that the store has."""
-    for row in store.rows("bases", "id", "facts"):
+def records(store: Store, **where: Any) -> Iterator[BaseRecord]:
+    """The bases that the store has: all, or those of these ids."""
+    for row in store.rows("bases", "id", "facts", **where):
         facts = orjson.loads(row["facts"])
         yield BaseRecord(id=row["id"], created_at=datetime.fromisoformat(facts.pop("created_at")), **facts)
 

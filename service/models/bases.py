@@ -27,6 +27,11 @@ class Bases:
     def __contains__(self, base_id: str) -> bool:
         return base_id in self._records
 
+    @property
+    def ids(self) -> Collection[str]:
+        """The ids of all that there are."""
+        return self._records.keys()
+
     def all(self) -> list[BaseRecord]:
         """Every base, in the order of their ids."""
         return sorted(self._records.values(), key=attrgetter("id"))

@@ -16,9 +16,16 @@ from service.models.tables import REVISION
 
 BACKENDS = ("sqlite", "postgresql")
 BUSY_SECONDS = 5
+STALLED_SECONDS = 30  # after which a transaction is given up in which its server does nothing
 SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1_000}")
-# What one server holds for as long as it runs, so that a second one on the same database does not start.
+POSTGRESQL_SETTINGS = (
+    f"SET lock_timeout = '{BUSY_SECONDS}s'",
+    f"SET idle_in_transaction_session_timeout = '{STALLED_SECONDS}s'",
+)
+# What servers of PostgreSQL hold for as long as they run, each with the others; a restore has it for itself. Versions
+# before there could be several had it for themselves too.
 ADVISORY_LOCK = 0x6C6F7261
+MIGRATION_LOCK = 0x6C6F7262
 
 
 def url_of(text: str) -> URL:
@@ -39,8 +46,11 @@ def url_of(text: str) -> URL:
 
 
 @contextmanager
-def opened(url: URL) -> Iterator[Engine]:
-    """The engine on a database that is at the newest revision, and that no other server has meanwhile.
+def opened(url: URL, *, alone: bool = True) -> Iterator[Engine]:
+    """The engine on a database that is at the newest revision, and that meanwhile no other server has.
+
+    Args:
+        alone: False where others may have it too, as they may PostgreSQL.
 
     Raises:
         StoreRefused: in one sentence.
@@ -54,8 +64,15 @@ def opened(url: URL) -> Iterator[Engine]:
         stack.callback(engine.dispose)
         try:
             if engine.dialect.name == "postgresql":
-                stack.enter_context(_alone_on(engine))
-            migrate(engine)
+                stack.enter_context(_holding(engine, "" if alone else "_shared"))
+                with engine.connect() as connection:  # one after another; the lock goes with the transaction
+                    connection.execute(
+                        text("SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
+                    )
+                    connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+                    migrate(engine)
+            else:
+                migrate(engine)
         except DBAPIError as error:
             raise StoreRefused(f"the database {shown(url)} cannot be used: {cause_of(error)}") from error
         yield engine
@@ -72,18 +89,22 @@ def engine_on(url: URL) -> Engine:
     Raises:
         StoreRefused: without the driver.
     """
+    sqlite = url.get_backend_name() == "sqlite"
+    waits = {"connect_timeout": BUSY_SECONDS, "tcp_user_timeout": BUSY_SECONDS * 1_000}
+    arguments = {} if sqlite else {name: value for name, value in waits.items() if name not in url.query}
     try:
-        engine = create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
+        engine = create_engine(url, pool_pre_ping=not sqlite, connect_args=arguments)
     except (NoSuchModuleError, ModuleNotFoundError) as missing:
         raise StoreRefused(
             f"{missing}; install lora-service[postgresql], and begin the URL with postgresql+psycopg"
         ) from None
-    if engine.dialect.name == "sqlite":
+    statements = [f"PRAGMA {pragma}" for pragma in SQLITE_PRAGMAS] if sqlite else POSTGRESQL_SETTINGS
 
-        @event.listens_for(engine, "connect")
-        def prepare(connection: Any, record: Any) -> None:
-            for pragma in SQLITE_PRAGMAS:
-                connection.execute(f"PRAGMA {pragma}")
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: Any) -> None:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
 
     return engine
 
@@ -138,10 +159,10 @@ def _locked(path: Path, url: URL) -> IO[str]:
     return held
 
 
-def _alone_on(engine: Engine) -> Connection:
-    """A connection that holds the lock of the one server."""
+def _holding(engine: Engine, how: str) -> Connection:
+    """A connection that holds the lock of the servers."""
     connection = engine.connect()
-    got = connection.execute(text(f"SELECT pg_try_advisory_lock({ADVISORY_LOCK})")).scalar_one()
+    got = connection.execute(text(f"SELECT pg_try_advisory_lock{how}({ADVISORY_LOCK})")).scalar_one()
     connection.commit()
     if not got:
         connection.close()

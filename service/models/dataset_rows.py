@@ -42,9 +42,9 @@ def removed(dataset_id: str) -> Iterator[Change]:
     yield Drop("datasets", {"id": dataset_id})
 
 
-def datasets(store: Store) -> Iterator[Dataset]:
-    """All data sets that the store has, oldest first."""
-    for row in store.rows("datasets", "id", "facts"):
+def datasets(store: Store, **where: Any) -> Iterator[Dataset]:
+    """The data sets that the store has, all or those of these ids, oldest first."""
+    for row in store.rows("datasets", "id", "facts", **where):
         facts = orjson.loads(row["facts"])
         times: dict[str, Any] = {name: datetime.fromisoformat(facts[name]) for name in ("created_at", "updated_at")}
         yield replace(as_it_was(store, row["id"]), **times)

@@ -81,7 +81,7 @@ class Ground:
             CapacityExhausted: when there is no memory for it, where nothing is stored.
             InsufficientStorage, StorageUnavailable: when it could not be stored.
         """
-        with self._lock:
+        with self._store.turn(), self._lock:
             known = base.id in self._bases
             if known and self._bases.get(base.id).uploaded:
                 record = self._bases.get(base.id)
@@ -107,7 +107,7 @@ class Ground:
             BaseBusy: while models stand on it.
             InsufficientStorage, StorageUnavailable: when that could not be stored.
         """
-        with self._lock:
+        with self._store.turn(), self._lock:
             self._bases.get(base_id)
             self._bases.must_be_free(base_id)
             self._store.write(base_rows.removed(base_id))

@@ -88,15 +88,31 @@ def standing(job: Job, state: State) -> Job:
     return replace(job, epoch=0, _curves={}).progressed(curves)
 
 
+def went_on(job: Job, first: int) -> Iterator[Change]:
+    """The epochs of a job that trains from the one after the `first` on, for those who follow it elsewhere."""
+    curves = {name: np.array(job.curve(name, first)) for name in job.curves}
+    yield Put("epochs", {"job_id": job.id, "first": first, "curves": dump(curves)})
+
+
+def followed(store: Store, job: Job) -> Job:
+    """A job with the epochs that it has come to elsewhere since it was known."""
+    for row in store.rows("epochs", "first", "curves", job_id=job.id):
+        known = job.epoch - row["first"]
+        curves = {name: numbers[known:].tolist() for name, numbers in read(row["curves"]).items()}
+        if known >= 0 and curves.get("losses"):
+            job = job.progressed(curves)
+    return job
+
+
 def forgotten(job_ids: Sequence[str]) -> Iterator[Change]:
     """Jobs that are gone."""
     for job_id in job_ids:
         yield Drop("jobs", {"id": job_id})
 
 
-def jobs(store: Store, now: Instant) -> Iterator[Job]:
-    """All jobs that the store has, in the order in which they were made."""
-    for row in store.rows("jobs", "id", "model_id", "given_id", "facts", "curves"):
+def jobs(store: Store, now: Instant, **where: Any) -> Iterator[Job]:
+    """The jobs that the store has, all or those of these ids, in the order in which they were made."""
+    for row in store.rows("jobs", "id", "model_id", "given_id", "facts", "curves", **where):
         facts = orjson.loads(row["facts"])
         texts: dict[str, Any] = {name: facts.pop(name) for name in TIMES}
         times = {name: text and datetime.fromisoformat(text) for name, text in texts.items()}

@@ -110,6 +110,12 @@ class LoadedModel(Model):
         """The model with these weights."""
         return cls(**{each.name: getattr(model, each.name) for each in fields(Model)}, bases=bases, adapter=adapter)
 
+    def known_as(self, model: Model) -> "LoadedModel":
+        """These weights with what is known of their model now."""
+        known = LoadedModel.of(model, self.bases, self.adapter)
+        known.__dict__["maps"] = self.maps  # the same tensors, so whatever is kept for these maps still serves
+        return known
+
     def unloaded(self) -> Model:
         """What is known of it without its weights."""
         return Model(**{each.name: getattr(self, each.name) for each in fields(Model)})
@@ -156,5 +162,5 @@ class LoadedModel(Model):
     def noted(self, at: datetime, **notes: Any) -> Self:
         """This model under another name or with other metadata."""
         noted = super().noted(at, **notes)
-        noted.__dict__["maps"] = self.maps  # the same tensors, so whatever is kept for these maps still serves
+        noted.__dict__["maps"] = self.maps
         return noted

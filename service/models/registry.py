@@ -12,7 +12,7 @@ from service.models.budget import Budget
 from service.models.history import Adapter
 from service.models.library import Library
 from service.models.model import LoadedModel, Model
-from service.models.store import Change, Store
+from service.models.store import Change, News, Store
 from service.models.versions import Version, pruned
 
 
@@ -56,7 +56,7 @@ class Registry(Library):
             CapacityExhausted: when there are too many models, or no bytes left for these.
             InsufficientStorage, StorageUnavailable: when they could not be stored.
         """
-        with self._lock:
+        with self._store.turn(), self._lock:
             self.must_have_room(len(models))
             bases = {base.id: self._bases.at_hand(base.id) or base for model in models for base in model.bases}
             kept = [replace(model, bases=tuple(bases[base.id] for base in model.bases)) for model in models]
@@ -91,7 +91,7 @@ class Registry(Library):
             ModelNotFound
             InsufficientStorage, StorageUnavailable: when it could not be stored.
         """
-        with self._lock:
+        with self._store.turn(), self._lock:
             changed = change(self.get(model_id))
             self._store.write(rows.changed(changed))
             self._models[model_id] = changed
@@ -116,7 +116,7 @@ class Registry(Library):
         Raises:
             as `swap`
         """
-        with self._lock:
+        with self._store.turn(), self._lock:
             model = self.get(model_id)
             version = next_of(model)
             marks = pruned(model.kept, version.mark, self.keep_versions)
@@ -142,17 +142,52 @@ class Registry(Library):
             ModelNotFound
             InsufficientStorage, StorageUnavailable: when that could not be stored.
         """
-        with self._lock:
+        with self._store.turn(), self._lock:
             models = [self.get(model_id) for model_id in model_ids]
             gone = {
                 base_id for model in models for base_id in model.base_ids if self._bases.without(base_id, model_ids)
             }
             self._store.write(rows.removed(models), chain.from_iterable(map(base_rows.removed, gone)), also)
             for model in models:
-                if isinstance(model, LoadedModel):
-                    self._weights.let_go(model)
-                self._history.forget(model)
-                del self._models[model.id]
-                self._bases.leave(model.base_ids, model.id)
+                self._forget(model)
             for base_id in gone:
                 self._bases.drop(base_id)
+
+    def learn(self, news: News) -> list[str]:
+        """Take in what other servers did to models and bases; the ids of the models that are gone by that."""
+        with self._lock:
+            records = {
+                record.id: record for record in base_rows.records(self._store, id=news.of("bases", self._bases.ids))
+            }
+            ids = news.of("models", self._models)
+            found = {model.id: model for model in rows.models(self._store, id=ids)}
+            for record in records.values():
+                self._bases.put(record)
+            for model in found.values():
+                self._know(model)
+            gone = [self._models[model_id] for model_id in ids if model_id not in found and model_id in self._models]
+            for model in gone:
+                self._forget(model)
+            for base_id in news.of("bases", self._bases.ids):
+                if base_id not in records and base_id in self._bases:
+                    self._bases.drop(base_id)
+            return [model.id for model in gone]
+
+    def _know(self, model: Model) -> None:
+        """Put what is known of a model now in the place of what was; other weights are read when they are asked for."""
+        known = self._models.get(model.id)
+        if known is None:
+            self._bases.stand(model.base_ids, model.id)
+            self.new_id.saw(model.id)
+        elif isinstance(known, LoadedModel) and known.version == model.version:
+            model = known.known_as(model)
+        elif isinstance(known, LoadedModel):
+            self._weights.let_go(known)
+        self._models[model.id] = model
+
+    def _forget(self, model: Model) -> None:
+        if isinstance(model, LoadedModel):
+            self._weights.let_go(model)
+        self._history.forget(model)
+        del self._models[model.id]
+        self._bases.leave(model.base_ids, model.id)

@@ -11,7 +11,7 @@ import orjson
 from service.clock import steady
 from service.errors import IdempotencyInFlight, IdempotencyMismatch
 from service.models.rows import dumps
-from service.models.store import Change, Drop, Put, Store
+from service.models.store import Change, Drop, News, Put, Store
 
 KEPT_HOURS = 24
 MAX_KEPT = 10_000
@@ -48,9 +48,7 @@ class Replies:
             IdempotencyInFlight: while the first request has not been answered.
         """
         with self._lock:
-            reply = self._replies.get(key)
-            if reply is not None and self._now() - reply.at > timedelta(hours=KEPT_HOURS):
-                reply = None
+            reply = self._replies[key] if self._is_known(key) else None
             if reply is not None and reply.fingerprint != fingerprint:
                 raise IdempotencyMismatch("this Idempotency-Key was used for another request; take a new one for this")
             if reply is None:
@@ -60,7 +58,14 @@ class Replies:
             return reply
 
     def kept(self, key: str, reply: Reply) -> Iterator[Change]:
-        """An answer, to be stored together with what it tells of; it takes the place of those that are too old."""
+        """An answer, to be stored together with what it tells of; it takes the place of those that are too old.
+
+        Raises:
+            IdempotencyInFlight: when another server has answered meanwhile.
+        """
+        with self._lock:
+            if self._is_known(key):
+                raise IdempotencyInFlight("a request with this Idempotency-Key was answered meanwhile; ask again")
         facts = {name: getattr(reply, name) for name in ("fingerprint", "made", "status", "headers")}
         columns: dict[str, Any] = {"created_at": reply.at.isoformat(), "facts": dumps(facts), "body": reply.body}
         yield Put("replies", {"key": key, **columns})
@@ -68,6 +73,18 @@ class Replies:
             self._under_way[key] = going = self._too_old()
         for name in going:
             yield Drop("replies", {"key": name})
+
+    def learn(self, news: News) -> None:
+        """Take in what other servers answered."""
+        with self._lock:
+            keys = news.of("replies", self._replies)
+            for key in keys:
+                self._replies.pop(key, None)
+            self._replies.update(_read(self._store, key=keys))
+
+    def _is_known(self, key: str) -> bool:
+        reply = self._replies.get(key)
+        return reply is not None and self._now() - reply.at <= timedelta(hours=KEPT_HOURS)
 
     def end(self, key: str, reply: Reply | None) -> None:
         """The request under a key is over; what it was answered is kept, unless it made nothing."""
@@ -90,8 +107,8 @@ class Replies:
         ]
 
 
-def _read(store: Store) -> Iterator[tuple[str, Reply]]:
-    for row in store.rows("replies", "key", "created_at", "facts", "body"):
+def _read(store: Store, **where: Any) -> Iterator[tuple[str, Reply]]:
+    for row in store.rows("replies", "key", "created_at", "facts", "body", **where):
         yield (
             row["key"],
             Reply(**orjson.loads(row["facts"]), body=row["body"], at=datetime.fromisoformat(row["created_at"])),

@@ -32,9 +32,9 @@ def removed(models: Iterable[Model]) -> Iterator[Change]:
         yield Drop("models", {"id": model.id})
 
 
-def models(store: Store) -> Iterator[Model]:
-    """All models that the store has, oldest first, without their weights."""
-    for row in store.rows("models", "id", "base_id", "facts"):
+def models(store: Store, **where: Any) -> Iterator[Model]:
+    """The models that the store has, all or those of these ids, oldest first, without their weights."""
+    for row in store.rows("models", "id", "base_id", "facts", **where):
         facts = orjson.loads(row["facts"])
         times: dict[str, Any] = {name: datetime.fromisoformat(facts.pop(name)) for name in ("created_at", "updated_at")}
         known: dict[str, Any] = {

@@ -8,7 +8,7 @@ from service.errors import CapacityExhausted, DatasetNotFound
 from service.models import dataset_rows
 from service.models.budget import Budget
 from service.models.dataset import Dataset
-from service.models.store import Change, MemoryOnly, Store
+from service.models.store import Change, MemoryOnly, News, Store
 
 Also = Callable[[Dataset], Iterable[Change]]
 
@@ -62,7 +62,7 @@ class Shelf:
             CapacityExhausted: when there are too many, or no bytes left for this one.
             InsufficientStorage, StorageUnavailable: when it could not be stored.
         """
-        with self._lock:
+        with self._store.turn(), self._lock:
             self.must_have_room()
             with self.budget.kept(size):
                 dataset = make()
@@ -88,7 +88,7 @@ class Shelf:
             CapacityExhausted: when the bytes that `room` asks for are not left.
             InsufficientStorage, StorageUnavailable: when it could not be stored.
         """
-        with self._lock:
+        with self._store.turn(), self._lock:
             dataset = self.get(dataset_id)
             needed = room(dataset) + dataset.moments_bytes
             with self.budget.kept(needed):
@@ -99,13 +99,32 @@ class Shelf:
                 finalize(dataset.moments.xx, self.budget.give, dataset.moments_bytes)
             return grown
 
+    def learn(self, news: News) -> list[str]:
+        """Take in what other servers did to data sets; the ids of those that are here now.
+
+        They are counted though there may be no bytes left: whoever took them in has asked.
+        """
+        with self._lock:
+            ids = news.of("datasets", self._datasets)
+            found = {dataset.id: dataset for dataset in dataset_rows.datasets(self._store, id=ids)}
+            for dataset_id in ids:
+                known = self._datasets.get(dataset_id)
+                if known is not None:
+                    self.budget.give(known.nbytes)
+                if dataset_id in found:
+                    self.budget.give(-found[dataset_id].nbytes)
+                    self._datasets[dataset_id] = found[dataset_id]
+                elif known is not None:
+                    del self._datasets[dataset_id]
+            return [*found]
+
     def remove(self, dataset_id: str) -> None:
         """Forget a data set.
 
         Raises:
             DatasetNotFound
         """
-        with self._lock:
+        with self._store.turn(), self._lock:
             dataset = self.get(dataset_id)
             self._store.write(dataset_rows.removed(dataset_id))
             self.budget.give(dataset.nbytes)

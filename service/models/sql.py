@@ -2,25 +2,26 @@
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Table, and_, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.sql import Executable
 
 from service.errors import InsufficientStorage, StorageUnavailable
 from service.models.database import cause_of, opened, shown, url_of
-from service.models.store import Change, Drop, Row, StoreRefused
+from service.models.store import Alone, Change, Claim, Drop, Row, StoreRefused
 from service.models.tables import METADATA, PROGRESS
 
 INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+AT_ONCE = 1_000  # keys that one query asks for
 FULL = ("disk is full", "could not extend file", "No space left on device")
 
 
-class SqlStore:
+class SqlStore(Alone):
     """Changes written through by one writer at a time.
 
     A transaction whose end is unknown is looked up: it took place if the number that it wrote is there. Where not even
@@ -34,11 +35,11 @@ class SqlStore:
 
     def __init__(self, url: str) -> None:
         self.url = url_of(url)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._unusable = ""  # why nothing more can be written
         self.trouble = ""
         with ExitStack() as stack:
-            self._engine = stack.enter_context(opened(self.url))
+            self._engine = stack.enter_context(opened(self.url, alone=not self.shared))
             self._writes = _writes(self._engine)
             self._open = stack.pop_all()
 
@@ -66,23 +67,23 @@ class SqlStore:
             self._write([])
 
     def rows(self, table: str, *columns: str, **where: Any) -> Iterator[Row]:
-        """Some columns of the rows with these values, in the order of their keys.
+        """Some columns of the rows with these values, or one of a list of values, in the order of their keys.
 
         Raises:
             StorageUnavailable
         """
         source = METADATA.tables[table]
         query = select(*(source.c[name] for name in columns)).order_by(*source.primary_key.columns)
-        query = query.where(*(source.c[name] == value for name, value in where.items()))
         try:
-            with (
-                self._engine.connect() as connection,
-                connection.execution_options(yield_per=1_000).execute(query) as result,
-            ):
-                for row in result.mappings():
-                    yield {**row}
+            with self._connected() as connection:
+                for some in _parts(where):
+                    with connection.execute(
+                        query.where(_with(source, some)), execution_options={"yield_per": 1_000}
+                    ) as result:
+                        for row in result.mappings():
+                            yield {**row}
         except DBAPIError as error:
-            raise _refusal(error, "what is stored cannot be read") from error
+            raise refusal(error, "what is stored cannot be read") from error
 
     def close(self) -> None:
         """Let go of the database, so that another server may have it, once a write under way is over."""
@@ -103,13 +104,21 @@ class SqlStore:
                     connection.execute(update(PROGRESS).values(writes=number))
             except DBAPIError as error:
                 if not self._took(number):
-                    refusal = _refusal(error, "nothing was stored")
-                    unanswered = isinstance(error, OperationalError) and isinstance(refusal, StorageUnavailable)
-                    self.trouble = refusal.detail if unanswered else ""
-                    raise refusal from error
+                    raise self._refused(error) from error
             self._writes, self.trouble = number, ""
 
+    def _connected(self) -> AbstractContextManager[Connection]:
+        return self._engine.connect()
+
+    def _refused(self, error: DBAPIError) -> InsufficientStorage | StorageUnavailable:
+        """What is to be said of a write that did not take place."""
+        refused = refusal(error, "nothing was stored")
+        unanswered = isinstance(error, OperationalError) and isinstance(refused, StorageUnavailable)
+        self.trouble = refused.detail if unanswered else ""
+        return refused
+
     def _statement(self, change: Change) -> Executable:
+        assert not isinstance(change, Claim), "who writes alone takes no claims"
         table = METADATA.tables[change.table]
         if isinstance(change, Drop):
             gone = delete(table).where(_with(table, change.where))
@@ -129,12 +138,26 @@ class SqlStore:
                 return bool(connection.execute(select(PROGRESS.c.writes)).scalar_one() == number)
         except DBAPIError as error:
             self.trouble = self._unusable = "since a write broke it is not known what was stored; restart the service"
-            raise _refusal(error, "it is not known whether this was stored") from error
+            raise refusal(error, "it is not known whether this was stored") from error
 
 
 def _with(table: Table, columns: Row) -> ColumnElement[bool]:
-    """That a row has these columns."""
-    return and_(True, *(table.c[name] == value for name, value in columns.items()))
+    """That a row has these columns, or of one for which there is a list, one of its values."""
+    return and_(True, *(_is(table.c[name], value) for name, value in columns.items()))
+
+
+def _is(column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
+    return column.in_(value) if isinstance(value, list) else column == value
+
+
+def _parts(where: Row) -> Iterator[Row]:
+    """The conditions of queries none of which has more parameters than a database takes."""
+    name = next((name for name, value in where.items() if isinstance(value, list)), None)
+    if name is None:
+        yield where
+        return
+    for first in range(0, len(where[name]), AT_ONCE):
+        yield {**where, name: where[name][first : first + AT_ONCE]}
 
 
 def _exists(name: str, columns: Row) -> ColumnElement[bool]:
@@ -155,7 +178,8 @@ def _writes(engine: Engine) -> int:
         raise StoreRefused(f"the database {shown(engine.url)} cannot be used: {cause_of(error)}") from error
 
 
-def _refusal(error: DBAPIError, what: str) -> InsufficientStorage | StorageUnavailable:
+def refusal(error: DBAPIError, what: str) -> InsufficientStorage | StorageUnavailable:
+    """What is to be said where a database did not do `what` it was asked for."""
     cause = cause_of(error)
     if any(words in cause for words in FULL):
         return InsufficientStorage(f"{what}: {cause}; free some space on the disk of the database")

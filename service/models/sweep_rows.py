@@ -20,8 +20,8 @@ def removed(sweep_id: str) -> Iterator[Change]:
     yield Drop("sweeps", {"id": sweep_id})
 
 
-def sweeps(store: Store) -> Iterator[tuple[str, list[dict[str, Any]], datetime]]:
-    """All sweeps that the store has, oldest first: id, members, and when they were started."""
-    for row in store.rows("sweeps", "id", "facts"):
+def sweeps(store: Store, **where: Any) -> Iterator[tuple[str, list[dict[str, Any]], datetime]]:
+    """The sweeps that the store has, all or those of these ids, oldest first: id, members, and when each began."""
+    for row in store.rows("sweeps", "id", "facts", **where):
         facts = orjson.loads(row["facts"])
         yield row["id"], facts["members"], datetime.fromisoformat(facts["created_at"])

@@ -25,7 +25,7 @@ CHANGES = Table(
     METADATA,
     Column("number", BigInteger, primary_key=True),
     Column("server", Text, nullable=False),
-    Column("keys", Text, nullable=False),
+    Column("changed", Text, nullable=False),
 )
 # There too: which server trains a job and until when it is nobody else's; the fence grows with each that takes it.
 LEASES = Table(

@@ -109,7 +109,7 @@ def test_a_stack_is_bounded_in_runs_bytes_and_work_and_shared_out_among_workers(
         engine.train(small(engine, seed=n).id, Plan(epochs=3))
 
     def taken(workers: int = 1, max_runs: int = 100, max_bytes: int = 2**40) -> int:
-        stacks = Stacks(engine.queue, engine.queue.done, workers, max_runs, max_bytes)
+        stacks = Stacks(engine.trainings, workers, max_runs, max_bytes)
         stack = stacks.take(0)
         assert stack is not None
         stacks.put_back(stack)
@@ -128,7 +128,7 @@ def test_work_that_fills_a_step_is_trained_alone():
     engine = Engine()
     for n in range(3):
         engine.train(small(engine, seed=n).id, Plan(epochs=2, loss="mae", data=Random(n_samples=60_000)))
-    stack = Stacks(engine.queue, engine.queue.done, 1, 100, 2**40).take(0)
+    stack = Stacks(engine.trainings, 1, 100, 2**40).take(0)
     assert stack is not None
     assert len(stack.runs) == 1
 
@@ -136,7 +136,7 @@ def test_work_that_fills_a_step_is_trained_alone():
 def test_what_waits_is_shared_out_among_workers_to_the_last():
     engine = Engine()
     jobs = [engine.train(small(engine, seed=n).id, Plan(epochs=3)) for n in range(8)]
-    stacks = Stacks(engine.queue, engine.queue.done, 2, 100, 2**40)
+    stacks = Stacks(engine.trainings, 2, 100, 2**40)
     taken = [stacks.take(0) for _ in range(5)]
     assert [stack and len(stack.runs) for stack in taken] == [4, 2, 1, 1, None]
     assert [job_id for stack in taken if stack for job_id in stack.job_ids] == [job.id for job in jobs]
@@ -177,7 +177,7 @@ def test_an_end_that_is_told_while_another_job_is_cancelled_leaves_the_rest_alon
 def test_a_job_that_is_cancelled_before_its_stack_begins_is_not_sent_with_the_others():
     engine = Engine()
     jobs = [engine.train(small(engine, seed=n).id, Plan(epochs=3)) for n in range(3)]
-    stack = Stacks(engine.queue, engine.queue.done, 1, 100, 2**40).take(0)
+    stack = Stacks(engine.trainings, 1, 100, 2**40).take(0)
     assert stack is not None
     engine.cancel(jobs[1].id)
     header, _ = unpack(stack.begin())
@@ -194,7 +194,7 @@ def test_a_base_and_rows_that_all_share_take_their_bytes_once():
     plan = Plan(epochs=2, data=Inline(n_samples=500, targets="numbers"))
     for _ in range(10):
         engine.train(engine.create(base_id=base.id, rank=1).id, plan, rows)
-    stack = Stacks(engine.queue, engine.queue.done, 1, 100, 2**40).take(0)
+    stack = Stacks(engine.trainings, 1, 100, 2**40).take(0)
     assert stack is not None
     assert len(stack.runs) == 10
     shared = base.nbytes + sum(array.nbytes for array in rows.values())
@@ -206,7 +206,7 @@ def test_an_array_and_its_transpose_travel_both():
     x = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
     plan = Plan(epochs=2, data=Inline(n_samples=64, targets="numbers"))
     engine.train(small(engine).id, plan, {"data.x": x, "data.y": x.T})
-    stack = Stacks(engine.queue, engine.queue.done, 1, 100, 2**40).take(0)
+    stack = Stacks(engine.trainings, 1, 100, 2**40).take(0)
     assert stack is not None
     header, arrays = unpack(stack.begin())
     keys = header["jobs"][0]["tensors"]

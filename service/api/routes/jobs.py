@@ -122,7 +122,7 @@ async def cancel_job(
 )
 async def delete_job(job_id: JobIdPath, engine: EngineOf) -> Response:
     """The model it trained stays."""
-    await written(engine, 0, lambda: engine.ledger.remove(job_id))
+    await written(engine, 0, lambda: engine.trainings.remove(job_id))
     return Response(status_code=204)
 
 

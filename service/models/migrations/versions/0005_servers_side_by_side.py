@@ -20,7 +20,7 @@ def upgrade() -> None:
         "changes",
         sa.Column("number", sa.BigInteger, primary_key=True),
         sa.Column("server", sa.Text, nullable=False),
-        sa.Column("keys", sa.Text, nullable=False),
+        sa.Column("changed", sa.Text, nullable=False),
     )
     op.create_table(
         "leases",
