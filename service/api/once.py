@@ -11,7 +11,7 @@ from fastapi import Header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.errors import BadIdempotencyKey
+from service.errors import BadIdempotencyKey, ServiceError
 from service.models.replies import Replies, Reply
 from service.models.store import Change
 
@@ -65,7 +65,8 @@ class Once(Generic[T]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._key is not None and self.earlier is None:
-            self._known.end(self._key, self._reply)
+            refused = isinstance(error, ServiceError)  # then nothing was made, though the answer was ready
+            self._known.end(self._key, None if refused else self._reply)
 
     def also(self, made: T) -> Iterator[Change]:
         """What is to be stored with what was made."""

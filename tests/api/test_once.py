@@ -14,6 +14,7 @@ from safetensors.numpy import save
 from service.errors import IdempotencyInFlight
 from service.models.replies import KEPT_HOURS, MAX_KEPT, Replies, Reply
 from service.models.store import MemoryOnly
+from tests.models.faults import read_only
 from tests.running import as_process, in_thread
 
 KEY = {"Idempotency-Key": "k1"}
@@ -42,6 +43,18 @@ def counted(http: httpx.Client) -> tuple[int, ...]:
     return tuple(
         len(http.get(path, params={"limit": 200}).json()["items"]) for path in ("/models", "/datasets", "/jobs")
     )
+
+
+def test_a_request_that_could_not_be_stored_is_done_by_its_repeat(tmp_path: Path) -> None:
+    with in_thread(database_url=f"sqlite:///{tmp_path}/lora.db") as service:
+        for path, request in requests(service.http, "unstored").items():
+            before = counted(service.http)
+            with read_only(service.engine.store):
+                assert service.http.post(path, **request).status_code == 503, path
+            assert counted(service.http) == before
+            done = service.http.post(path, **request)
+            assert done.is_success, done.text
+            assert "idempotency-replayed" not in done.headers
 
 
 def test_a_repeat_gets_the_first_answer_and_makes_nothing() -> None:
