@@ -118,6 +118,12 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = _setting(
         5.0, "after so long a job that trains is stored as it stands, where there is a database", unit="seconds", ge=0
     )
+    lease_seconds: float = _setting(
+        10.0,
+        "where several servers share a PostgreSQL, after so long a job is taken over from one that is silent",
+        unit="seconds",
+        ge=1,
+    )
     merged_cache_mib: int = _setting(64, "merged weights of the layers that run most", unit="MiB", ge=0)
     batch_max_rows: int = _setting(1_024, "rows of the forwards that share one pass", unit="rows", ge=1)
     batch_wait_ms: float = _setting(

@@ -126,7 +126,7 @@ def test_settings_stay_as_they_are():
 
 
 def test_every_limit_has_a_unit_and_can_be_moved(monkeypatch):
-    assert len(LIMITS) == 29
+    assert len(LIMITS) == 30
     for name in LIMITS:
         monkeypatch.setenv(f"LORA_{name.upper()}", "5")
     assert {getattr(load(), name) for name in LIMITS} == {5}

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Lifespan
 from service.api import openapi, problems
 from service.api.door import Door
 from service.api.forward import Forward
+from service.api.fresh import Fresh
 from service.api.guard import Guard
 from service.api.intake import Intake
 from service.api.metrics import Metrics
@@ -91,6 +92,7 @@ def create_app(settings: Settings, engine: Engine) -> ASGIApp:
         metrics,
         Guard(settings),
         Intake(settings.bodies_mib * MIB),
+        Fresh(engine),
     )
 
 

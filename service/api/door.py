@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
 from service.api.forward import PATH, ROUTE, Forward
+from service.api.fresh import Fresh
 from service.api.guard import PROBES, Guard
 from service.api.intake import Intake
 from service.api.keys import ANYBODY, Caller
@@ -28,11 +29,13 @@ log = logging.getLogger(__name__)
 class Door:
     """Pure ASGI around the whole app; a forward takes the short way."""
 
-    def __init__(self, app: ASGIApp, forward: Forward, metrics: Metrics, guard: Guard, intake: Intake) -> None:
+    def __init__(
+        self, app: ASGIApp, forward: Forward, metrics: Metrics, guard: Guard, intake: Intake, fresh: Fresh
+    ) -> None:
         self.app = app
         self.forward = forward
         self.metrics = metrics
-        self.guard, self.intake = guard, intake
+        self.guard, self.intake, self.fresh = guard, intake, fresh
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,6 +59,8 @@ class Door:
         try:
             caller = scope["state"]["caller"] = self.guard.caller(method, scope["path"], head)
             with caller.share, self.intake.of(head, receive) as receive:
+                if self.fresh.may_not_do(head):
+                    await self.fresh(scope["path"], head)
                 if method == "POST" and (found := PATH.fullmatch(scope["path"])):
                     route, scope["path_params"] = ROUTE, found.groupdict()
                     status, headers, content = await self.forward(scope, head, receive)

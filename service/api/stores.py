@@ -18,6 +18,6 @@ def create_store(settings: Settings) -> Store:
 
     url = settings.database_url.get_secret_value()
     try:
-        return SharedStore(url) if url.startswith("postgresql") else SqlStore(url)
+        return SharedStore(url, settings.lease_seconds) if url.startswith("postgresql") else SqlStore(url)
     except StoreRefused as error:
         raise SettingsError(f"LORA_DATABASE_URL: {error}") from None

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Executable, delete, func, insert, select, tex
 from sqlalchemy.exc import DBAPIError
 
 from service.errors import StorageUnavailable
-from service.models.leases import Leases
+from service.models.leases import LEASE_SECONDS, Leases
 from service.models.sql import SqlStore, refusal
 from service.models.store import Change, Claim, ClaimLost, Drop, News, Put
 from service.models.tables import CHANGES, LEASES, METADATA, PROGRESS
@@ -38,16 +38,21 @@ class SharedStore(SqlStore):
 
     shared = True
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, lease_seconds: float = LEASE_SECONDS) -> None:
         super().__init__(url)
         self.server = uuid4().hex
-        self.leases = Leases(self._engine, self.server)
+        self.leases = Leases(self._engine, self.server, lease_seconds)
         self.checked_at = time.monotonic()  # when the database was last asked, and answered
         self._learn: Callable[[News], None] = lambda news: None
         self._here = threading.local()  # the connection through which a thread reads
         self._turn: Connection | None = None
         self._closing = threading.Event()
         self._listener = threading.Thread(target=self._listen, name="lora-listener", daemon=True)
+
+    @property
+    def out_of_touch(self) -> bool:
+        """Whether what others wrote of late may be unknown, since the database has not answered."""
+        return time.monotonic() - self.checked_at > 2 * BEAT_SECONDS
 
     def follow(self, learn: Callable[[News], None]) -> None:
         """Tell of what others write from now on: in each turn, and soon after they did."""

@@ -123,6 +123,10 @@ class Store(Protocol):
             StorageUnavailable
         """
 
+    @property
+    def out_of_touch(self) -> bool:
+        """Whether what others wrote of late may be unknown, since the store has not answered."""
+
     def close(self) -> None:
         """Let go of the database."""
 
@@ -144,6 +148,10 @@ class Alone:
 
     def catch_up(self) -> None:
         pass
+
+    @property
+    def out_of_touch(self) -> bool:
+        return False
 
 
 class MemoryOnly(Alone):

@@ -29,8 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def replica(url: str, workers: int = 1, **capacity: object) -> Iterator[Engine]:
     """An engine on a database that others may use too."""
-    store = SharedStore(url)
-    store.leases.seconds = 2.0
+    store = SharedStore(url, lease_seconds=2.0)
     chosen = Capacity(**{"workers": workers, "checkpoint_seconds": 0.2, **capacity})
     with Engine(chosen, store=store, nursery=nursery()) as engine:
         yield engine
@@ -88,7 +87,7 @@ def test_a_job_is_followed_and_cancelled_from_elsewhere(two):
     other.cancel(job.id)
     until(lambda: one.ledger.get(job.id).state is State.CANCELLED)
     until(lambda: not list(one.store.rows("leases", "job_id", job_id=job.id)))
-    assert not list(one.store.rows("given", "id")) and not list(one.store.rows("epochs", "job_id"))
+    assert [*one.store.rows("given", "id"), *one.store.rows("epochs", "job_id")] == []
 
 
 def test_a_job_whose_server_leaves_is_ended_by_another_with_the_same_numbers(server):

@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from service.api import describe
 from service.api.deps import ModelIdPath, VersionQuery
 from service.api.forward import ROUTE
+from service.api.fresh import MinVersion
 from service.errors import (
     BadNpy,
     BadSafetensors,
@@ -12,6 +13,7 @@ from service.errors import (
     NotAcceptable,
     NotFound,
     ShapeMismatch,
+    Stale,
     TemporaryReducedCapacity,
     VersionNotFound,
 )
@@ -39,6 +41,7 @@ EXAMPLES = {"one row for 64 to 10": {"inputs": [0.5] * 64}, "two rows for 64 to 
             NotFound,
             ModelNotFound,
             VersionNotFound,
+            Stale,
             NotAcceptable,
             ShapeMismatch,
             BadNpy,
@@ -48,7 +51,7 @@ EXAMPLES = {"one row for 64 to 10": {"inputs": [0.5] * 64}, "two rows for 64 to 
     },
     openapi_extra=describe.body(ForwardRequest, EXAMPLES, binary=describe.BINARY),
 )
-async def forward(model_id: ModelIdPath, version: VersionQuery = None) -> None:
+async def forward(model_id: ModelIdPath, version: VersionQuery = None, least: MinVersion = None) -> None:
     """y = x Wᵀ + b + scaling·(x Aᵀ) Bᵀ for inputs of shape (…, in_features), by one published version.
 
     Tensors come and go as JSON, npy, safetensors (`inputs`, `outputs`) or bare little-endian float32.

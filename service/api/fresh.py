@@ -1,0 +1,103 @@
+"""What a request is about, known as it is: where several servers share a store, one may not have heard of it yet."""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Annotated, Any
+
+from fastapi import Header
+from pydantic import ValidationError
+
+from service.api.deps import in_thread
+from service.api.faults import from_pydantic
+from service.api.forward import NUMBER
+from service.engine import Engine
+from service.errors import NotFound, Stale, StorageUnavailable
+from service.ids import ANY_ID
+
+MIN_VERSION = b"x-min-model-version"
+NAMED = re.compile(rf"/({ANY_ID.strip('^$')})(?=/|$)")
+ASK_SECONDS = 0.5  # that a request waits for a database that does not answer, when what it is about is known
+
+MinVersion = Annotated[
+    int | None,
+    Header(
+        alias="X-Min-Model-Version",
+        ge=0,
+        description="the least version of the model that may answer; a server that has not heard of it yet asks first",
+    ),
+]
+
+
+class Fresh:
+    """Asks the store that servers share about a request, where what is known here may not do."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._store = engine.store
+        self._registry = engine.registry
+        self._known: dict[str, Callable[[str], Any]] = {
+            "mdl": engine.registry.get,
+            "base": engine.registry.base_record,
+            "job": engine.ledger.get,
+            "dat": engine.datasets.get,
+            "swp": engine.sweeps.get,
+        }
+        self._asking = asyncio.Lock()
+
+    def may_not_do(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether what is known here may not do for a request with these headers."""
+        return self._store.shared or MIN_VERSION in headers
+
+    async def __call__(self, path: str, headers: Mapping[bytes, bytes]) -> None:
+        """Know what the path names, if any server does, at the version that is asked for at least.
+
+        Raises:
+            Stale: for a model that has no such version yet.
+            Validation: for what is no number of a version.
+            StorageUnavailable: where the store would have to say, and does not.
+        """
+        named = NAMED.search(path)
+        name = None if named is None else named[1]
+        least = _least(headers)
+        if self._store.shared:
+            if not self._is_known(name, least):
+                await self._ask(lambda: not self._is_known(name, least))
+            elif self._store.out_of_touch:
+                await self._ask_shortly()
+        if name is not None and least and not self._is_known(name, least) and self._is_known(name, 0):
+            version = self._registry.get(name).version
+            raise Stale(
+                f"model {name} is at version {version}, and X-Min-Model-Version asks for {least}; "
+                "wait for the job that publishes it"
+            )
+
+    def _is_known(self, name: str | None, least: int) -> bool:
+        if name is None:
+            return True
+        try:
+            known = self._known[name.partition("_")[0]](name)
+        except NotFound:
+            return False
+        return not least or getattr(known, "version", least) >= least
+
+    async def _ask(self, needed: Callable[[], bool]) -> None:
+        """Learn what others wrote, one request at a time, unless that has been done meanwhile."""
+        async with self._asking:
+            if needed():
+                await in_thread(self._store.catch_up)
+
+    async def _ask_shortly(self) -> None:
+        """The same, but a database that does not answer is not waited for: what is known is the best there is."""
+        with suppress(TimeoutError, StorageUnavailable):
+            await asyncio.wait_for(self._ask(lambda: self._store.out_of_touch), ASK_SECONDS)
+
+
+def _least(headers: Mapping[bytes, bytes]) -> int:
+    """The version that is asked for at least; 0 is any."""
+    try:
+        return NUMBER.validate_python(headers.get(MIN_VERSION, b"0").decode("latin-1"))
+    except ValidationError as error:
+        raise from_pydantic(
+            [{**fault, "loc": ("X-Min-Model-Version",)} for fault in error.errors(include_url=False)]
+        ) from None
