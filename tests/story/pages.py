@@ -27,6 +27,7 @@ NOT_HERE = {
     "docker compose": "there may be no Docker; the Compose file is checked against its schema",
     "export LORA_DATABASE_URL=sqlite:///lora.db\nlora backup": "needs a database; the page's test makes one",
     "LORA_DATABASE_URL=postgresql+psycopg://lora:lora@db": "there may be no Docker",
+    "export LORA_DATABASE_URL=postgresql": "needs a PostgreSQL; tests/api/test_replicas.py has servers on one",
     ".venv/bin/python examples": "tests/test_examples.py runs them",
 }
 
