@@ -384,7 +384,7 @@ class Engine:
         for model_id in self.registry.learn(news):
             self.forwards.forget(model_id)
         self.datasets.learn(news)
-        for job_id in self.trainings.learn(news):
+        for job_id in self.trainings.sharing.learn(news):
             self._stop(job_id)
         self.sweeps.learn(news)
         self.replies.learn(news)
@@ -394,7 +394,7 @@ class Engine:
         assert self.store.leases is not None, "started only then"
         while not self._closing.wait(self.store.leases.seconds / KEEPS):
             try:
-                for job_id in self.trainings.keep():
+                for job_id in self.trainings.sharing.keep():
                     log.warning("another server has job %s now", job_id)
                     self._stop(job_id)
             except StorageUnavailable as error:

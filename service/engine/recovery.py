@@ -4,10 +4,9 @@ from service.clock import instant
 from service.engine.run import Books, Held, Run
 from service.jobs.job import Job
 from service.models import job_rows
-from service.models.budget import Budget
 
 
-def recovered(books: Books, budget: Budget) -> list[Run]:
+def recovered(books: Books) -> list[Run]:
     """The runs of all jobs that have not ended, oldest first; every job is in the ledger again, as it was.
 
     States of jobs that others may continue from are known again, the newest as far as there is room.
@@ -21,7 +20,7 @@ def recovered(books: Books, budget: Budget) -> list[Run]:
     if not books.store.shared:  # else that is for whoever writes next
         books.store.write(job_rows.stateless(gone))
     going = [job for job in jobs if not job.state.terminal]
-    held = {job.given_id: Held(books.store, budget, job.given_id) for job in going}
+    held = {job.given_id: Held(books, job.given_id) for job in going}
     return [Run(job, books.registry.get(job.model_id).spec, books, held[job.given_id]) for job in going]
 
 

@@ -48,6 +48,19 @@ RETRY_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Books:
+    """Where runs look things up and write them down; `leaving` says that the service is shutting down."""
+
+    registry: Registry
+    datasets: Shelf
+    ledger: Ledger
+    states: States
+    store: Store
+    budget: Budget
+    leaving: Callable[[], bool] = lambda: False
+
+
 class Held:
     """Rows that came with a request, which the runs of several jobs may share.
 
@@ -55,9 +68,9 @@ class Held:
     runs has left.
     """
 
-    def __init__(self, store: Store, budget: Budget, id: str | None = None, arrays: Arrays | None = None) -> None:
+    def __init__(self, books: Books, id: str | None = None, arrays: Arrays | None = None) -> None:
         self.id = id  # in the store
-        self._store, self._budget = store, budget
+        self._store, self._budget = books.store, books.budget
         self._arrays: Arrays | None = {} if id is None else arrays
         self._users = 0
         self._lock = threading.Lock()
@@ -94,18 +107,6 @@ class Held:
             if not self._users:
                 self._budget.give(self.nbytes)
                 self._arrays = {} if self.id is None else None
-
-
-@dataclass(frozen=True)
-class Books:
-    """Where runs look things up and write them down; `leaving` says that the service is shutting down."""
-
-    registry: Registry
-    datasets: Shelf
-    ledger: Ledger
-    states: States
-    store: Store
-    leaving: Callable[[], bool] = lambda: False
 
 
 class Run:

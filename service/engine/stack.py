@@ -1,5 +1,6 @@
 """The jobs that one worker trains together, from the queue to the end of the last of them."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ from service.codecs.message import pack, unpack
 from service.engine.run import Run
 from service.engine.trainings import Trainings
 from service.training.together import STEP_MAX
+
+TELL_SECONDS = 1.0  # from one time to the next that it is told how far the jobs are
 
 
 class Stack:
@@ -17,10 +20,10 @@ class Stack:
         runs: Sequence[Run],
         ended: Callable[[Sequence[Run]], None],
         checkpoint_seconds: float | None = None,
-        progressed: Callable[[Sequence[Run]], None] = lambda runs: None,
+        told: Callable[[Sequence[Run]], None] = lambda runs: None,
     ) -> None:
         self.runs = runs
-        self._progressed = progressed
+        self._told, self._told_at = told, time.monotonic()
         self._checkpoint_seconds = checkpoint_seconds
         self._of = {run.job_id: run for run in runs}
         self._ended = ended
@@ -51,7 +54,9 @@ class Stack:
         if said["say"] == "epochs":
             for place, job_id in enumerate(said["jobs"]):
                 self._of[job_id].progressed({name: curve[:, place].tolist() for name, curve in arrays.items()})
-            self._progressed(list(self._of.values()))
+            if time.monotonic() - self._told_at > TELL_SECONDS:
+                self._told_at = time.monotonic()
+                self._told(list(self._of.values()))
         elif said["say"] == "checkpoint":
             self._of[said["job"]].checkpoint(said["state"], arrays)
         elif said["say"] == "succeeded":
@@ -105,19 +110,17 @@ class Stacks:
         checkpoint_seconds: float | None = None,
     ) -> None:
         self._checkpoint_seconds = checkpoint_seconds
-        self._trainings, self._queue = trainings, trainings.queue
+        self._sharing, self._queue, self._let_go = trainings.sharing, trainings.queue, trainings.let_go
         self._workers, self._max_runs, self._max_bytes = workers, max_runs, max_bytes
 
     def take(self, timeout: float) -> Stack | None:
         """The next stack, or None when nothing came in time."""
-        runs = self._trainings.claimed(self._queue.take(timeout, self._joins))
-        if not runs:
-            return None
-        return Stack(runs, self._trainings.let_go, self._checkpoint_seconds, self._trainings.told)
+        runs = self._sharing.claimed(self._queue.take(timeout, self._joins))
+        return Stack(runs, self._let_go, self._checkpoint_seconds, self._sharing.told) if runs else None
 
     def put_back(self, stack: Stack) -> None:
         """Take back a stack that was not begun."""
-        self._trainings.given_back(stack.runs)
+        self._sharing.given_back(stack.runs)
 
     def _joins(self, taken: Sequence[Run], run: Run) -> bool:
         first = taken[0]

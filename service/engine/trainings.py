@@ -1,8 +1,6 @@
 """Jobs from the moment they are accepted until no worker holds them any longer."""
 
-import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,18 +11,11 @@ from service.codecs.message import Arrays
 from service.engine.capacity import Capacity
 from service.engine.datasets import Datasets
 from service.engine.recovery import recovered
-from service.engine.run import RETRY_SECONDS, Books, Held, Run
+from service.engine.run import Books, Held, Run
 from service.engine.settled import as_computed, dataset_ids, digested, digests, settled
+from service.engine.sharing import Sharing
 from service.engine.states import States
-from service.errors import (
-    DatasetBusy,
-    Draining,
-    JobNotFound,
-    ModelBusy,
-    ServiceError,
-    StateGone,
-    StorageUnavailable,
-)
+from service.errors import DatasetBusy, Draining, JobNotFound, ModelBusy, StateGone
 from service.ids import Mint
 from service.jobs.job import Job
 from service.jobs.ledger import Ledger
@@ -35,15 +26,11 @@ from service.models import job_rows
 from service.models.budget import Budget
 from service.models.model import LoadedModel, Model
 from service.models.registry import Registry
-from service.models.store import Change, ClaimLost, News, Store
+from service.models.store import Change, Store
 from service.training.plan import Plan
 
 # What is to be stored together with jobs that are accepted.
 Also = Callable[[Sequence[Job]], Iterable[Change]]
-
-TELL_SECONDS = 1.0  # from one time to the next that other servers are told how far jobs are
-
-log = logging.getLogger(__name__)
 
 INTERRUPTED = "the service was shut down before the job had ended"
 
@@ -63,16 +50,13 @@ class Trainings:
         self.ledger = Ledger(capacity.keep_jobs, lambda ids: store.write(job_rows.forgotten(ids)))
         self.states = States(capacity.states_bytes, store)
         self.queue: Queue[Run] = Queue(capacity.queue_max, capacity.key_queue_max)
-        self.books = Books(registry, datasets, self.ledger, self.states, store, lambda: self.draining)
+        self.books = Books(registry, datasets, self.ledger, self.states, store, budget, lambda: self.draining)
         self._capacity, self._registry, self._datasets = capacity, registry, datasets
         self._budget, self._store = budget, store
-        self._here: dict[str, Run] = {}  # those that this server has claimed
-        self._told_at = 0.0
-        for run in recovered(self.books, budget):
+        for run in recovered(self.books):
             self.queue.put(run)
-            if store.shared and self.ledger.get(run.job_id).state is State.RUNNING:
-                self._send(run.job_id)
         self._new_id = Mint("job", (job.id for job in self.ledger.all()))
+        self.sharing = Sharing(self.books, self.queue, self._new_id)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -120,7 +104,7 @@ class Trainings:
                 Job.queued(job_id, model.id, plan.epochs or 1, plan, at, **known)
                 for job_id, model, (_, plan, _) in zip(ids, models, ready, strict=True)
             ]
-            held = Held(self._store, self._budget, jobs[0].given_id, given)
+            held = Held(self.books, jobs[0].given_id, given)
             told = chain(job_rows.accepted(jobs, given), also(jobs))
             with self._budget.kept(held.nbytes):
                 if named:
@@ -163,95 +147,11 @@ class Trainings:
         self._leave_queue(job_id)
         return job, bool(ended)
 
-    def claimed(self, runs: Sequence[Run]) -> Sequence[Run]:
-        """Those of the runs that were taken from the queue which this server has now; others have the rest."""
-        leases = self._store.leases
-        if leases is None or not runs:
-            return runs
-        try:
-            fences = leases.claim([run.job_id for run in runs])
-        except StorageUnavailable as error:
-            log.warning("no job can be taken: %s", error.detail)
-            self.queue.put_back(runs)
-            time.sleep(RETRY_SECONDS)
-            return []
-        for run in runs:
-            run.fence = fences.get(run.job_id)
-        mine, others = ([run for run in runs if (run.fence is None) is lost] for lost in (False, True))
-        self._here.update((run.job_id, run) for run in mine)
-        self.queue.yielded(others)
-        for run in others:
-            run.release()
-        return mine
-
-    def given_back(self, runs: Sequence[Run]) -> None:
-        """Runs that were taken wait again."""
-        self._release(runs)
-        self.queue.put_back(runs)
-
     def let_go(self, runs: Sequence[Run]) -> None:
-        """No worker holds these runs any longer; what has not ended is left to whoever takes it."""
-        going = [run for run in runs if run.fence is not None and self._goes_on(run.job_id)]
-        self._release(runs)
-        self.queue.yielded(going)
-        self.queue.done([run for run in runs if run not in going])
+        """No worker holds these runs any longer."""
+        self.queue.done(self.sharing.left(runs))
         for run in runs:
             run.release()
-
-    def told(self, runs: Sequence[Run]) -> None:
-        """Tell other servers, now and then, how far these runs are."""
-        if self._store.leases is None or time.monotonic() - self._told_at < TELL_SECONDS:
-            return
-        self._told_at = time.monotonic()
-        try:
-            with self._store.turn():
-                self._store.write(*(run.news() for run in runs))
-            for run in runs:
-                run.was_told()
-        except (ClaimLost, ServiceError):
-            log.warning("other servers cannot be told how far jobs are")
-
-    def keep(self) -> list[str]:
-        """Hold the jobs that run here for longer, and take back those that nobody has; what others have by now.
-
-        Raises:
-            StorageUnavailable
-        """
-        leases = self._store.leases
-        assert leases is not None, "only servers that share a store share out jobs"
-        here = set(self._here)
-        lost = here - {*leases.renew()}
-        for job_id in lost:
-            self._here.pop(job_id, None)
-        for job_id in leases.free({run.job_id for run in self.queue.away}):
-            self._take_back(job_id)
-        return [job_id for job_id in lost if self._goes_on(job_id)]
-
-    def _take_back(self, job_id: str) -> None:
-        """A job that ran elsewhere, or was to, waits here again: as it was last stored."""
-        with self._store.turn():
-            run, job = self.queue.drop(job_id), self.ledger.find(job_id)
-            if run is None or job is None or job.state.terminal:
-                return
-            run.release()
-            state = job_rows.state(self._store, job_id)
-            if job.state is State.RUNNING:
-                job = job_rows.standing(job, state) if state is not None else replace(job, epoch=0, _curves={})
-                self.ledger.learn(job)
-            held = Held(self._store, self._budget, job.given_id)
-            self.queue.put(Run(job, self._registry.get(job.model_id).spec, self.books, held))
-
-    def _release(self, runs: Sequence[Run]) -> None:
-        """Leave the leases of runs to others."""
-        leases = self._store.leases
-        held = [run.job_id for run in runs if self._here.pop(run.job_id, None) is not None]
-        if leases is not None and held:
-            with suppress(StorageUnavailable):  # then they lapse
-                leases.release(held)
-
-    def _goes_on(self, job_id: str) -> bool:
-        job = self.ledger.find(job_id)
-        return job is not None and not job.state.terminal
 
     def remove(self, job_id: str) -> None:
         """Forget a job that has ended.
@@ -262,49 +162,6 @@ class Trainings:
         """
         with self._store.turn():
             self.ledger.remove(job_id)
-
-    def learn(self, news: News) -> list[str]:
-        """Take in what other servers did to jobs; the ids of those that have ended by that."""
-        ids = news.of("jobs", self.ledger.ids)
-        found = {job.id: job for job in job_rows.jobs(self._store, instant(), id=ids)}
-        for job_id in ids:
-            if job_id not in found:
-                self.ledger.lose(job_id)
-                self.states.drop(job_id)
-        over = [job.id for job in found.values() if self._know(job)]
-        for job_id in news.of("epochs", ()):
-            job = self.ledger.find(job_id)
-            if job is not None and not job.state.terminal and job_id not in self._here:
-                self.ledger.learn(job_rows.followed(self._store, job))
-        return over
-
-    def _know(self, job: Job) -> bool:
-        """Take in a job as it is elsewhere; whether it has ended by that."""
-        known = self.ledger.find(job.id)
-        if known is not None and known.state.terminal:
-            return False
-        if job.state.terminal:
-            self.ledger.learn(job)
-            if job.state_bytes:
-                self.states.know(job.id, job.state_bytes)
-            self._leave_queue(job.id)
-            return True
-        if known is None:
-            self._new_id.saw(job.id)
-            self.ledger.learn(job)
-            held = Held(self._store, self._budget, job.given_id)
-            self.queue.put(Run(job, self._registry.get(job.model_id).spec, self.books, held))
-        elif job.id not in self._here:
-            self.ledger.learn(job.as_far_as(known))
-        if job.state is State.RUNNING and job.id not in self._here:
-            self._send(job.id)
-        return False
-
-    def _send(self, job_id: str) -> None:
-        """A job runs elsewhere; its rows need not be here."""
-        run = self.queue.sent(job_id)
-        if run is not None:
-            run.release()
 
     def drain(self) -> None:
         """Accept nothing more, and let whoever follows a job know."""

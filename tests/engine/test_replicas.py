@@ -17,7 +17,7 @@ from tests.engine.engines import inline, small, until_ended
 from tests.postgres import postgres
 from tests.running import nursery, until
 
-SLOW = Plan(epochs=400, seed=3, batch_size=4, data=Random(n_samples=400, seed=5))
+SLOW = Plan(epochs=500, seed=3, batch_size=4, data=Random(n_samples=80, seed=5))
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ STATE = {"path": "batch", "epoch": 0, "steps": 3, "over": False, "watched": {}}
 def run_of(engine: Engine, job: Job, rows: Arrays | None = None) -> Run:
     """The run of a job."""
     spec = engine.registry.get(job.model_id).spec
-    return Run(job, spec, engine.trainings.books, Held(engine.store, engine.budget, job.given_id, rows), {})
+    return Run(job, spec, engine.trainings.books, Held(engine.trainings.books, job.given_id, rows), {})
 
 
 def task_of(engine: Engine, *runs: Run) -> Stack:
