@@ -17,7 +17,7 @@ from service.settings import load
 from tests.api.test_server import listens
 from tests.cli.test_serve import lora
 from tests.running import DEADLINE_SECONDS, as_process, descendants, until
-from tests.story import kills
+from tests.story import kills, replicas
 
 
 @pytest.mark.timeout(600)
@@ -129,3 +129,8 @@ def test_a_job_goes_on_where_it_stopped_when_all_processes_of_the_service_are_to
         goes_on = httpx.get(f"{url}/jobs/{job}").json()
         assert goes_on["state"] in ("queued", "running")
         assert goes_on["epoch"] > 3
+
+
+@pytest.mark.timeout(600)
+def test_kills_of_one_of_two_servers_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
+    assert any(known.jobs for known in replicas.run(2, 7, tmp_path))
