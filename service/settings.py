@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     api_keys: SecretStr | None = _setting(
         None, "keys that callers must send, separated by commas; KEY:read may only read and run models; none: no key"
     )
+    processes: int = _setting(1, "processes that serve, which share their models in a PostgreSQL", ge=1, le=256)
     insecure: bool = _setting(False, "listen on other addresses than this machine's own though there are no keys")
     allowed_hosts: str = _setting(
         "", "names that the service goes by beside LORA_HOST, IP addresses and names without a dot; * for any name"
@@ -143,6 +144,15 @@ class Settings(BaseSettings):
                 f"a key has at least {MIN_KEY} characters of ASCII, such as what `openssl rand -hex 32` prints"
             )
         return api_keys
+
+    @field_validator("processes")
+    @classmethod
+    def _share_a_database(cls, processes: int, given: ValidationInfo) -> int:
+        if processes > 1 and _database(given.data) != "postgresql":
+            raise ValueError(
+                "processes share their models in a PostgreSQL, so LORA_DATABASE_URL must be postgresql+psycopg://…"
+            )
+        return processes
 
     @field_validator("bodies_mib")
     @classmethod

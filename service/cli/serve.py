@@ -27,22 +27,36 @@ MEMORY_ONLY = "models and jobs live in memory only: they end with this process"
 DURABLE = "whatever is acknowledged is on the disk: models and jobs outlive this process"
 
 
-def serve(host: str | None, port: int | None, *, insecure: bool | None = None, as_json: bool = False) -> int:
+def serve(
+    host: str | None,
+    port: int | None,
+    *,
+    insecure: bool | None = None,
+    processes: int | None = None,
+    fd: int | None = None,
+    as_json: bool = False,
+) -> int:
     """Run the service, with which the process ends.
+
+    Args:
+        fd: the descriptor of a socket that listens already; by default one is made.
 
     Raises:
         SettingsError: where it cannot start.
     """
-    settings = load(host=host, port=port, insecure=insecure)
-    must_be_free(settings.host, settings.port)
+    settings = load(host=host, port=port, insecure=insecure, processes=processes)
+    if fd is None:
+        must_be_free(settings.host, settings.port)
     must_be_guarded(settings)
     logs.configure(settings.log_level)
     if KEY in os.environ and settings.api_keys is None:  # whoever sets it may think so
         tell(
             f"{KEY} is what commands send; a service asks for the keys that LORA_API_KEYS lists, and this one for none"
         )
+    if settings.processes > 1:
+        return _several(settings, as_json=as_json)
     with of_workers(settings.worker_threads) as nursery:  # which imports torch while this process does
-        _run(settings, nursery, as_json)
+        _run(settings, nursery, fd, as_json)
     # What a thread still computes is of no use to anyone any longer, and Python would wait for it.
     sys.stdout.flush()
     os._exit(0)
@@ -75,7 +89,25 @@ def must_be_free(host: str, port: int) -> None:
         raise SettingsError(f"{where}, and nothing can listen there: {error.strerror}") from None
 
 
-def _run(settings: Settings, nursery: Nursery, as_json: bool) -> None:
+def _several(settings: Settings, *, as_json: bool) -> int:
+    """Run processes side by side until they are told to end."""
+    from service.cli.processes import processes
+
+    with processes(settings) as started:
+        told = started.ready()
+        if not told:
+            return 1
+        facts = {**told[0], "settings": {**told[0]["settings"], f"{PREFIX}PROCESSES": settings.processes}}
+        if as_json:
+            print(json.dumps(facts), flush=True)
+        else:
+            for line in [*summary(facts["settings"], durable=True), f"{READY}{facts['url']}"]:
+                print(line, flush=True)
+        started.run()
+    return 0
+
+
+def _run(settings: Settings, nursery: Nursery, fd: int | None, as_json: bool) -> None:
     store = create_store(settings)
     # By default numpy's threads spin for some time when a product is done, and keep a core from whatever else waits.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
@@ -96,7 +128,7 @@ def _run(settings: Settings, nursery: Nursery, as_json: bool) -> None:
 
     app = create_app(settings, engine)
     gc.freeze()  # a full collection would go through all that torch has imported, and hold up every request for 0.2 s
-    server_of(app, settings, ready, engine.drain).run()
+    server_of(app, settings, ready, engine.drain).run(None if fd is None else [socket.socket(fileno=fd)])
 
 
 @contextmanager

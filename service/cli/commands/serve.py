@@ -11,6 +11,10 @@ def serve(
     insecure: Annotated[
         bool, Option("--insecure", help="Let others reach a service that asks for no key (LORA_INSECURE).")
     ] = False,
+    processes: Annotated[
+        int | None, Option(help="Processes that serve on one port, with a PostgreSQL (LORA_PROCESSES).", min=1)
+    ] = None,
+    fd: Annotated[int | None, Option(help="Listen on this open socket, a file descriptor.", min=0)] = None,
     as_json: Annotated[bool, Option("--json", help="Print one line of JSON when it is ready, and no more.")] = False,
 ) -> int:
     """Run the service until it is told to stop (Ctrl-C or SIGTERM).
@@ -20,10 +24,12 @@ def serve(
     lora serve
 
     LORA_DATABASE_URL=sqlite:///lora.db lora serve --port 9000
+
+    LORA_DATABASE_URL=postgresql+psycopg://lora@localhost/lora lora serve --processes 4
     """
     from service.cli.serve import serve as run
 
-    return run(host, port, insecure=insecure or None, as_json=as_json)
+    return run(host, port, insecure=insecure or None, processes=processes, fd=fd, as_json=as_json)
 
 
 def demo(
