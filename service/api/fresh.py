@@ -21,11 +21,11 @@ NAMED = re.compile(rf"/({ANY_ID.strip('^$')})(?=/|$)")
 ASK_SECONDS = 0.5  # that a request waits for a database that does not answer, when what it is about is known
 
 MinVersion = Annotated[
-    int | None,
+    str | None,
     Header(
         alias="X-Min-Model-Version",
-        ge=0,
         description="the least version of the model that may answer; a server that has not heard of it yet asks first",
+        json_schema_extra={"pattern": "^[0-9]{1,15}$"},  # not checked by FastAPI: the door has done that
     ),
 ]
 

@@ -24,7 +24,7 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         description="makes a repeat of this request get its first answer, and change nothing, for 24 hours",
         # Not checked by FastAPI, which would call a wrong one a validation error.
-        json_schema_extra={"pattern": f"^[!-~]([ -~]{{0,{MAX_KEY - 2}}}[!-~])?$"},
+        json_schema_extra={"pattern": f'^(?!"{{1,2}}$)[!-~]([ -~]{{0,{MAX_KEY - 2}}}[!-~])?$'},
     ),
 ]
 

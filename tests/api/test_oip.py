@@ -196,7 +196,8 @@ ONE_ROW = (
         (ONE_ROW % (b'"parameters": {"shared_memory_region": "a"}, ', b""), {}, 422),
         (ONE_ROW % (b"", b', "parameters": {"classification": 2}'), {}, 422),
         (ONE_ROW % (b"", b', "parameters": {"binary_data": "false"}'), {}, 422),
-        (b"{}", {LENGTH: str(2**30)}, 413),
+        (b"{}", {LENGTH: str(2**30)}, 422),
+        (b" " * (2**24 + 1), {LENGTH: str(2**24 + 1)}, 413),
         (
             b'{"inputs": [{"name": "a", "shape": [6], "datatype": "FP32", "data": [1]}], "outputs": [{"name": "b"}]}',
             {},

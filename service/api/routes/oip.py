@@ -173,9 +173,9 @@ async def infer(
     """The outputs for inputs of shape (…, in_features), whatever the tensor is called."""
     served(engine, model_id, version)
     must_be(media_type(request) or JSON.media_type, [JSON.media_type, RAW.media_type])
-    if json_length is not None and json_length > settings.json_body_mib * MIB:
-        raise too_large(str(json_length), settings.json_body_mib * MIB)
     body = await read(request, settings.json_body_mib if json_length is None else settings.binary_body_mib)
+    if json_length is not None and settings.json_body_mib * MIB < json_length <= len(body):
+        raise too_large(str(json_length), settings.json_body_mib * MIB)
     wait_seconds = settings.forward_wait_ms / 1_000
     model = served(engine, model_id, version)
 
