@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 Level = Literal["debug", "info", "warning", "error"]
 
+NO_HTTP = "Invalid HTTP request received."  # in uvicorn's words
+
 # The ids of the request that is answered here, by which a line is found again.
 REQUEST: ContextVar[dict[str, str] | None] = ContextVar("REQUEST", default=None)
 
@@ -40,6 +42,12 @@ def configure(level: Level) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    logging.getLogger("uvicorn.error").addFilter(_is_of_the_service)
+
+
+def _is_of_the_service(line: logging.LogRecord) -> bool:
+    """Whether a line tells of more than a client that sends no HTTP, with which anybody could fill a disk."""
+    return line.msg != NO_HTTP or logging.root.isEnabledFor(logging.DEBUG)
 
 
 def _of_request(logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+import socket
 from typing import Any
 
 import httpx
@@ -70,9 +71,26 @@ def test_off_a_terminal_each_request_is_a_line_of_json() -> None:
 def test_without_being_asked_only_what_is_wrong_is_logged() -> None:
     with as_process() as (process, url):
         httpx.get(f"{url}/models")
+        assert no_http(url).startswith(b"HTTP/1.1 400 ")  # with which anybody could fill a disk
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=DEADLINE_SECONDS)
     assert said == ""
+
+
+def test_who_debugs_sees_what_is_no_request() -> None:
+    with as_process(LORA_LOG_LEVEL="debug") as (process, url):
+        no_http(url)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=DEADLINE_SECONDS)
+    assert logs.NO_HTTP in [line["event"] for line in lines(said)]
+
+
+def no_http(url: str) -> bytes:
+    """What is answered to something that is no HTTP."""
+    where = httpx.URL(url)
+    with socket.create_connection((where.host, where.port or 80), timeout=DEADLINE_SECONDS) as connection:
+        connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        return connection.recv(1_024)
 
 
 def test_on_a_terminal_a_line_is_for_people() -> None:
