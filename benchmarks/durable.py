@@ -30,6 +30,7 @@ from service.models.budget import Budget
 from service.models.model import LoadedModel
 from service.models.registry import Registry
 from service.models.sql import SqlStore
+from service.models.store import Store
 
 TURNS = 5
 TRAININGS = 40
@@ -54,9 +55,8 @@ def server(database: str | None = None, *, pinned: bool = True) -> Iterator[str]
         process.wait()
 
 
-def fill(database: str, models: int) -> None:
-    """Put so many models on one base into a database."""
-    store = SqlStore(database)
+def fill(store: Store, models: int) -> None:
+    """Put so many models on one base into a database, and close it."""
     registry, base, at = Registry(models, Budget(2**40), store), Base.of(*frozen(SPEC, 0)), datetime.now(UTC)
     for number in range(models):
         A, B = start(SPEC, number, base.weight)
@@ -68,7 +68,7 @@ def fill(database: str, models: int) -> None:
 def with_many_models(folder: Path, models: int) -> Iterator[Row]:
     """The start after a kill, and a page of the list."""
     database = f"sqlite:///{folder}/{models}.db"
-    fill(database, models)
+    fill(SqlStore(database), models)
     with server(database):
         pass  # killed, with what it had not put away
     began = time.perf_counter()

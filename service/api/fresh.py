@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import Header
@@ -13,12 +12,13 @@ from service.api.deps import in_thread
 from service.api.faults import from_pydantic
 from service.api.forward import NUMBER
 from service.engine import Engine
-from service.errors import NotFound, Stale, StorageUnavailable
+from service.errors import NotFound, Stale
 from service.ids import ANY_ID
 
 MIN_VERSION = b"x-min-model-version"
 NAMED = re.compile(rf"/({ANY_ID.strip('^$')})(?=/|$)")
-ASK_SECONDS = 0.5  # that a request waits for a database that does not answer, when what it is about is known
+OUT_OF_TOUCH_SECONDS = 2.0
+ASK_SECONDS = 0.5  # that requests wait for a database that does not answer, when what they are about is known
 
 MinVersion = Annotated[
     str | None,
@@ -44,6 +44,7 @@ class Fresh:
             "swp": engine.sweeps.get,
         }
         self._asking = asyncio.Lock()
+        self._last: tuple[float, asyncio.Future[None] | None] = 0.0, None
 
     def may_not_do(self, headers: Mapping[bytes, bytes]) -> bool:
         """Whether what is known here may not do for a request with these headers."""
@@ -63,7 +64,7 @@ class Fresh:
         if self._store.shared:
             if not self._is_known(name, least):
                 await self._ask(lambda: not self._is_known(name, least))
-            elif self._store.out_of_touch:
+            elif self._store.silent_seconds > OUT_OF_TOUCH_SECONDS:
                 await self._ask_shortly()
         if name is not None and least and not self._is_known(name, least) and self._is_known(name, 0):
             version = self._registry.get(name).version
@@ -88,9 +89,15 @@ class Fresh:
                 await in_thread(self._store.catch_up)
 
     async def _ask_shortly(self) -> None:
-        """The same, but a database that does not answer is not waited for: what is known is the best there is."""
-        with suppress(TimeoutError, StorageUnavailable):
-            await asyncio.wait_for(self._ask(lambda: self._store.out_of_touch), ASK_SECONDS)
+        """The same, but a database that does not answer is not waited for: what is known is the best there is.
+
+        Requests share one question, since each takes a thread until it is answered.
+        """
+        now = asyncio.get_running_loop().time()
+        began, asked = self._last
+        if asked is None or asked.done():
+            began, asked = self._last = now, asyncio.ensure_future(in_thread(self._store.try_again))
+        await asyncio.wait({asked}, timeout=max(0.0, began + ASK_SECONDS - now))
 
 
 def _least(headers: Mapping[bytes, bytes]) -> int:

@@ -50,9 +50,9 @@ class SharedStore(SqlStore):
         self._listener = threading.Thread(target=self._listen, name="lora-listener", daemon=True)
 
     @property
-    def out_of_touch(self) -> bool:
-        """Whether what others wrote of late may be unknown, since the database has not answered."""
-        return time.monotonic() - self.checked_at > 2 * BEAT_SECONDS
+    def silent_seconds(self) -> float:
+        """How long the database has not answered, by which what others wrote of late may be unknown."""
+        return time.monotonic() - self.checked_at
 
     def follow(self, learn: Callable[[News], None]) -> None:
         """Tell of what others write from now on: in each turn, and soon after they did."""
@@ -244,10 +244,12 @@ class SharedStore(SqlStore):
                     connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"LISTEN {CHANNEL}"))
                     heard = connection.connection.driver_connection
                     assert heard is not None, "it has just been used"
+                    self.catch_up()
                     while not self._closing.is_set():
-                        self.catch_up()
-                        if not self._closing.is_set():
-                            next(heard.notifies(timeout=BEAT_SECONDS, stop_after=1), None)
+                        told = next(heard.notifies(timeout=BEAT_SECONDS, stop_after=1), None)
+                        if told is None or int(told.payload) > self._writes:  # else it was this server
+                            self.catch_up()
+                        self.checked_at = time.monotonic()
             except (DBAPIError, StorageUnavailable, OSError) as error:
                 if not self._closing.is_set():
                     log.warning("the database cannot be listened to: %s", error)

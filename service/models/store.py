@@ -124,8 +124,8 @@ class Store(Protocol):
         """
 
     @property
-    def out_of_touch(self) -> bool:
-        """Whether what others wrote of late may be unknown, since the store has not answered."""
+    def silent_seconds(self) -> float:
+        """How long a store that others write to has not answered, by which what they wrote of late may be unknown."""
 
     def close(self) -> None:
         """Let go of the database."""
@@ -150,8 +150,8 @@ class Alone:
         pass
 
     @property
-    def out_of_touch(self) -> bool:
-        return False
+    def silent_seconds(self) -> float:
+        return 0.0
 
 
 class MemoryOnly(Alone):

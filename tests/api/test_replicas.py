@@ -1,5 +1,6 @@
 """Several services on one PostgreSQL, over HTTP: whichever is asked, it answers as if there were one."""
 
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +96,29 @@ def test_a_connection_that_is_lost_is_made_again_and_nothing_is_missed(two):
     until(lambda: other.http.get("/readyz").status_code == 200)
     assert other.http.patch(f"/models/{model}", json={"name": "and back"}).raise_for_status()
     until(lambda: one.http.get(f"/models/{model}").json()["name"] == "and back", 10)
+
+
+def test_while_the_database_is_silent_forwards_go_on_and_no_more_are_sent_there(two):
+    one, other = two
+    model = made(one.http)
+    assert other.http.post(f"/models/{model}/forward", json=INPUTS).raise_for_status()
+    with one.engine.store._engine.connect() as connection:
+        pids = connection.execute(text("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"))
+        backends = [pid for (pid,) in pids]
+    for pid in backends:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        until(lambda: "has not answered" in other.http.get("/readyz").text)
+        for _ in range(5):
+            assert other.http.post(f"/models/{model}/forward", json=INPUTS, timeout=2).status_code == 200
+        assert other.http.get("/livez", timeout=2).status_code == 200
+    finally:
+        for pid in backends:
+            os.kill(pid, signal.SIGCONT)
+    for service in two:
+        until(lambda: service.http.get("/readyz").status_code == 200)  # noqa: B023
+    assert one.http.patch(f"/models/{model}", json={"name": "after"}).raise_for_status()
+    until(lambda: other.http.get(f"/models/{model}").json()["name"] == "after", 10)
 
 
 def test_a_job_of_a_server_that_is_killed_ends_at_another_without_a_gap(two, database):

@@ -19,6 +19,8 @@ from service.schemas.answers import Health
 
 router = APIRouter(tags=["system"])
 
+SILENT_SECONDS = 5.0  # of a database, after which nothing more should be sent here
+
 
 def _health_as(status: str) -> dict[str, Any]:
     return {
@@ -55,7 +57,7 @@ async def readyz(
     checks = {
         "draining": "shutting down" if engine.draining else "ok",
         "workers": workers_check(engine),
-        "storage": engine.store.trouble or "ok",
+        "storage": engine.store.trouble or _silence(engine.store.silent_seconds),
     }
     if set(checks.values()) != {"ok"}:
         raise NotReady(", ".join(f"{name}: {state}" for name, state in checks.items()), **checks)
@@ -63,6 +65,10 @@ async def readyz(
     if verbose is not None:
         body |= {"checks": checks, "workers": {"ready": engine.workers.ready, "of": len(engine.workers)}}
     return _health(body)
+
+
+def _silence(seconds: float) -> str:
+    return "ok" if seconds < SILENT_SECONDS else f"it has not answered for {seconds:.0f} seconds"
 
 
 def workers_check(engine: Engine) -> str:
