@@ -23,16 +23,19 @@ serve: .venv/runtime ## run the service on port 8000
 ALONE := tests/jobs tests/serving tests/test_worker.py tests/api/test_server.py tests/api/test_serving.py \
 	tests/api/test_patience.py tests/faults/test_clients.py tests/faults/test_load.py \
 	tests/browser/test_first_visit.py tests/browser/test_scale.py
-MANY := -n 3 --dist worksteal
+# Each of their many processes compiles anew what it imports where that may not be kept; and threads of torch that do not
+# sleep while they wait keep the cores from those they wait for.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest
+MANY := OMP_WAIT_POLICY=passive $(PYTEST) -n 3 --dist worksteal $(addprefix --ignore=,$(ALONE))
 
 test: .venv/dev ## run the tests
-	$(PYTHON) -m pytest $(MANY) $(addprefix --ignore=,$(ALONE))
-	$(PYTHON) -m pytest $(ALONE)
+	$(MANY)
+	$(PYTEST) $(ALONE)
 
 cover: .venv/dev ## run the tests and show what they cover, which takes half as long again
 	$(PYTHON) -m coverage erase
-	$(PYTHON) -m pytest $(MANY) --cov --cov-append --cov-report= $(addprefix --ignore=,$(ALONE))
-	$(PYTHON) -m pytest --cov --cov-append --cov-report=term $(ALONE)
+	$(MANY) --cov --cov-append --cov-report=
+	$(PYTEST) --cov --cov-append --cov-report=term $(ALONE)
 
 lint: .venv/dev ## check style and types
 	$(PYTHON) -m ruff check
