@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ SMALL = Spec(in_features=2, out_features=2, rank=1)
 WIDE = Spec(in_features=96, out_features=96)
 FULL = Spec(in_features=128, out_features=128, use_dora=True, dropout=0.2, init="olora", train_bias=True)
 MEASURE = """
-import sys, torch
+import os, sys, torch
 from itertools import islice
 from service.lora.chain import LoRAChain
 from service.lora.init import begun, frozen
@@ -33,20 +34,31 @@ from tests.memory import peak_growth
 from tests.training.test_memory import GREEDY, SMALL
 
 torch.set_num_threads(1)
-spec, plan = GREEDY[sys.argv[1]]
-plan = fitted(plan, spec, 0, 2**40)
-layers = [begun(each, 0, *frozen(each, 0)) for each in spec.layers]
-layer = layers[0] if len(layers) == 1 else LoRAChain(tuple(layers), spec.activations)
-small = LoRALinear(torch.zeros(2, 2), None, torch.zeros(1, 2), torch.zeros(2, 1), 1.0)
-x = torch.zeros(2, 2)
-warm = fitted(Plan(epochs=1, data=Random(n_samples=2)), SMALL, 0, 2**40)
-for _ in fit([Lesson(small, warm, Rows(x, x))]):  # what torch sets up on first use is no part of a job
-    pass
-grown = peak_growth()
-rows = datasets.load(plan.data, layer, {})
-for told in islice(fit([Lesson(layer, plan, rows, dropout=spec.dropout)]), int(sys.argv[2])):
-    pass
-print(grown(), bytes_needed(plan, spec))
+
+def measure(name, steps):
+    spec, plan = GREEDY[name]
+    plan = fitted(plan, spec, 0, 2**40)
+    layers = [begun(each, 0, *frozen(each, 0)) for each in spec.layers]
+    layer = layers[0] if len(layers) == 1 else LoRAChain(tuple(layers), spec.activations)
+    small = LoRALinear(torch.zeros(2, 2), None, torch.zeros(1, 2), torch.zeros(2, 1), 1.0)
+    x = torch.zeros(2, 2)
+    warm = fitted(Plan(epochs=1, data=Random(n_samples=2)), SMALL, 0, 2**40)
+    for _ in fit([Lesson(small, warm, Rows(x, x))]):  # what torch sets up on first use is no part of a job
+        pass
+    grown = peak_growth()
+    rows = datasets.load(plan.data, layer, {})
+    for told in islice(fit([Lesson(layer, plan, rows, dropout=spec.dropout)]), steps):
+        pass
+    print(grown(), bytes_needed(plan, spec), flush=True)
+
+for line in sys.stdin:
+    name, steps = line.rstrip().split(":")
+    child = os.fork()
+    if not child:
+        measure(name, int(steps))
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        print(flush=True)
 """
 GREEDY = {
     "a teacher of many rows": (Spec(in_features=1, out_features=64, rank=1), Plan(data=Teacher(n_samples=500_000))),
@@ -97,13 +109,21 @@ GREEDY = {
 }
 
 
-@pytest.mark.parametrize("name", GREEDY)
-def test_a_run_takes_no_more_memory_than_its_plan_says(name):
-    steps = 12 if "batches" in name else 10_000
+@pytest.fixture(scope="module")
+def measuring() -> Iterator["subprocess.Popen[str]"]:
+    """A process that has imported all there is to import, and forks for each measurement."""
     # What is freed goes back at once: the holes that the allocator otherwise keeps differ from one run to the next.
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)}
-    said = subprocess.check_output(
-        [sys.executable, "-c", MEASURE, name, str(steps)], text=True, cwd=Path(__file__).parents[2], env=env
-    )
-    taken, needed = map(int, said.split())
+    command, root = [sys.executable, "-c", MEASURE], Path(__file__).parents[2]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root, env=env
+    ) as process:
+        yield process
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_a_run_takes_no_more_memory_than_its_plan_says(measuring, name):
+    steps = 12 if "batches" in name else 10_000
+    print(name, steps, sep=":", file=measuring.stdin, flush=True)
+    taken, needed = map(int, measuring.stdout.readline().split())
     assert taken <= needed + 2**23  # what the allocator keeps
