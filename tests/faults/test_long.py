@@ -1,11 +1,14 @@
 """What runs for long by hand runs here for less: chaos (F28) and the soak (F26)."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from tests.faults import chaos, soak
+from tests.running import Service
 from tests.story.kills import Known
 
 
@@ -15,14 +18,16 @@ def test_one_fault_after_another_loses_nothing_that_was_acknowledged(tmp_path: P
     assert chaos.run(chaos.FAULTS, 28, tmp_path).known.jobs
 
 
-def test_the_oracle_of_the_chaos_finds_what_is_lost(tmp_path: Path) -> None:
+def test_the_oracle_of_the_chaos_finds_what_is_lost(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = nullcontext((SimpleNamespace(poll=lambda: None), service.url))
+    monkeypatch.setattr(chaos, "as_process", lambda **settings: there)
     world = chaos.World(tmp_path, 0)
-    try:
-        world.known.names["mdl_00000000000000000000000000"] = "never made"
-        with pytest.raises(KeyError):
-            world.quiet()
-    finally:
-        world.close()
+    world.quiet()
+    world.known.names["mdl_00000000000000000000000000"] = "never made"
+    with pytest.raises(KeyError):
+        world.quiet()
 
 
 def test_a_refusal_that_nobody_expects_is_no_answer() -> None:

@@ -4,9 +4,10 @@ from random import Random
 
 import pytest
 
+from tests.running import in_thread
 from tests.trust.decoders import DECODERS
 from tests.trust.fuzz import of_decoder, of_port, sent
-from tests.trust.schema import bounded
+from tests.trust.schema import BOUNDS
 from tests.trust.valid import valid
 
 SEED = 1
@@ -18,13 +19,13 @@ def test_spoilt_requests_break_nothing() -> None:
 
 
 def test_what_is_spoilt_for_the_port_is_a_request_before() -> None:
-    with bounded() as (_, url):
-        requests = valid(url)
+    with in_thread(**{name.removeprefix("LORA_").lower(): value for name, value in BOUNDS.items()}) as service:
+        requests = valid(service.url)
         assert len(requests) > 80
         for request in requests:
             if b" /events " in request or b"DELETE " in request:  # one never ends, the other leaves less to ask for
                 continue
-            status = sent(url, request, silence_seconds=60)[9:12].decode()
+            status = sent(service.url, request, silence_seconds=60)[9:12].decode()
             assert status not in {"400", "401", "405", "406", "411", "415"}, request
             assert status[:1] in {"2", "4"}, (status, request)
 
