@@ -144,7 +144,9 @@ def test_a_repeat_after_a_kill_gets_the_first_answer_too(tmp_path: Path) -> None
                 assert again.content == firsts[path].content
 
 
-def test_replies_are_kept_for_a_day_and_so_many_of_them() -> None:
+def test_replies_are_kept_for_a_day_and_so_many_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_KEPT == 10_000
+    monkeypatch.setattr("service.models.replies.MAX_KEPT", 100)
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
     replies = Replies(MemoryOnly(), lambda: now[0])
 
@@ -158,7 +160,7 @@ def test_replies_are_kept_for_a_day_and_so_many_of_them() -> None:
     assert replies.begin("a", "f").made == "mdl_1"
     now[0] += timedelta(hours=KEPT_HOURS, seconds=1)
     answer("a")
-    for number in range(MAX_KEPT):
+    for number in range(100):
         answer(f"k{number}")
     assert replies.begin("a", "f") is None
     assert replies.begin("k0", "f") is not None
