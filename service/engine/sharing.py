@@ -86,7 +86,8 @@ class Sharing:
         here = {*self._here}
         lost = here - {*self._leases.renew()}
         self._here -= lost
-        for job_id in self._leases.free([run.job_id for run in self._queue.away]):
+        free = self._leases.free([run.job_id for run in self._queue.away])
+        for job_id in sorted(free, reverse=True):  # so that the oldest comes first in the queue
             self._take_over(job_id)
         return [job_id for job_id in lost if self._goes_on(job_id)]
 
@@ -138,7 +139,7 @@ class Sharing:
             if job.state is State.RUNNING:
                 job = replace(job, epoch=0, _curves={}) if state is None else job_rows.standing(job, state)
                 self._ledger.learn(job)
-            self._queue.put(self._run(job))
+            self._queue.put(self._run(job), first=True)
 
     def _run(self, job: Job) -> Run:
         """A run that reads all it needs when its turn comes."""

@@ -66,10 +66,13 @@ class Queue(Generic[E]):
                 limit=self.max_owned,
             )
 
-    def put(self, entry: E) -> None:
-        """Add an entry at the end; whether there is room is for the caller to ask."""
+    def put(self, entry: E, *, first: bool = False) -> None:
+        """Add an entry at the end, or before all others; whether there is room is for the caller to ask."""
         with self._changed:
-            self._waiting[entry.job_id] = entry
+            if first:
+                self._waiting = {entry.job_id: entry, **self._waiting}
+            else:
+                self._waiting[entry.job_id] = entry
             self._groups[entry.owner, entry.group] += 1
             self._changed.notify()
 

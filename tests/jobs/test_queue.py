@@ -323,3 +323,29 @@ def test_a_closed_queue_gives_out_nothing_and_lets_whoever_asks_wait():
     assert queue.take(0.2) == []
     assert time.monotonic() - began >= 0.2
     assert len(queue) == 1
+
+
+def test_what_runs_elsewhere_holds_its_key_until_it_is_dropped():
+    first, later, other = entries(*"aab")
+    queue = queue_of(first, later, other)
+    assert queue.sent("job_0") is first
+    assert queue.sent("job_0") is None
+    assert queue.away == [first]
+    assert [one(queue), one(queue)] == [other, None]
+    assert queue.drop("job_0") is first
+    assert one(queue) is later
+
+
+def test_what_was_taken_and_yielded_to_another_waits_again_before_all_others_when_it_comes_back():
+    first, second, other = entries(*"abc")
+    queue = queue_of(first, second, other)
+    taken = queue.take(0, lambda taken, entry: True)
+    queue.yielded([first, second])
+    queue.done([other])
+    assert taken == [first, second, other]
+    assert queue.away == [first, second]
+    queue.put(other)
+    for entry in (second, first):
+        assert queue.drop(entry.job_id) is entry
+        queue.put(entry, first=True)
+    assert [one(queue) for _ in range(4)] == [first, second, other, None]
