@@ -66,11 +66,12 @@ def test_what_the_service_made_stands_for_its_id(client: Any) -> None:
 
 def test_a_name_is_given_and_taken_away(client: Any) -> None:
     model = client.create(in_features=4, out_features=4)
-    assert client.update(model, name="mine", metadata={"a": "b"}).metadata == {"a": "b"}
-    assert [each.id for each in client.models(name="mine")] == [model.id]
+    name = f"that of {model.id}"
+    assert client.update(model, name=name, metadata={"a": "b"}).metadata == {"a": "b"}
+    assert [each.id for each in client.models(name=name)] == [model.id]
     assert client.update(model, name=None).name is None
+    assert list(client.models(name=name)) == []
     client.delete(model)
-    assert list(client.models(name="mine")) == []
 
 
 def test_a_sweep_is_started_read_listed_and_deleted(client: Any) -> None:

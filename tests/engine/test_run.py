@@ -536,7 +536,7 @@ def test_workers_end_when_their_server_is_killed():
 def test_an_engine_whose_workers_are_not_ready_yet_takes_jobs_and_closes():
     engine = Engine()
     engine.start()
-    job = engine.train(small(engine).id, SHORT)
+    job = engine.train(small(engine).id, ENDLESS)
     until(lambda: len(engine.workers.pids) == len(engine.workers))
     pids = engine.workers.pids
     engine.close()
