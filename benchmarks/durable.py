@@ -57,7 +57,7 @@ def server(database: str | None = None, *, pinned: bool = True) -> Iterator[str]
 
 def fill(store: Store, models: int) -> None:
     """Put so many models on one base into a database, and close it."""
-    registry, base, at = Registry(models, Budget(2**40), store), Base.of(*frozen(SPEC, 0)), datetime.now(UTC)
+    registry, base, at = Registry(2 * models, Budget(2**40), store), Base.of(*frozen(SPEC, 0)), datetime.now(UTC)
     for number in range(models):
         A, B = start(SPEC, number, base.weight)
         known: dict[str, Any] = {"id": f"mdl_{number:026}", "seed": number, "created_at": at, "updated_at": at}
