@@ -113,10 +113,19 @@ def version_of(query: bytes) -> int | None:
         Validation: for what is no whole number.
     """
     given = QueryParams(query).get("version")
+    return None if given is None else number_of(given, "version")
+
+
+def number_of(given: str, name: str) -> int:
+    """The whole number that a parameter or header of this name gives.
+
+    Raises:
+        Validation: for what is none.
+    """
     try:
-        return None if given is None else NUMBER.validate_python(given)
+        return NUMBER.validate_python(given)
     except ValidationError as error:
-        raise from_pydantic([{**fault, "loc": ("version",)} for fault in error.errors(include_url=False)]) from None
+        raise from_pydantic([{**fault, "loc": (name,)} for fault in error.errors(include_url=False)]) from None
 
 
 def quickly(reader: Codec, body: bytes | bytearray, in_features: int) -> Array | None:

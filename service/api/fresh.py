@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import Header
-from pydantic import ValidationError
 
 from service.api.deps import in_thread
-from service.api.faults import from_pydantic
-from service.api.forward import NUMBER
+from service.api.forward import number_of
 from service.engine import Engine
 from service.errors import NotFound, Stale
 from service.ids import ANY_ID
@@ -60,7 +58,7 @@ class Fresh:
         """
         named = NAMED.search(path)
         name = None if named is None else named[1]
-        least = _least(headers)
+        least = number_of(headers.get(MIN_VERSION, b"0").decode("latin-1"), "X-Min-Model-Version")  # 0 is any
         if self._store.shared:
             if not self._is_known(name, least):
                 await self._ask(lambda: not self._is_known(name, least))
@@ -98,13 +96,3 @@ class Fresh:
         if asked is None or asked.done():
             began, asked = self._last = now, asyncio.ensure_future(in_thread(self._store.try_again))
         await asyncio.wait({asked}, timeout=max(0.0, began + ASK_SECONDS - now))
-
-
-def _least(headers: Mapping[bytes, bytes]) -> int:
-    """The version that is asked for at least; 0 is any."""
-    try:
-        return NUMBER.validate_python(headers.get(MIN_VERSION, b"0").decode("latin-1"))
-    except ValidationError as error:
-        raise from_pydantic(
-            [{**fault, "loc": ("X-Min-Model-Version",)} for fault in error.errors(include_url=False)]
-        ) from None

@@ -36,14 +36,14 @@ class Processes:
 
     def __init__(self, settings: Settings) -> None:
         self._leaving = False
-        self._listening = _listening(settings)
-        port = self._listening[0].getsockname()[1]
+        sockets = _listening(settings)
+        port = sockets[0].getsockname()[1]
         own = {"PROCESSES": 1, "HOST": settings.host, "PORT": port, "INSECURE": int(settings.insecure)}
         shared_out = {"WORKERS": max(1, default_workers() // settings.processes)}
         given = {name: value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
         named = {**_prefixed(shared_out), **given, **_prefixed(own)}
         self._environment = {**os.environ, **named}
-        self._places = [Place(each, self._started(each), time.monotonic()) for each in self._listening]
+        self._places = [Place(each, self._started(each), time.monotonic()) for each in sockets]
 
     def ready(self) -> Sequence[dict[str, Any]]:
         """What each process says when it is ready; none where one of them ended before."""

@@ -186,7 +186,10 @@ class Run:
         """The job as running; one that a restart interrupted has been that before."""
 
         def begun(job: Job) -> Job:
-            job = replace(job, together=together) if job.state is JobState.RUNNING else _running(job, together)
+            if job.state is JobState.RUNNING:
+                job = replace(job, together=together)
+            else:
+                job = job.moved(JobState.RUNNING, instant(), together=together)
             if self.fence is not None:
                 self._books.store.write(self._claim(), job_rows.changed(job))
             return job
@@ -332,7 +335,3 @@ def _as_accepted(books: Books, plan: Plan) -> Arrays:
                 dataset = as_it_was(books.store, source.id, source.n_samples)
             arrays |= {f"{field}.{name}": array for name, array in dataset.arrays().items()}
     return arrays
-
-
-def _running(job: Job, together: int) -> Job:
-    return job.moved(JobState.RUNNING, instant(), together=together)

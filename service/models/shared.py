@@ -205,9 +205,8 @@ class SharedStore(SqlStore):
             return
         connection.execute(self._statement(change))
         if isinstance(change, Put) and change.columns.get("ended"):
-            for name in ("leases", "epochs"):
-                table = METADATA.tables[name]
-                connection.execute(delete(table).where(table.c.job_id == change.columns["id"]))
+            for table in ("leases", "epochs"):
+                connection.execute(self._statement(Drop(table, {"job_id": change.columns["id"]})))
 
     def _number(self, number: int, changes: Sequence[Change], connection: Connection) -> None:
         """Say in the transaction what it changes, and to whoever listens that there is something to learn.

@@ -167,9 +167,15 @@ def run(times: int, seed: int, folder: Path, watched: Callable[[range], Any] = i
     return known
 
 
-if __name__ == "__main__":
-    kills, chosen = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(2**32)
-    print(f"seed {chosen}")
+def main(run: Callable[[int, int, Path, Callable[[range], Any]], list[Known]], lost: str) -> None:
+    """Kill as often as the command line says, from its seed or a drawn one, and say what came of it."""
+    kills, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(2**32)
+    print(f"seed {seed}")
     with tempfile.TemporaryDirectory() as place, suppress(KeyboardInterrupt):
-        learned = run(kills, chosen, Path(place), track)
-        print(f"{kills} kills: {len(learned.names)} models and {len(learned.jobs)} jobs, and nothing lost")
+        learned = run(kills, seed, Path(place), track)
+        models, jobs = (sum(len(getattr(known, name)) for known in learned) for name in ("names", "jobs"))
+        print(f"{kills} kills: {models} models and {jobs} jobs, {lost}")
+
+
+if __name__ == "__main__":
+    main(lambda *given: [run(*given)], "and nothing lost")

@@ -4,8 +4,6 @@
 """
 
 import random
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from rich.progress import track
 
 from tests.postgres import postgres
 from tests.running import as_process, until
-from tests.story.kills import Known, act, check, ended, listed
+from tests.story.kills import Known, act, check, ended, listed, main
 
 CLIENTS = 2
 
@@ -105,9 +102,4 @@ def run(times: int, seed: int, folder: Path, watched: Callable[[range], Any] = i
 
 
 if __name__ == "__main__":
-    kills, chosen = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(2**32)
-    print(f"seed {chosen}")
-    with tempfile.TemporaryDirectory() as place, suppress(KeyboardInterrupt):
-        learned = run(kills, chosen, Path(place), track)
-        models, jobs = sum(len(mine.names) for mine in learned), sum(len(mine.jobs) for mine in learned)
-        print(f"{kills} kills: {models} models and {jobs} jobs, nothing lost, nothing twice")
+    main(run, "nothing lost, nothing twice")
