@@ -2,6 +2,7 @@
 
 import os
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,6 +77,11 @@ class Settings(BaseSettings):
     allowed_origins: str = _setting("", "pages that may change things, such as https://example.org")
     log_level: Level = _setting("warning", "which lines are logged: debug, info (each request), warning, error")
     device: Literal["auto", "cpu", "cuda"] = _setting("auto", "where tensors live; auto is cuda where there is one")
+    runner: Literal["local", "ray"] = _setting("local", "what trains: processes of this machine, or a Ray cluster")
+    ray_address: str = _setting(
+        "auto", "the cluster: HOST:6379, ray://HOST:10001 from outside of it; auto is this machine's", min_length=1
+    )
+    worker_gpus: float = _setting(0.0, "GPUs that Ray is asked for by each worker, or a part of one", ge=0, le=64)
     workers: int = _setting(default_workers, "processes that train", unit="processes", ge=1, le=256)
     worker_threads: int = _setting(1, "torch threads of each training process", unit="threads", ge=1, le=1_024)
     grace_seconds: int = _setting(20, "time for requests under way at shutdown", unit="seconds", ge=1, le=3_600)
@@ -144,6 +150,13 @@ class Settings(BaseSettings):
                 f"a key has at least {MIN_KEY} characters of ASCII, such as what `openssl rand -hex 32` prints"
             )
         return api_keys
+
+    @field_validator("runner")
+    @classmethod
+    def _is_installed(cls, runner: str) -> str:
+        if runner == "ray" and find_spec("ray") is None:
+            raise ValueError("Ray is not installed; pip install 'lora-service[ray]' brings it")
+        return runner
 
     @field_validator("processes")
     @classmethod

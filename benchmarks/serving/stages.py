@@ -11,6 +11,7 @@ from typing import Any
 from service.api import forward, server
 from service.api.app import create_app, create_engine
 from service.api.door import Door
+from service.api.runners import create_nursery
 from service.codecs.json import JSON
 from service.engine.forwards import Forwards
 from service.settings import load
@@ -45,7 +46,7 @@ def timed_async(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
 def main() -> None:
     """Serve one model until a signal comes."""
     settings = load(port=0)
-    engine = create_engine(settings)
+    engine = create_engine(settings, create_nursery(settings))  # not started: no workers
     model = engine.create(in_features=64, out_features=10)
     forward.quickly = timed("parse", forward.quickly)
     Forwards.run = timed("product", Forwards.run)  # type: ignore[method-assign]

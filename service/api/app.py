@@ -25,9 +25,14 @@ from service.models.store import Store
 from service.serving.window import Window
 from service.settings import Settings, SettingsError, usable_cores
 
+RETRIES = 3  # nodes of a cluster come and go; what loses every worker in turn is at fault itself
 
-def create_engine(settings: Settings, nursery: Nursery | None = None, store: Store | None = None) -> Engine:
-    """The engine that the settings describe, not started yet; its nursery and its store are its own if need be.
+
+def create_engine(settings: Settings, nursery: Nursery, store: Store | None = None) -> Engine:
+    """The engine that the settings describe, not started yet; without a store that makes the one they name.
+
+    Args:
+        nursery: as `create_nursery` makes it; whoever did that ends it.
 
     Raises:
         SettingsError: for a device that is not there, or what `create_store` refuses.
@@ -70,6 +75,7 @@ def _capacity(settings: Settings) -> Capacity:
         checkpoint_seconds=settings.checkpoint_seconds,
         merged_bytes=settings.merged_cache_mib * MIB,
         window=Window(max_rows=settings.batch_max_rows, wait_seconds=settings.batch_wait_ms / 1_000),
+        retries=RETRIES if settings.runner == "ray" else 0,
         workers=settings.workers,
         worker_threads=settings.worker_threads,
     )

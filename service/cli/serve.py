@@ -12,9 +12,10 @@ from ipaddress import ip_address
 from typing import Any
 
 from service import logs
+from service.api.runners import create_nursery
 from service.api.stores import create_store
 from service.cli.statuses import tell
-from service.jobs.nursery import Nursery, of_workers
+from service.jobs.nursery import Nursery
 from service.settings import PREFIX, Settings, SettingsError, load
 
 KEY = "LORA_API_KEY"
@@ -55,7 +56,7 @@ def serve(
         )
     if settings.processes > 1:
         return _several(settings, as_json=as_json)
-    with of_workers(settings.worker_threads) as nursery:  # which imports torch while this process does
+    with create_nursery(settings) as nursery:  # which imports torch while this process does
         _run(settings, nursery, fd, as_json)
     # What a thread still computes is of no use to anyone any longer, and Python would wait for it.
     sys.stdout.flush()

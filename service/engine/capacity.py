@@ -30,4 +30,5 @@ class Capacity:
     weights_bytes: int = 1_024 * MIB
     merged_bytes: int = 64 * MIB
     checkpoint_seconds: float = 5.0
+    retries: int = 0
     window: Window = field(default_factory=Window)

@@ -91,6 +91,7 @@ class Engine:
             self.capacity.together_max,
             self.capacity.train_bytes,
             self.capacity.checkpoint_seconds if self.store.durable else None,
+            self.capacity.retries,
         )
         threads = self.capacity.worker_threads
         self._nursery, self._own_nursery = nursery or of_workers(threads), nursery is None

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -123,17 +123,26 @@ class Run:
     def __init__(self, job: Job, spec: AnySpec, books: Books, held: Held, stored: Arrays | None = None) -> None:
         self.job_id = job.id
         self.key = job.model_id
-        self.likeness = likeness(job.plan, spec), job.epoch
+        self._spec = spec
+        self.likeness: Hashable = (likeness(job.plan, spec), job.epoch)
         self.bytes_stacked = bytes_stacked(job.plan, spec)
         self.step_cost = step_cost(job.plan, spec)
         self.group = job.group or job.id
         self.owner = job.owner
         self._held, self._stored, self._books = held, stored, books
         self._registry, self._ledger, self._states = books.registry, books.ledger, books.states
+        self.losses = 0  # workers that were lost under it
         self.fence: int | None = None  # under which this server has the job, where others could have it
         self._told = self._telling = job.epoch  # epochs that other servers know of, or are about to
         self._released = False
         held.join()
+
+    def back_at(self, job: Job) -> None:
+        """Wait again, for a job that was taken back to where it is stored because its worker is gone."""
+        self.losses += 1
+        self.likeness = (likeness(job.plan, self._spec), job.epoch)
+        self._told = self._telling = job.epoch
+        self.fence = None
 
     def release(self) -> None:
         """Nobody needs the rows for this run any longer."""
@@ -221,7 +230,8 @@ class Run:
 
     def _start(self, plan: Plan) -> State | None:
         """The state that the run goes on from, where it does: its own from before a restart, or an earlier job's."""
-        own = job_rows.state(self._books.store, self.job_id) if self._stored is None else None
+        begun = self._stored is None or self.losses
+        own = job_rows.state(self._books.store, self.job_id) if begun else None
         if own is not None or plan.continue_from is None:
             return own
         return continued(self._states.get(plan.continue_from), plan.path or "batch")

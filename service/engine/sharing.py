@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from service.clock import instant
 from service.engine.run import RETRY_SECONDS, Books, Held, Run
-from service.errors import ServiceError, StorageUnavailable
+from service.errors import JobNotFound, ServiceError, StorageUnavailable
 from service.ids import Mint
 from service.jobs.job import Job
 from service.jobs.queue import Queue
@@ -63,6 +63,18 @@ class Sharing:
         self._release(runs)
         self._away(going)
         return [run for run in runs if run not in going]
+
+    def lost(self, runs: Sequence[Run]) -> Sequence[Run]:
+        """Runs whose worker is gone wait again, as they were last stored; those of them that are not over."""
+        again = []
+        for run in runs:
+            has_it = run.fence is None or run.job_id in self._here
+            job = self._waited_for(run.job_id) if has_it else None
+            if job is not None:
+                run.back_at(job)
+                again.append(run)
+        self.given_back(again)
+        return again
 
     def told(self, runs: Sequence[Run]) -> None:
         """Tell other servers how far these runs are."""
@@ -132,14 +144,35 @@ class Sharing:
     def _take_over(self, job_id: str) -> None:
         """A job that was away waits here again, as it was last stored."""
         with self._store.turn():
-            run, job = self._queue.drop(job_id), self._ledger.find(job_id)
-            if run is None or job is None or job.state.terminal:
-                return
+            away, job = self._queue.drop(job_id), self._taken_back(job_id)
+            if away is not None and job is not None:
+                self._queue.put(self._run(job), first=True)
+
+    def _taken_back(self, job_id: str) -> Job | None:
+        """The job as it was last stored, which it is here from now on; None where it is over."""
+
+        def as_stored(job: Job) -> Job:
+            if job.state is not State.RUNNING:
+                return job
             state = job_rows.state(self._store, job_id)
-            if job.state is State.RUNNING:
-                job = replace(job, epoch=0, _curves={}) if state is None else job_rows.standing(job, state)
-                self._ledger.learn(job)
-            self._queue.put(self._run(job), first=True)
+            return replace(job, epoch=0, _curves={}) if state is None else job_rows.standing(job, state)
+
+        try:  # in the ledger's turn, so that no end of the job comes between
+            job = self._ledger.swap(job_id, as_stored)
+        except JobNotFound:
+            return None
+        return None if job.state.terminal else job
+
+    def _waited_for(self, job_id: str) -> Job | None:
+        """The job as `_taken_back` has it, once the store answers; None where it is over, or for the next start."""
+        while not self._books.leaving():
+            try:
+                with self._store.turn():
+                    return self._taken_back(job_id)
+            except StorageUnavailable as error:
+                log.warning("job %s waits for where it stands: %s", job_id, error.detail)
+                time.sleep(RETRY_SECONDS)
+        return None
 
     def _run(self, job: Job) -> Run:
         """A run that reads all it needs when its turn comes."""

@@ -21,9 +21,11 @@ class Stack:
         ended: Callable[[Sequence[Run]], None],
         checkpoint_seconds: float | None = None,
         told: Callable[[Sequence[Run]], None] = lambda runs: None,
+        lost: Callable[[Sequence[Run]], Sequence[Run]] = lambda runs: (),
     ) -> None:
         self.runs = runs
         self._told, self._told_at = told, time.monotonic()
+        self._lost = lost
         self._checkpoint_seconds = checkpoint_seconds
         self._of = {run.job_id: run for run in runs}
         self._ended = ended
@@ -69,7 +71,9 @@ class Stack:
         return bool(said["say"] == "done")
 
     def lost(self, exit_code: int) -> None:
-        """The worker died under the jobs."""
+        """The worker died under the jobs; some may go on under another one."""
+        for run in self._lost(list(self._of.values())):
+            del self._of[run.job_id]
         how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with status {exit_code}"
         self._fail("worker-died", f"the process that trained {how}; the model keeps the version it had")
 
@@ -89,7 +93,7 @@ class Stack:
         self._ended([self._of.pop(job_id) for job_id in job_ids])
 
     def _fail(self, reason: str, detail: str) -> None:
-        for run in self.runs:
+        for run in self._of.values():
             run.failed(reason, detail)
 
 
@@ -98,7 +102,7 @@ class Stacks:
 
     A stack has at most `max_runs`, which need at most `max_bytes` between them. Where there are several workers, each
     takes its share of what is alike, so that none is idle. Where there are `checkpoint_seconds`, the workers say how
-    far the runs are at least as often.
+    far the runs are at least as often. A run goes on under another worker when it has lost one, up to `retries` times.
     """
 
     def __init__(
@@ -108,19 +112,24 @@ class Stacks:
         max_runs: int,
         max_bytes: int,
         checkpoint_seconds: float | None = None,
+        retries: int = 0,
     ) -> None:
-        self._checkpoint_seconds = checkpoint_seconds
+        self._checkpoint_seconds, self._retries = checkpoint_seconds, retries
         self._sharing, self._queue, self._let_go = trainings.sharing, trainings.queue, trainings.let_go
         self._workers, self._max_runs, self._max_bytes = workers, max_runs, max_bytes
 
     def take(self, timeout: float) -> Stack | None:
         """The next stack, or None when nothing came in time."""
         runs = self._sharing.claimed(self._queue.take(timeout, self._joins))
-        return Stack(runs, self._let_go, self._checkpoint_seconds, self._sharing.told) if runs else None
+        return Stack(runs, self._let_go, self._checkpoint_seconds, self._sharing.told, self._lost) if runs else None
 
     def put_back(self, stack: Stack) -> None:
         """Take back a stack that was not begun."""
         self._sharing.given_back(stack.runs)
+
+    def _lost(self, runs: Sequence[Run]) -> Sequence[Run]:
+        """Those of the runs whose worker is gone that wait for another one."""
+        return self._sharing.lost([run for run in runs if run.losses < self._retries])
 
     def _joins(self, taken: Sequence[Run], run: Run) -> bool:
         first = taken[0]

@@ -19,6 +19,10 @@ STOP_SECONDS = 2.0
 BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
+# -P: a worker takes its modules from where the service is installed, not from the folder it is started in.
+MODULE = (sys.executable, "-P", "-m")
+
+
 class Child:
     """A process that a nursery has forked off, or is about to.
 
@@ -199,5 +203,9 @@ class Nursery:
 
 def of_workers(threads: int) -> Nursery:
     """The nursery of processes that train, each with so many threads."""
-    # -P: a worker takes its modules from where the service is installed, not from the folder it is started in.
-    return Nursery([sys.executable, "-P", "-m", "service.worker"], dict.fromkeys(BLAS_THREADS, str(threads)))
+    return Nursery([*MODULE, "service.worker"], dict.fromkeys(BLAS_THREADS, str(threads)))
+
+
+def of_relays(address: str, gpus: float) -> Nursery:
+    """The nursery of processes that have Ray train, with so many GPUs each, on the cluster at an address."""
+    return Nursery([*MODULE, "service.cluster.relay", address, str(gpus)])

@@ -20,7 +20,7 @@ from service.models.sql import SqlStore
 from service.models.store import Put, StoreRefused
 from service.settings import SettingsError, load
 from tests.models.faults import broken_commit, full_disk, read_only
-from tests.running import Service, in_thread, until
+from tests.running import Service, in_thread, nursery, until
 
 SIZES = {"in_features": 64, "out_features": 64, "rank": 4}
 LARGE = {"in_features": 1_024, "out_features": 1_024}  # more than is left free in a small file
@@ -247,7 +247,7 @@ def test_a_start_on_a_file_that_was_cut_short_is_refused_with_one_sentence(path:
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * part) // 4_096 * 4_096])
     with pytest.raises((SettingsError, StoreRefused), match=r"malformed|not a database|disk I/O") as refusal:
-        create_engine(load(database_url=f"sqlite:///{path}"))
+        create_engine(load(database_url=f"sqlite:///{path}"), nursery())
     assert "\n" not in str(refusal.value)
 
 

@@ -1,0 +1,74 @@
+"""A Ray cluster on this machine, made by Ray's own test utilities: `python -m tests.cluster.nodes COUNT`.
+
+Prints its address, loses its last node for each line that it reads, and ends with its input.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.running import DEADLINE_SECONDS
+
+ADDRESS = "ray is at "
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """A cluster that runs: where it is, and how to harm it."""
+
+    address: str
+    process: "subprocess.Popen[str]"
+
+    def lose(self) -> None:
+        """End the last node as if its machine had lost power."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+
+@contextmanager
+def nodes(count: int) -> Iterator[Nodes]:
+    """A cluster of so many nodes, with one CPU each."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.cluster.nodes", str(count)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        told = next((line for line in process.stdout if line.startswith(ADDRESS)), None)
+        assert told is not None, "Ray did not start"
+        yield Nodes(told.removeprefix(ADDRESS).strip(), process)
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(DEADLINE_SECONDS)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def main(count: int) -> None:
+    """Be the cluster."""
+    import os
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    each = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**each, "include_dashboard": False})
+    others = [cluster.add_node(**each) for _ in range(count - 1)]
+    print(f"{ADDRESS}{cluster.address}", flush=True)
+    for _ in sys.stdin:
+        cluster.remove_node(others.pop(), allow_graceful=False)
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
