@@ -24,7 +24,7 @@ from service.codecs.message import pack, unpack
 from service.jobs.forks import serve
 from service.logs import configure
 
-KEEP_SECONDS = 10.0  # for so long an actor without a task keeps its CPUs and GPUs, which others may wait for
+KEEP_SECONDS = 5.0  # for so long an actor without a task keeps its CPUs and GPUs, which others may wait for
 CONNECT_SECONDS = 5.0
 
 log = logging.getLogger(__name__)

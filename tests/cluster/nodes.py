@@ -1,6 +1,6 @@
 """A Ray cluster on this machine, made by Ray's own test utilities: `python -m tests.cluster.nodes COUNT`.
 
-Prints its address, loses its last node for each line that it reads, and ends with its input.
+Prints its address, loses its last node or gets one more as the lines say that it reads, and ends with its input.
 """
 
 import subprocess
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tests.running import DEADLINE_SECONDS
 
 ADDRESS = "ray is at "
+LOSE, ADD = "lose", "add"
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,18 @@ class Nodes:
 
     def lose(self) -> None:
         """End the last node as if its machine had lost power."""
+        self._do(LOSE)
+
+    def add(self) -> None:
+        """Add a node."""
+        self._do(ADD)
+
+    def _do(self, command: str) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write("\n")
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{command}\n")
         self.process.stdin.flush()
+        assert self.process.stdout.readline().strip() == command
 
 
 @contextmanager
@@ -65,8 +75,12 @@ def main(count: int) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={**each, "include_dashboard": False})
     others = [cluster.add_node(**each) for _ in range(count - 1)]
     print(f"{ADDRESS}{cluster.address}", flush=True)
-    for _ in sys.stdin:
-        cluster.remove_node(others.pop(), allow_graceful=False)
+    for command in map(str.strip, sys.stdin):
+        if command == LOSE:
+            cluster.remove_node(others.pop(), allow_graceful=False)
+        else:
+            others.append(cluster.add_node(**each))
+        print(command, flush=True)
     cluster.shutdown()
 
 
