@@ -16,7 +16,7 @@ FLOORS = {
     6: {"cli"},
     5: {"api"},
     4: {"engine", "client", "worker"},
-    3: {"models", "schemas"},
+    3: {"models", "schemas", "cluster"},
     2: {"codecs", "training", "serving"},
     1: {"lora", "jobs"},
     0: {"errors", "settings", "bounds", "ids", "clock", "logs"},
@@ -39,7 +39,8 @@ HOMES = {
     "typer": {"cli"},
     "rich": {"client", "cli"},
     "subprocess": {"jobs", "cli"},
-    "multiprocessing": {"jobs", "worker"},
+    "multiprocessing": {"jobs", "worker", "cluster"},
+    "ray": {"cluster"},
     "safetensors": {"codecs"},
     "jiter": {"codecs"},
     "simdjson": {"codecs"},
@@ -47,7 +48,7 @@ HOMES = {
     "structlog": {"logs"},
     "sqlalchemy": {"models"},
     "alembic": {"models"},
-    "torch": {"lora", "training", "models", "engine", "worker", "api"},
+    "torch": {"lora", "training", "models", "engine", "worker", "api", "cluster"},
     "service.settings": {"api", "cli"},
 }
 # What starts in a blink because it imports no torch, nor anything that does.

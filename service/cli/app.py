@@ -10,6 +10,7 @@ from service.cli.commands import backup, exchange, lists, rm, serve
 from service.cli.commands.create import create
 from service.cli.commands.doctor import doctor
 from service.cli.commands.forward import forward
+from service.cli.commands.gather import gather
 from service.cli.commands.openapi import openapi
 from service.cli.commands.profile import rank_profile
 from service.cli.commands.show import show
@@ -40,6 +41,7 @@ COMMANDS: dict[str, dict[str, Callable[..., int | None]]] = {
         "jobs": lists.jobs,
         "cancel": rm.cancel,
         "datasets": lists.datasets,
+        "gather": gather,
         "rank-profile": rank_profile,
         "sweep": sweep,
         "sweeps": lists.sweeps,

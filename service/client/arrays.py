@@ -1,6 +1,7 @@
 """Arrays on their way to the service and back: numpy's, torch's or lists. Torch itself is not imported."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -53,6 +54,11 @@ def layer_file(weight: ArrayLike | Tensor, bias: ArrayLike | Tensor | None, dtyp
     own = str(getattr(weight, "dtype", "")).removeprefix("torch.")
     tensors = to_numpy(weight), None if bias is None else to_numpy(bias)
     return layer.dumped(Layer(*tensors, dtype or KEPT.get(own, "float32")))
+
+
+def moments_file(moments: Mapping[str, ArrayLike]) -> bytes:
+    """The file of the moments of rows, each in float64."""
+    return safetensors.dump({name: np.asarray(array, np.float64) for name, array in moments.items()})
 
 
 def rows_file(x: ArrayLike | Tensor, y: ArrayLike | Tensor, weight: ArrayLike | Tensor | None) -> bytes:

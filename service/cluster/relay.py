@@ -7,7 +7,6 @@ what becomes of a cluster harms none of its threads.
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from contextlib import suppress
@@ -19,13 +18,13 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from service.cluster.connecting import NoCluster, connect
 from service.cluster.trainer import Trainer
 from service.codecs.message import pack, unpack
 from service.jobs.forks import serve
 from service.logs import configure
 
 KEEP_SECONDS = 5.0  # for so long an actor without a task keeps its CPUs and GPUs, which others may wait for
-CONNECT_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -95,13 +94,6 @@ class Relay:
         os._exit(status)
 
 
-def must_answer(address: str) -> None:
-    """Raise OSError unless something listens there: Ray itself would try for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-
-
 def main(address: str, gpus: float, fd: int, device: str, threads: str) -> None:
     """Be a worker of the server at the other end of a pipe, until that end closes or the cluster is out of reach.
 
@@ -109,10 +101,9 @@ def main(address: str, gpus: float, fd: int, device: str, threads: str) -> None:
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its server ends it, once the job is stored where it stands
     try:
-        must_answer(address)
-        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
-    except Exception as error:  # of many kinds
-        log.error("no Ray cluster answers at %s: %s", address, str(error).partition("\n")[0])
+        connect(address)
+    except NoCluster as error:
+        log.error("%s", error)
         os._exit(1)
     pipe = Connection(fd)
     relay = Relay(pipe, int(threads), gpus)

@@ -65,6 +65,7 @@ class Dataset:
                 n_samples=n + source.n_samples,
                 targets=narrow,
                 classes=max(self.source.classes, source.classes),
+                weighted=self.source.weighted or source.weighted,
                 digest=chained(self.source.digest, source.digest),
             ),
             columns={name: _appended(column, n, rows[name]) for name, column in self.columns.items()},

@@ -13,7 +13,7 @@ from service.codecs.safetensors import dump, read
 from service.models.dataset import Dataset
 from service.models.rows import dumps
 from service.models.store import Change, Drop, Put, Store
-from service.training.moments import MATRICES, Moments, as_arrays
+from service.training.moments import Moments, as_arrays, from_arrays
 from service.training.sources import Stored
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -56,7 +56,8 @@ def as_it_was(store: Store, dataset_id: str, n_samples: int | None = None) -> Da
     for row in store.rows("uploads", "facts", "tensors", dataset_id=dataset_id):
         source, tensors = Stored(**orjson.loads(row["facts"])), read(row["tensors"])
         rows = {name: np.array(of) for name, of in tensors.items() if not name.startswith(MOMENTS)}
-        moments = _moments({name.removeprefix(MOMENTS): of for name, of in tensors.items() if name.startswith(MOMENTS)})
+        known = {name.removeprefix(MOMENTS): np.array(of) for name, of in tensors.items() if name.startswith(MOMENTS)}
+        moments = from_arrays(known) if known else None
         if dataset is None:
             at = datetime.min
             dataset = Dataset(
@@ -73,10 +74,3 @@ def as_it_was(store: Store, dataset_id: str, n_samples: int | None = None) -> Da
             break
     assert dataset is not None, "a data set has a first upload"
     return dataset
-
-
-def _moments(arrays: Arrays) -> Moments | None:
-    if not arrays:
-        return None
-    rows, weight, yy = arrays["counts"].tolist()
-    return Moments(rows=int(rows), weight=weight, yy=yy, **{name: np.array(arrays[name]) for name in MATRICES})

@@ -64,13 +64,18 @@ def as_arrays(moments: Moments) -> dict[str, Array]:
     return {"counts": counts, **{name: getattr(moments, name) for name in MATRICES}}
 
 
+def from_arrays(arrays: Mapping[str, Array]) -> Moments:
+    """The moments that `as_arrays` described."""
+    rows, weight, yy = arrays["counts"].tolist()
+    return Moments(rows=int(rows), weight=weight, yy=yy, **{name: arrays[name] for name in MATRICES})
+
+
 def given_moments(backend: Backend, arrays: Mapping[str, Tensor]) -> Moments | None:
     """The moments that `as_arrays` described, where they are among the arrays, each under `moments.` and its name."""
     if "moments.counts" not in arrays:
         return None
-    rows, weight, yy = arrays["moments.counts"].tolist()
     matrices = {name: backend.array(arrays[f"moments.{name}"], "float64") for name in MATRICES}
-    return Moments(rows=int(rows), weight=weight, yy=yy, **matrices)
+    return from_arrays({"counts": arrays["moments.counts"], **matrices})
 
 
 def gather(backend: Backend, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Generator[None, None, Moments]:

@@ -13,6 +13,7 @@ from service.lora.spec import MAX_SETTING, AnySpec, Rank, Seed
 from service.training import digits
 
 MAX_SAMPLES = 100_000_000
+MAX_COUNTED = 2**53  # rows of which only the moments are there, whose number is one of float64
 
 Samples = Annotated[int, Ge(1), Le(MAX_SAMPLES)]
 NotNegative = Annotated[float, Ge(0), Le(MAX_SETTING)]
@@ -93,7 +94,7 @@ class Stored:
     """
 
     id: str
-    n_samples: Samples
+    n_samples: Annotated[int, Ge(1), Le(MAX_COUNTED)]
     targets: Targets
     in_features: int
     out_features: int | None

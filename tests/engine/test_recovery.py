@@ -1,8 +1,11 @@
 """An engine with a store: a restart finds everything, and jobs go on as if nothing had been."""
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -264,3 +267,39 @@ def test_a_job_that_is_about_to_begin_waits_when_the_service_leaves(path):
     engine.close()
     with durable(path) as engine:
         assert until_ended(engine, job).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_job_that_loses_its_worker_goes_on_under_another_from_where_it_was_stored(path, stored):
+    with Engine(nursery=nursery()) as engine:
+        through, weights = trained(engine, LONG)
+    store = SqlStore(f"sqlite:///{path}") if stored else None
+    with Engine(Capacity(retries=1, checkpoint_seconds=0.0), store=store, nursery=nursery()) as engine:
+        model = small(engine, out_features=64, dropout=0.1)
+        job = engine.train(model.id, LONG)
+        seen: list[int] = []
+        engine.ledger.watch(lambda: seen.append(engine.ledger.get(job.id).epoch), job.id)
+        until(lambda: engine.ledger.get(job.id).epoch >= 10)
+        os.kill(engine.workers.pids[0], signal.SIGKILL)
+        ended = until_ended(engine, job)
+        assert same(ended, through)
+        assert {name: tensor.tolist() for name, tensor in engine.registry.loaded(model.id).adapter.items()} == weights
+        back = next(now for before, now in pairwise(seen) if now < before or now == before >= 10)
+        assert back >= 9 if stored else back == 0  # the last epochs that were told may not be stored yet
+        assert (engine.workers.restarts, len(engine.queue)) == (1, 0)
+
+
+def test_a_job_that_loses_its_worker_too_often_fails(path):
+    with durable(path, retries=1) as engine:
+        model = small(engine)
+        held = engine.budget.used
+        plan, rows = inline(epochs=10_000, batch_size=2)
+        job = engine.train(model.id, plan, rows)
+        for kills in (1, 2):
+            until(lambda kills=kills: engine.workers.restarts == kills - 1 and engine.workers.ready)
+            seen = engine.ledger.get(job.id).epoch
+            until(lambda seen=seen: engine.ledger.get(job.id).epoch > seen)
+            os.kill(engine.workers.pids[0], signal.SIGKILL)
+        job = until_ended(engine, job)
+        assert (job.state, job.reason) == (State.FAILED, "worker-died")
+        until(lambda: engine.budget.used == held)

@@ -1,5 +1,7 @@
 """Several engines on one PostgreSQL: what one of them did, the others know; what one had begun, another ends."""
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -103,3 +105,19 @@ def test_a_job_whose_server_leaves_is_ended_by_another_with_the_same_numbers(ser
             until(lambda: other.ledger.get(job.id).state.terminal)
         ended = other.ledger.get(job.id)
         assert (ended.state, list(ended.losses)) == (State.SUCCEEDED, list(through.losses))
+
+
+def test_a_job_that_loses_its_worker_may_go_on_under_that_of_another_server(server):
+    with Engine(nursery=nursery()) as engine:
+        through = until_ended(engine, engine.train(small(engine).id, SLOW))
+    with replica(server, 1, retries=3) as one, replica(server, 1, retries=3) as other:
+        job = one.train(small(one).id, SLOW)
+        until(lambda: one.ledger.get(job.id).epoch > 20 and other.ledger.get(job.id).epoch > 20)
+        for engine in (one, other):
+            for pid in engine.workers.pids:
+                os.kill(pid, signal.SIGKILL)
+        until(lambda: all(engine.ledger.get(job.id).state.terminal for engine in (one, other)))
+        for engine in (one, other):
+            ended = engine.ledger.get(job.id)
+            assert (ended.state, list(ended.losses)) == (State.SUCCEEDED, list(through.losses))
+        assert not list(one.store.rows("leases", "job_id", job_id=job.id))

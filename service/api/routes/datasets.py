@@ -38,7 +38,10 @@ from service.settings import Settings
 router = APIRouter(tags=["datasets"], route_class=JsonRoute)
 
 UPLOAD = describe.upload(
-    "tensors x (n, in), y (n, out) or (n,) integer classes, and perhaps weight (n,)", SAFETENSORS.media_type
+    "tensors x (n, in), y (n, out) or (n,) integer classes, and perhaps weight (n,); or the moments of rows that stay "
+    "where they are: counts (3,) = their number, the sum of their weights w and Σ w |y - y_mean|², x_mean (in,), "
+    "y_mean (out,), xx (in, in) = Σ w (x - x_mean)(x - x_mean)ᵀ and xy (in, out) = Σ w (x - x_mean)(y - y_mean)ᵀ",
+    SAFETENSORS.media_type,
 )
 REFUSALS = (
     TooLarge,
@@ -76,7 +79,7 @@ async def create_dataset(
     """Rows for `"data": {"kind": "dataset", "id": …}`. More of them can be appended.
 
     Their second moments are gathered as they arrive, and full-batch mse needs nothing else: without `keep_rows` a data
-    set larger than memory can be trained on.
+    set larger than memory can be trained on. Who has gathered them elsewhere sends them alone, as float64.
     """
     tensors = await uploaded(request, settings)
 
@@ -106,7 +109,10 @@ async def append_rows(
     settings: SettingsOf,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Tensors of the same kind as the first ones. Jobs that were accepted before do not see them."""
+    """Tensors of the same kind as the first ones; to a data set without rows, moments too.
+
+    Jobs that were accepted before do not see them.
+    """
     engine.datasets.get(dataset_id)
     tensors = await uploaded(request, settings)
 

@@ -1,6 +1,6 @@
 """Data sets: rows that are uploaded once and trained on any number of times."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from numpy.typing import ArrayLike
 
@@ -24,6 +24,19 @@ class AsyncDatasets:
         Without `keep_rows` only their moments stay, which is what full-batch mse needs, however many rows there are.
         """
         call = upload("/datasets", arrays.rows_file(x, y, weight), keep_rows=keep_rows)
+        return await self._connection.read(Dataset, call.once())
+
+    async def upload_moments(self, moments: Mapping[str, ArrayLike]) -> Dataset:
+        """A data set of rows that stay where they are, of which only the moments travel.
+
+        Args:
+            moments: as `service.cluster.moments.gathered` names them.
+        """
+        return await self._connection.read(Dataset, upload("/datasets", arrays.moments_file(moments)).once())
+
+    async def append_moments(self, dataset: str | Dataset, moments: Mapping[str, ArrayLike]) -> Dataset:
+        """The data set, which keeps no rows, with those of more rows."""
+        call = upload(at("datasets", dataset, "rows"), arrays.moments_file(moments))
         return await self._connection.read(Dataset, call.once())
 
     async def append_rows(self, dataset: str | Dataset, x: Rows, y: Rows, weight: Rows | None = None) -> Dataset:

@@ -1,0 +1,30 @@
+"""Reach a Ray cluster, or say in a sentence why not."""
+
+import logging
+import socket
+
+import ray
+
+from service.bounds import cut
+
+CONNECT_SECONDS = 5.0
+
+
+class NoCluster(Exception):
+    """No Ray cluster answers; the text is one line."""
+
+
+def connect(address: str | None) -> None:
+    """Have Ray work on the cluster at an address; None is that of this machine, or else one of its own cores.
+
+    Raises:
+        NoCluster
+    """
+    try:
+        host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+        if colon:  # Ray itself would try for minutes
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+    except Exception as error:  # of many kinds
+        why = cut(str(error).partition("\n")[0], 200)
+        raise NoCluster(f"no Ray cluster answers at {address or 'this machine'}: {why}") from None
