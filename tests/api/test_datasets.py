@@ -207,3 +207,80 @@ def test_a_data_set_that_a_job_needs_is_not_deleted(http: httpx.Client) -> None:
     http.post(f"/jobs/{job['id']}/cancel")
     until(lambda: http.get(f"/jobs/{job['id']}").json()["state"] == "cancelled")
     assert http.delete(f"/datasets/{dataset['id']}").status_code == 204
+
+
+def moments_of(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The moments of rows, summed up the plain way."""
+    x, y = (tensors[name].astype(np.float64) for name in "xy")
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    dx, dy = x - x_mean, y - y_mean
+    counts = np.array([len(x), len(x), (dy**2).sum()], np.float64)
+    return {"counts": counts, "x_mean": x_mean, "y_mean": y_mean, "xx": dx.T @ dx, "xy": dx.T @ dy}
+
+
+def test_moments_train_as_the_rows_do_that_they_are_of(http: httpx.Client) -> None:
+    pieces = [rows(n, seed) for seed, n in enumerate([40, 90])]
+    dataset = uploaded(http, moments_of(pieces[0]))
+    dataset = send(http, f"/datasets/{dataset['id']}/rows", moments_of(pieces[1])).json()
+    assert (dataset["n_samples"], dataset["keep_rows"], dataset["targets"]) == (130, False, "numbers")
+    dataset = send(http, f"/datasets/{dataset['id']}/rows", rows(20, 5)).json()  # rows, beside them
+    assert dataset["n_samples"] == 150
+    parts = [*pieces, rows(20, 5)]
+    whole = {name: np.concatenate([part[name] for part in parts]).tolist() for name in "xy"}
+    same_losses(http, dataset, whole, epochs=30)
+
+
+def test_a_billion_rows_cost_what_one_does(http: httpx.Client) -> None:
+    sent = moments_of(rows(80))
+    many = {name: array * 1e9 / 80 if name in ("counts", "xx", "xy") else array for name, array in sent.items()}
+    dataset = uploaded(http, many)
+    assert (dataset["n_samples"], dataset["bytes"]) == (10**9, uploaded(http, sent)["bytes"])
+    plain = {name: array.tolist() for name, array in rows(80).items()}
+    job = same_losses(http, dataset, plain, epochs=30)
+    assert job["path"] == "moments"
+
+
+@pytest.mark.parametrize(
+    ("change", "slug", "pointer", "words"),
+    [
+        ({"xx": None}, "validation", "", "the moments are counts, x_mean, xy, y_mean; they must be counts, x_mean"),
+        ({"x": np.ones(3)}, "validation", "", "they must be counts"),
+        ({"counts": np.ones(4)}, "shape-mismatch", "/counts", "counts has shape [4]; beside x_mean and y_mean it must"),
+        ({"x_mean": np.ones((8, 8))}, "shape-mismatch", "/x_mean", "x_mean has shape [8, 8]"),
+        ({"xy": np.ones((64, 9))}, "shape-mismatch", "/xy", "it must be [64, 10]"),
+        ({"y_mean": np.ones(0)}, "shape-mismatch", "/y_mean", "y_mean has shape [0]"),
+        ({"y_mean": np.full(10, np.nan)}, "non-finite", "/y_mean", "y_mean holds numbers that are not finite"),
+        ({"counts": np.array([0.0, 1, 1])}, "validation", "/counts/0", "the rows are 0; their number is 1 to"),
+        ({"counts": np.array([1.5, 1, 1])}, "validation", "/counts/0", "the rows are 1.5"),
+        ({"counts": np.array([1e17, 1, 1])}, "validation", "/counts/0", "the rows are 1e+17"),
+        ({"counts": np.array([9.0, 0, 1])}, "validation", "/counts/1", "the weights add up to 0; it must be above 0"),
+        ({"counts": np.array([9.0, 9, -1])}, "validation", "/counts/2", "add up to -1"),
+        ({"xx": -np.eye(64)}, "validation", "/xx", "xx is no sum of w (x - x_mean)(x - x_mean)ᵀ, which is symmetric"),
+        ({"xx": np.eye(64) + np.eye(64, k=1) / 2}, "validation", "/xx", "xx is no sum"),
+        ({"xx": np.ones((64, 64)) * 2 - np.eye(64)}, "validation", "/xx", "than those of the diagonal allow"),
+    ],
+)
+def test_moments_that_can_be_of_no_rows_are_refused(http, change, slug, pointer, words):
+    sent = {name: array for name, array in {**moments_of(rows(80)), **change}.items() if array is not None}
+    answer = send(http, "/datasets", sent)
+    problem = answer.json()
+    assert (answer.status_code, problem["type"]) == (422, f"/problems/{slug}")
+    assert words in problem["detail"]
+    assert problem["errors"][0]["pointer"] == pointer
+
+
+def test_moments_are_not_put_among_rows_that_are_kept(http: httpx.Client) -> None:
+    dataset = uploaded(http, rows(40))
+    answer = send(http, f"/datasets/{dataset['id']}/rows", moments_of(rows(40)))
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/counts")
+    other = uploaded(http, moments_of(rows(40, out=3)))
+    answer = send(http, f"/datasets/{other['id']}/rows", moments_of(rows(40)))
+    assert "in the data set it is [n, 3]" in answer.json()["detail"]
+
+
+def test_what_needs_rows_says_that_there_are_none(http: httpx.Client) -> None:
+    dataset = uploaded(http, moments_of(rows(40)))
+    data = {"kind": "dataset", "id": dataset["id"]}
+    answer = http.post(f"/models/{create(http)['id']}/train", json={"data": data, "batch_size": 8})
+    assert answer.status_code == 422
+    assert "rows" in answer.json()["detail"]

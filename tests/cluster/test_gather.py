@@ -1,7 +1,6 @@
 """`lora gather` makes a data set of rows that stay where they are."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +8,18 @@ import pytest
 
 from service.client import Client
 from tests.cli.terminal import lora
-from tests.cluster.nodes import nodes
+from tests.cluster.nodes import Nodes
 from tests.running import Service
 
 # Ray Data warns of settings that it makes itself.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with nodes(1) as one:
-        yield one.address
-
-
-def test_a_data_set_of_sums_trains_to_the_same_losses_as_its_rows(service: Service, address: str, tmp_path: Path):
+def test_a_data_set_of_sums_trains_to_the_same_losses_as_its_rows(service: Service, cluster: Nodes, tmp_path: Path):
     draw = np.random.default_rng(0)
     x, y = (draw.standard_normal((2_000, width)).astype(np.float32) for width in (8, 2))
     np.save(tmp_path / "rows.npy", np.hstack([x, y]))
-    words = (tmp_path / "rows.npy", "--target", "-2", "--target", "-1", "--ray", address)
+    words = (tmp_path / "rows.npy", "--target", "-2", "--target", "-1", "--ray", cluster.address)
     made = lora("gather", *words, "--url", service.url, "--json")
     assert made.exit_code == 0, made.stderr
     dataset = json.loads(made.stdout)
@@ -50,7 +43,7 @@ def test_a_data_set_of_sums_trains_to_the_same_losses_as_its_rows(service: Servi
         (["rows.npy", "--ray", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1: "),
     ],
 )
-def test_what_cannot_be_read_is_told_in_a_line(service: Service, address: str, words: list[str], wrong: str) -> None:
-    ended = lora("gather", "--ray", address, "--target", "y", "--url", service.url, *words)
+def test_what_cannot_be_read_is_told_in_a_line(service: Service, cluster: Nodes, words: list[str], wrong: str) -> None:
+    ended = lora("gather", "--ray", cluster.address, "--target", "y", "--url", service.url, *words)
     assert (ended.exit_code, ended.stderr.count("\n")) == (2, 1)
     assert wrong in ended.stderr

@@ -17,7 +17,7 @@ from service.errors import Validation
 from service.training.arrays import backend_of
 from service.training.moments import as_arrays
 from service.training.moments import gathered as one_pass
-from tests.cluster.nodes import nodes
+from tests.cluster.nodes import Nodes
 
 # Ray Data warns of settings that it makes itself.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -28,14 +28,8 @@ TARGETS = NAMES[INPUTS:]
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with nodes(1) as one:
-        yield one.address
-
-
-@pytest.fixture(scope="module")
-def cluster(address: str) -> Iterator[None]:
-    with moments.at(address):
+def on_ray(cluster: Nodes) -> Iterator[None]:
+    with moments.at(cluster.address):
         yield
 
 
@@ -78,14 +72,14 @@ def as_npy(folder: Path, rows: np.ndarray) -> tuple[str, Columns]:
 
 
 @pytest.mark.parametrize("form", [as_parquet, as_csv, as_npy])
-def test_files_of_every_kind_have_the_moments_of_one_pass(cluster, tmp_path, form):
+def test_files_of_every_kind_have_the_moments_of_one_pass(on_ray, tmp_path, form):
     path, columns = form(tmp_path, drawn())
     found = moments.gathered(moments.read(path, form.__name__.removeprefix("as_")), columns)
     assert same(found, once(drawn()))
     assert found["counts"][:2].tolist() == [N, N]
 
 
-def test_vectors_weights_and_columns_of_no_use_are_told_apart_by_their_names(cluster):
+def test_vectors_weights_and_columns_of_no_use_are_told_apart_by_their_names(on_ray):
     rows, weight = drawn(), np.random.default_rng(4).integers(0, 3, N).astype(np.float32)
     weight[: N // 2] = 0  # whole blocks weigh nothing
     made = pa.table({
@@ -111,7 +105,7 @@ def test_vectors_weights_and_columns_of_no_use_are_told_apart_by_their_names(clu
         (Columns(["y"], []), "some must be inputs, and some targets"),
     ],
 )
-def test_what_cannot_be_summed_up_is_told_in_a_sentence(cluster, columns, wrong):
+def test_what_cannot_be_summed_up_is_told_in_a_sentence(on_ray, columns, wrong):
     made = {
         "name": ["a", "b"],
         "x": [1.0, 2.0],
@@ -123,13 +117,13 @@ def test_what_cannot_be_summed_up_is_told_in_a_sentence(cluster, columns, wrong)
         moments.gathered(ray.data.from_arrow(pa.table(made)), columns)
 
 
-def test_no_rows_and_no_weight_are_told_of(cluster):
+def test_no_rows_and_no_weight_are_told_of(on_ray):
     for rows in ([], [[1.0, 2.0, 0.0]]):
         data = ray.data.from_arrow(pa.table(dict(zip("xyw", np.array(rows).reshape(-1, 3).T, strict=True))))
         with pytest.raises(Validation, match="there are no rows, or none of them weighs anything"):
             moments.gathered(data, Columns(["y"], ["x"], "w"))
 
 
-def test_a_form_that_is_not_read_is_told_with_those_that_are(cluster):
+def test_a_form_that_is_not_read_is_told_with_those_that_are(on_ray):
     with pytest.raises(Validation, match=r"rows\.txt is in no form that is read here; those are parquet, csv, npy"):
         moments.read("rows.txt")

@@ -18,18 +18,11 @@ from service.models.sql import SqlStore
 from service.models.store import MemoryOnly
 from service.training.plan import Plan
 from service.training.sources import Teacher
-from tests.cluster.nodes import Nodes, nodes
 from tests.engine.engines import ENDLESS, SHORT, running, small, until_ended, until_ready, until_training
 from tests.running import free_port, until
 
 SWEEP = {"in_features": 64, "out_features": 64, "rank": 4, "seed": 7}
 PLAN = Plan(epochs=30, seed=1, batch_size=20, data=Teacher(n_samples=200, seed=2))
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Nodes]:
-    with nodes(2) as two:
-        yield two
 
 
 @contextmanager

@@ -303,3 +303,18 @@ def test_a_job_that_loses_its_worker_too_often_fails(path):
         job = until_ended(engine, job)
         assert (job.state, job.reason) == (State.FAILED, "worker-died")
         until(lambda: engine.budget.used == held)
+
+
+def test_moments_without_their_rows_outlive_a_restart(path):
+    def sent(rows: int) -> dict[str, np.ndarray]:
+        counts = np.array([rows, rows, 3.0])
+        return {"counts": counts, "x_mean": np.ones(2), "y_mean": np.ones(1), "xx": np.eye(2), "xy": np.ones((2, 1))}
+
+    with durable(path) as engine:
+        dataset = engine.datasets.upload(sent(10**10))
+        dataset = engine.datasets.append(dataset.id, sent(5))
+    with durable(path) as engine:
+        found = engine.datasets.get(dataset.id)
+        assert found.source == dataset.source
+        assert found.source.n_samples == 10**10 + 5
+        assert all(np.array_equal(array, dataset.arrays()[name]) for name, array in found.arrays().items())
