@@ -1,6 +1,7 @@
 """Reach a Ray cluster, or say in a sentence why not."""
 
 import logging
+import os
 import socket
 
 import ray
@@ -20,6 +21,8 @@ def connect(address: str | None) -> None:
     Raises:
         NoCluster
     """
+    # Who lost the connection from outside does not come back to it, so nothing need be kept for it in the cluster.
+    os.environ.setdefault("RAY_CLIENT_RECONNECT_GRACE_PERIOD", "0")
     try:
         host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
         if colon:  # Ray itself would try for minutes

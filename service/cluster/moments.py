@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
+import ray.util.client
 import torch
 from numpy.typing import NDArray
 
@@ -85,14 +86,22 @@ def gathered(rows: ray.data.Dataset, columns: Columns) -> dict[str, NDArray[Any]
     Raises:
         Validation: for columns that are not there or hold no finite numbers, and where no row weighs anything.
     """
-    sums = rows.map_batches(partial(_summed, columns=columns), batch_size=None, batch_format="numpy")
-    sums = sums.map_batches(_added, batch_size=TOGETHER, batch_format="numpy")
-    total = _total(row[SUMS] for row in sums.iter_rows())
+    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]  # from outside: rows stay within the cluster
+        total = ray.get(ray.remote(num_cpus=0)(_sum).remote(rows, columns))
+    else:
+        total = _sum(rows, columns)
     if isinstance(total, str):
         raise Validation(total)
     if total is None or not total.weight:
         raise Validation("there are no rows, or none of them weighs anything")
     return as_arrays(total)
+
+
+def _sum(rows: ray.data.Dataset, columns: Columns) -> Moments | str | None:
+    """The moments of all rows, or the first thing that is wrong with any of them; None where there are none."""
+    sums = rows.map_batches(partial(_summed, columns=columns), batch_size=None, batch_format="numpy")
+    sums = sums.map_batches(_added, batch_size=TOGETHER, batch_format="numpy")
+    return _total(row[SUMS] for row in sums.iter_rows())
 
 
 def _summed(batch: Batch, columns: Columns) -> dict[str, list[bytes]]:

@@ -1,25 +1,31 @@
 """A Ray cluster on this machine, made by Ray's own test utilities: `python -m tests.cluster.nodes COUNT`.
 
-Prints its address, loses its last node or gets one more as the lines say that it reads, and ends with its input.
+Prints its addresses, loses its last node or gets one more as the lines say that it reads, and ends with its input.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from secrets import token_hex
 
-from tests.running import DEADLINE_SECONDS
+from tests.running import DEADLINE_SECONDS, free_port
 
 ADDRESS = "ray is at "
+# A cluster runs whatever it is sent by whoever knows its token.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(16))
 LOSE, ADD = "lose", "add"
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """A cluster that runs: where it is, and how to harm it."""
+    """A cluster that runs: where it is for its nodes, and from outside of it; and how to harm it."""
 
     address: str
+    outside: str
     process: "subprocess.Popen[str]"
 
     def lose(self) -> None:
@@ -53,7 +59,7 @@ def nodes(count: int) -> Iterator[Nodes]:
     try:
         told = next((line for line in process.stdout if line.startswith(ADDRESS)), None)
         assert told is not None, "Ray did not start"
-        yield Nodes(told.removeprefix(ADDRESS).strip(), process)
+        yield Nodes(*told.removeprefix(ADDRESS).split(), process)
     finally:
         process.stdin.close()
         try:
@@ -66,15 +72,14 @@ def nodes(count: int) -> Iterator[Nodes]:
 
 def main(count: int) -> None:
     """Be the cluster."""
-    import os
-
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
     each = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**each, "include_dashboard": False})
+    outside = free_port()
+    head = {**each, "include_dashboard": False, "ray_client_server_port": outside}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     others = [cluster.add_node(**each) for _ in range(count - 1)]
-    print(f"{ADDRESS}{cluster.address}", flush=True)
+    print(f"{ADDRESS}{cluster.address} ray://127.0.0.1:{outside}", flush=True)
     for command in map(str.strip, sys.stdin):
         if command == LOSE:
             cluster.remove_node(others.pop(), allow_graceful=False)

@@ -27,9 +27,9 @@ NAMES = [*(f"x{k}" for k in range(INPUTS)), *(f"y{k}" for k in range(OUTPUTS))]
 TARGETS = NAMES[INPUTS:]
 
 
-@pytest.fixture(scope="module")
-def on_ray(cluster: Nodes) -> Iterator[None]:
-    with moments.at(cluster.address):
+@pytest.fixture(scope="module", params=["address", "outside"])
+def on_ray(cluster: Nodes, request: pytest.FixtureRequest) -> Iterator[None]:
+    with moments.at(getattr(cluster, request.param)):
         yield
 
 

@@ -56,8 +56,9 @@ def test_a_sweep_on_two_nodes_is_what_it_is_here(cluster):
             )
 
 
-def test_a_job_is_cancelled_for_real_and_its_worker_takes_the_next(cluster):
-    with on_ray(cluster.address, workers=1) as engine:
+@pytest.mark.parametrize("side", ["address", "outside"])
+def test_a_job_is_cancelled_for_real_and_its_worker_takes_the_next(cluster, side):
+    with on_ray(getattr(cluster, side), workers=1) as engine:
         model = small(engine)
         endless = engine.train(model.id, ENDLESS)
         until_training(engine, endless)
