@@ -85,6 +85,13 @@ class Settings(BaseSettings):
     workers: int = _setting(default_workers, "processes that train", unit="processes", ge=1, le=256)
     worker_threads: int = _setting(1, "torch threads of each training process", unit="threads", ge=1, le=1_024)
     grace_seconds: int = _setting(20, "time for requests under way at shutdown", unit="seconds", ge=1, le=3_600)
+    drain_seconds: float = _setting(
+        0.0,
+        "after SIGTERM, time in which all is served as ever while /readyz says 503 to load balancers",
+        unit="seconds",
+        ge=0,
+        le=3_600,
+    )
     memory_mib: int = _setting(4_096, "all tensors held: models, bases, rows of jobs", unit="MiB", ge=1)
     layer_mib: int = _setting(
         lambda known: STORED_MIB.get(_database(known), 1_024), "tensors of one model and its base", unit="MiB", ge=1

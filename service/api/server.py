@@ -4,8 +4,10 @@ import asyncio
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from types import FrameType
 from typing import Any
 
@@ -231,16 +233,26 @@ class Protocol(HttpToolsProtocol):
 class Server(uvicorn.Server):
     """A server that says when it listens, tells the app when it is about to end, and ends with status 0.
 
+    From a signal on it serves for `drain_seconds` more, in which those who ask whether it is ready hear that it leaves.
     While it runs it looks after its connections, and closes those whose clients take too long.
     """
 
     def __init__(
-        self, config: uvicorn.Config, patience: Patience, ready: Callable[[str], None], leaving: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        patience: Patience,
+        ready: Callable[[str], None],
+        leaving: Callable[[], None],
+        drain_seconds: float,
+        draining: Callable[[], None],
     ) -> None:
         super().__init__(config)
         self._patience = patience
         self._ready = ready
         self._leaving = leaving
+        self._drain_seconds = drain_seconds
+        self._draining = draining
+        self._leaves_at = inf
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -265,9 +277,17 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: finish what is under way. Second: leave at once, as a kill does, which harms nothing."""
-        if self.should_exit:
+        if self.should_exit or self._leaves_at < inf:
             os._exit(0)
-        super().handle_exit(sig, frame)
+        if self._drain_seconds:
+            self._draining()
+            self._leaves_at = time.monotonic() + self._drain_seconds
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        self.should_exit = self.should_exit or time.monotonic() >= self._leaves_at
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Not in the signal's handler, which would wait for locks that the code below it holds; nor here, for the disk.
@@ -281,8 +301,20 @@ class Server(uvicorn.Server):
             self._captured_signals.clear()  # else uvicorn raises them again, and a clean end looks like a crash
 
 
-def server_of(app: object, settings: Settings, ready: Callable[[str], None], leaving: Callable[[], None]) -> Server:
-    """The server of an app: uvicorn with the settings of this service."""
+def server_of(
+    app: object,
+    settings: Settings,
+    ready: Callable[[str], None],
+    leaving: Callable[[], None],
+    draining: Callable[[], None] = lambda: None,
+) -> Server:
+    """The server of an app: uvicorn with the settings of this service.
+
+    Args:
+        ready: told the URL at which it listens.
+        leaving: called when nothing more is taken.
+        draining: called by a signal, where there is to be some time between that and `leaving`.
+    """
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         host=settings.host,
@@ -297,4 +329,4 @@ def server_of(app: object, settings: Settings, ready: Callable[[str], None], lea
         timeout_graceful_shutdown=settings.grace_seconds,
     )
     patience = Patience(settings.head_seconds, settings.body_seconds, settings.stall_seconds)
-    return Server(config, patience, ready, leaving)
+    return Server(config, patience, ready, leaving, settings.drain_seconds, draining)

@@ -129,7 +129,9 @@ def _run(settings: Settings, nursery: Nursery, fd: int | None, as_json: bool) ->
 
     app = create_app(settings, engine)
     gc.freeze()  # a full collection would go through all that torch has imported, and hold up every request for 0.2 s
-    server_of(app, settings, ready, engine.drain).run(None if fd is None else [socket.socket(fileno=fd)])
+    server_of(app, settings, ready, engine.drain, engine.announce_leave).run(
+        None if fd is None else [socket.socket(fileno=fd)]
+    )
 
 
 @contextmanager

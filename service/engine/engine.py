@@ -101,6 +101,7 @@ class Engine:
         self._combiner = Combiner(self.registry, self._maker, decomposing)
         self.analyst = Analyst(self.registry, decomposing)
         self._profiling = threading.Lock()  # a profile may keep a core busy for long
+        self.leaving = False
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="lora-keeper", daemon=True)
         self.store.follow(self._learn)
@@ -122,6 +123,10 @@ class Engine:
     def draining(self) -> bool:
         """Whether the service is shutting down."""
         return self.trainings.draining
+
+    def announce_leave(self) -> None:
+        """Be ready for no more, for those who ask; all goes on as ever until `drain`."""
+        self.leaving = True
 
     def drain(self) -> None:
         """Take no more training, and let whoever follows a job know; what the store has stops where it is."""

@@ -55,7 +55,7 @@ async def readyz(
     if engine.store.trouble:
         await stored(engine.store.try_again)
     checks = {
-        "draining": "shutting down" if engine.draining else "ok",
+        "draining": "shutting down" if engine.leaving or engine.draining else "ok",
         "workers": workers_check(engine),
         "storage": engine.store.trouble or _silence(engine.store.silent_seconds),
     }

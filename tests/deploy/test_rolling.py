@@ -1,0 +1,96 @@
+"""Servers behind the load balancer are replaced one after another, under load, and no request fails."""
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.deploy.balancer import balancer
+from tests.postgres import postgres
+from tests.running import DEADLINE_SECONDS, as_process, free_port, until
+
+CLIENTS = 4
+
+
+def use(http: httpx.Client, answered: Counter[int]) -> None:
+    """Make a model, run it, train it, follow that, list all and delete it; whatever is no success counts by its status."""
+    made = http.post("/models", json={"in_features": 8, "out_features": 4, "rank": 2})
+    answered[made.status_code] += 1
+    model = f"/models/{made.json()['id']}"
+    for _ in range(5):
+        answered[http.post(f"{model}/forward", json={"inputs": [0.5] * 8}).status_code] += 1
+    trained = http.post(f"{model}/train?wait=false", json={"epochs": 20})
+    answered[trained.status_code] += 1
+    answered[http.get(f"/jobs/{trained.json()['id']}").status_code] += 1
+    answered[http.get("/models?limit=5").status_code] += 1
+    answered[http.delete(f"{model}?force=true").status_code] += 1
+
+
+@contextmanager
+def under_load(url: str, answered: Counter[int]) -> Iterator[None]:
+    """Clients that use the service all the while; what breaks there breaks here."""
+    over, wrong = threading.Event(), []
+
+    def client() -> None:
+        try:
+            with httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as http:
+                while not over.is_set():
+                    use(http, answered)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    if wrong:
+        raise wrong[0]
+
+
+def test_no_request_fails_while_one_server_after_another_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "postgres").mkdir()
+    with postgres(tmp_path / "postgres") as database, ExitStack() as stack:
+        settings = {"LORA_DATABASE_URL": database, "LORA_WORKERS": "1", "LORA_DRAIN_SECONDS": "3"}
+
+        def started(port: int):
+            return stack.enter_context(as_process("--port", str(port), **settings))[0]
+
+        servers = {port: started(port) for port in (free_port(), free_port())}
+        answered: Counter[int] = Counter()
+        with balancer(tmp_path, list(servers)) as url:
+            until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+            with under_load(url, answered):
+                for port, server in servers.items():
+                    before = answered.total()
+                    server.send_signal(signal.SIGTERM)
+                    assert server.wait(DEADLINE_SECONDS) == 0
+                    until(lambda before=before: answered.total() > before + 100)  # by the other one
+                    started(port)
+                    until(lambda port=port: httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200)
+                    time.sleep(2)  # until the load balancer has seen that
+        assert set(answered) == {200, 201, 202, 204}
+
+
+def test_a_server_that_is_told_to_end_serves_for_as_long_as_it_says_so(tmp_path: Path) -> None:
+    with as_process(LORA_DRAIN_SECONDS="2", LORA_WORKERS="1") as (process, url), httpx.Client(base_url=url) as http:
+        until(lambda: http.get("/readyz").status_code == 200)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        until(lambda: http.get("/readyz").status_code == 503)
+        answered: Counter[int] = Counter()
+        while time.monotonic() - began < 1.5:
+            with httpx.Client(base_url=url) as fresh:  # on new connections too
+                use(fresh, answered)
+        assert set(answered) == {200, 201, 202, 204}
+        assert process.wait(DEADLINE_SECONDS) == 0
+        assert time.monotonic() - began > 2
