@@ -1,6 +1,7 @@
 """HAProxy as the Compose file starts it, but for addresses: before servers of this machine."""
 
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ CONFIGURATION = Path(__file__).parents[2] / "deploy/haproxy.cfg"
 
 def configured(port: int, servers: list[int]) -> str:
     """The configuration with the port of the door, and those of the servers in place of a name that Docker knows."""
-    text = CONFIGURATION.read_text().partition("\nresolvers docker")[0]
+    text = CONFIGURATION.read_text().partition("resolvers docker\n")[0]
     lines = "\n".join(f"    server replica{place} 127.0.0.1:{each}" for place, each in enumerate(servers))
     text, templates = re.subn(r"^    server-template .*$", lines, text, flags=re.MULTILINE)
     text, binds = re.subn(r"bind :\d+", f"bind 127.0.0.1:{port}", text)
@@ -31,8 +32,14 @@ def balancer(folder: Path, servers: list[int]) -> Iterator[str]:
     file.write_text(configured(port, servers))
     process = subprocess.Popen(["haproxy", "-db", "-f", file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: process.poll() is None)
+        until(lambda: _listens(port))
+        assert process.poll() is None
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()
         process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

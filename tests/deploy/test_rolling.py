@@ -18,7 +18,7 @@ CLIENTS = 4
 
 
 def use(http: httpx.Client, answered: Counter[int]) -> None:
-    """Make a model, run it, train it, follow that, list all and delete it; whatever is no success counts by its status."""
+    """Make a model, run it, train it, look at that, list some and delete it; the answers count by their status."""
     made = http.post("/models", json={"in_features": 8, "out_features": 4, "rank": 2})
     answered[made.status_code] += 1
     model = f"/models/{made.json()['id']}"
