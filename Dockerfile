@@ -3,6 +3,8 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 FROM ${BASE_IMAGE} AS build
 # An extra index of wheels, such as PyTorch's CPU one; without it Linux gets torch with all of CUDA.
 ARG TORCH_INDEX=
+# What is installed beside the service itself, of the optional dependencies of pyproject.toml: a cluster needs ray too.
+ARG EXTRAS=postgresql
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore
@@ -10,7 +12,7 @@ WORKDIR /src
 # The dependencies come before the code, which changes more often.
 COPY constraints.txt pyproject.toml ./
 RUN pip install -q -c constraints.txt -U pip \
-    && python -c "import tomllib as t; p = t.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['postgresql'], sep='\n')" \
+    && python -c "import tomllib as t; p = t.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *(r for e in '$EXTRAS'.split() for r in p['optional-dependencies'][e]), sep='\n')" \
         > requirements.txt \
     && pip install -q -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -r requirements.txt
 # Headers and tests stay behind. What is left is compiled here, since nothing can be written when it runs; torch has
