@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from service.codecs.message import pack, unpack
 from service.jobs.forks import serve
 from service.logs import configure
-from service.training.task import Message, Orders, perform, warm_up
+from service.task import Message, Orders, perform, warm_up
 
 NICENESS = 10
 

@@ -15,8 +15,8 @@ FLOORS = {
     7: {"__main__"},
     6: {"cli"},
     5: {"api"},
-    4: {"engine", "client", "worker"},
-    3: {"models", "schemas", "cluster"},
+    4: {"engine", "client", "worker", "cluster"},
+    3: {"models", "schemas", "task"},
     2: {"codecs", "training", "serving"},
     1: {"lora", "jobs"},
     0: {"errors", "settings", "bounds", "ids", "clock", "logs"},
@@ -48,7 +48,7 @@ HOMES = {
     "structlog": {"logs"},
     "sqlalchemy": {"models"},
     "alembic": {"models"},
-    "torch": {"lora", "training", "models", "engine", "worker", "api", "cluster"},
+    "torch": {"lora", "training", "models", "engine", "worker", "api", "cluster", "task"},
     "service.settings": {"api", "cli"},
 }
 # What starts in a blink because it imports no torch, nor anything that does.

@@ -126,14 +126,15 @@ def test_settings_stay_as_they_are():
 
 
 def test_every_limit_has_a_unit_and_can_be_moved(monkeypatch):
-    assert len(LIMITS) == 30
+    assert len(LIMITS) == 31
     for name in LIMITS:
         monkeypatch.setenv(f"LORA_{name.upper()}", "5")
     assert {getattr(load(), name) for name in LIMITS} == {5}
 
 
 def test_a_limit_below_one_is_refused_unless_none_at_all_makes_sense():
-    others = {"merged_cache_mib": 0, "batch_wait_ms": 0, "checkpoint_seconds": 0, "keep_versions": 0, "bodies_mib": 64}
+    others = {"merged_cache_mib": 0, "batch_wait_ms": 0, "checkpoint_seconds": 0, "keep_versions": 0}
+    others |= {"bodies_mib": 64, "drain_seconds": 0}
     for name in LIMITS:
         least = others.get(name, 1)
         assert getattr(load(**{name: least}), name) == least
@@ -177,3 +178,10 @@ def test_a_database_bounds_a_layer_and_holds_more_models(url, layer_mib, max_mod
     if url is not None:
         with pytest.raises(SettingsError, match=f"LORA_LAYER_MIB is '{layer_mib + 1}'.*at most {layer_mib}"):
             load(database_url=url, layer_mib=layer_mib + 1)
+
+
+def test_a_runner_that_is_not_installed_is_refused_with_how_to_install_it(monkeypatch):
+    monkeypatch.setattr("service.settings.find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"Ray is not installed; pip install 'lora-service\[ray\]' brings it"):
+        load(runner="ray")
+    assert load(runner="local").runner == "local"

@@ -16,7 +16,7 @@ from service.training.plan import Plan
 from service.training.sources import Random
 from service.worker import NICENESS
 from tests.running import DEADLINE_SECONDS
-from tests.training.test_task import WEIGHTS, header
+from tests.test_task import WEIGHTS, header
 
 
 @contextlib.contextmanager

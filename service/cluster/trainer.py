@@ -22,7 +22,7 @@ class Trainer:
 
     def __init__(self, device: str) -> None:
         # Here, on the node: the relay, which names this class, need not have torch in memory.
-        from service.training.task import Orders, perform, warm_up
+        from service.task import Orders, perform, warm_up
 
         self._device, self._perform = device, perform
         self._orders = Orders()

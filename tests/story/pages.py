@@ -28,6 +28,9 @@ NOT_HERE = {
     "export LORA_DATABASE_URL=sqlite:///lora.db\nlora backup": "needs a database; the page's test makes one",
     "LORA_DATABASE_URL=postgresql+psycopg://lora:lora@db": "there may be no Docker",
     "export LORA_DATABASE_URL=postgresql": "needs a PostgreSQL; tests/api/test_replicas.py has servers on one",
+    "LORA_RUNNER=ray": "needs a cluster; tests/cluster has servers on one",
+    "lora gather": "needs rows in a store; tests/cluster/test_gather.py has some in a file",
+    "from service.cluster import moments": "needs rows in a store; tests/cluster/test_moments.py has some in files",
     ".venv/bin/python examples": "tests/test_examples.py runs them",
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from service.task import follow, out_of_memory, perform, prepare
 from service.training.arrays import backend_of
 from service.training.datasets import split_of
 from service.training.fit import Diverged, Ended, Epochs, Steps
@@ -16,7 +17,6 @@ from service.training.moments import as_arrays, gather
 from service.training.plan import Plan, as_dict
 from service.training.sources import Inline, Random
 from service.training.state import as_parts, continued
-from service.training.task import follow, out_of_memory, perform, prepare
 from tests.engine.engines import driven
 from tests.training.test_moments import taken
 
