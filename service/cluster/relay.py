@@ -118,5 +118,6 @@ def main(address: str, gpus: float, fd: int, device: str, threads: str) -> None:
 
 
 if __name__ == "__main__":
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # Ray prints, and what is printed there is the server's answer
     configure("warning")
     serve(int(sys.argv[3]), partial(main, sys.argv[1], float(sys.argv[2])))
