@@ -177,6 +177,13 @@ def test_what_must_be_light_loads_no_torch(light):
     assert reached
 
 
+def test_nobody_loads_what_works_on_a_cluster_until_that_is_asked_for():
+    for name in MODULES:
+        if room(name) != "cluster":
+            loading = imports(name, when_loaded=True)
+            assert not {imported for imported in loading if imported.startswith(("service.cluster", "ray"))}, name
+
+
 def test_nobody_evaluates_text():
     for name, tree in MODULES.items():
         called = {
