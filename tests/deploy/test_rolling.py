@@ -58,8 +58,7 @@ def under_load(url: str, answered: Counter[int]) -> Iterator[None]:
 
 
 def test_no_request_fails_while_one_server_after_another_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "postgres").mkdir()
-    with postgres(tmp_path / "postgres") as database, ExitStack() as stack:
+    with postgres(tmp_path) as database, ExitStack() as stack:
         settings = {"LORA_DATABASE_URL": database, "LORA_WORKERS": "1", "LORA_DRAIN_SECONDS": "3"}
 
         def started(port: int):
