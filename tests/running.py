@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -93,6 +93,30 @@ def as_process(*arguments: str, **environment: str) -> Iterator[tuple[subprocess
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
+
+
+@contextmanager
+def meanwhile(works: Sequence[Callable[[threading.Event], None]]) -> Iterator[None]:
+    """Have each of these work in a thread until the event is set; what goes wrong there goes wrong here."""
+    over, wrong = threading.Event(), []
+
+    def run(work: Callable[[threading.Event], None]) -> None:
+        try:
+            work(over)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    if wrong:
+        raise wrong[0]
 
 
 def until(condition: Callable[[], object], seconds: float = DEADLINE_SECONDS) -> None:

@@ -4,15 +4,15 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 
 from tests.deploy.balancer import balancer
 from tests.postgres import postgres
-from tests.running import DEADLINE_SECONDS, as_process, free_port, until
+from tests.running import DEADLINE_SECONDS, as_process, free_port, meanwhile, until
 
 CLIENTS = 4
 
@@ -31,30 +31,15 @@ def use(http: httpx.Client, answered: Counter[int]) -> None:
     answered[http.delete(f"{model}?force=true").status_code] += 1
 
 
-@contextmanager
-def under_load(url: str, answered: Counter[int]) -> Iterator[None]:
-    """Clients that use the service all the while; what breaks there breaks here."""
-    over, wrong = threading.Event(), []
+def client(url: str, answered: Counter[int]) -> Callable[[threading.Event], None]:
+    """One who uses the service until it is over."""
 
-    def client() -> None:
-        try:
-            with httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as http:
-                while not over.is_set():
-                    use(http, answered)
-        except BaseException as error:
-            wrong.append(error)
+    def uses(over: threading.Event) -> None:
+        with httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as http:
+            while not over.is_set():
+                use(http, answered)
 
-    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-    if wrong:
-        raise wrong[0]
+    return uses
 
 
 def test_no_request_fails_while_one_server_after_another_is_replaced(tmp_path: Path) -> None:
@@ -68,7 +53,7 @@ def test_no_request_fails_while_one_server_after_another_is_replaced(tmp_path: P
         answered: Counter[int] = Counter()
         with balancer(tmp_path, list(servers)) as url:
             until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
-            with under_load(url, answered):
+            with meanwhile([client(url, answered)] * CLIENTS):
                 for port, server in servers.items():
                     before = answered.total()
                     server.send_signal(signal.SIGTERM)

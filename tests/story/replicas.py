@@ -6,15 +6,15 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tests.postgres import postgres
-from tests.running import as_process, until
+from tests.running import as_process, meanwhile, until
 from tests.story.kills import Known, act, check, ended, listed, main
 
 CLIENTS = 2
@@ -28,28 +28,13 @@ def client(urls: list[str], known: Known, draw: random.Random, over: threading.E
                 act(http, known, draw)
 
 
-@contextmanager
-def asking(urls: list[str], known: list[Known], draw: random.Random) -> Iterator[None]:
-    """Clients that use the servers meanwhile, each with models of its own; what goes wrong there goes wrong here."""
-    over, wrong = threading.Event(), []
+def asking(urls: list[str], known: list[Known], draw: random.Random) -> AbstractContextManager[None]:
+    """Clients that use the servers meanwhile, each with models of its own."""
 
-    def asks(mine: Known, seed: float) -> None:
-        try:
-            client(urls, mine, random.Random(seed), over)
-        except BaseException as error:
-            wrong.append(error)
+    def asks(mine: Known, seed: float) -> Callable[[threading.Event], None]:
+        return lambda over: client(urls, mine, random.Random(seed), over)
 
-    threads = [threading.Thread(target=asks, args=(mine, draw.random())) for mine in known]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-    if wrong:
-        raise wrong[0]
+    return meanwhile([asks(mine, draw.random()) for mine in known])
 
 
 def counted_once(http: httpx.Client) -> None:
