@@ -40,7 +40,7 @@ class Database:
 
     def number(self, query: str) -> float:
         """The one number that a query asks for."""
-        row = self._connection.execute(query).fetchone()  # type: ignore[arg-type]  # the queries stand below
+        row = self._connection.execute(query).fetchone()
         assert row is not None
         return float(row[0])
 
