@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import psycopg
 from benchmarks.load import Request, saturated
 from benchmarks.replicas import SIZES, children, cpu, server
 from tests.postgres import postgres
+from tests.running import meanwhile
 
 CLIENTS = 8
 SECONDS = 5.0
@@ -122,20 +124,17 @@ def made(http: httpx.Client, **settings: Any) -> dict[str, Any]:
 
 def writes(urls: list[str]) -> float:
     """How many times a second clients rename models, spread over the servers."""
-    over, counts = time.perf_counter() + SECONDS, [0] * CLIENTS
+    counts = [0] * CLIENTS
 
-    def client(place: int) -> None:
+    def client(place: int, over: threading.Event) -> None:
         with httpx.Client(base_url=urls[place % len(urls)], timeout=60) as http:
             model = made(http)["id"]
-            while time.perf_counter() < over:
+            while not over.is_set():
                 http.patch(f"/models/{model}", json={"name": f"n{counts[place]}"}).raise_for_status()
                 counts[place] += 1
 
-    threads = [threading.Thread(target=client, args=(place,)) for place in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with meanwhile([partial(client, place) for place in range(CLIENTS)]):
+        time.sleep(SECONDS)
     return sum(counts) / SECONDS
 
 

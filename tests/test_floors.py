@@ -48,7 +48,7 @@ HOMES = {
     "structlog": {"logs"},
     "sqlalchemy": {"models"},
     "alembic": {"models"},
-    "torch": {"lora", "training", "models", "engine", "worker", "api", "cluster", "task"},
+    "torch": {"lora", "training", "models", "engine", "worker", "api", "task"},
     "service.settings": {"api", "cli"},
 }
 # What starts in a blink because it imports no torch, nor anything that does.

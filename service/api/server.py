@@ -244,14 +244,14 @@ class Server(uvicorn.Server):
         ready: Callable[[str], None],
         leaving: Callable[[], None],
         drain_seconds: float,
-        draining: Callable[[], None],
+        announcing: Callable[[], None],
     ) -> None:
         super().__init__(config)
         self._patience = patience
         self._ready = ready
         self._leaving = leaving
         self._drain_seconds = drain_seconds
-        self._draining = draining
+        self._announcing = announcing
         self._leaves_at = inf
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -280,7 +280,7 @@ class Server(uvicorn.Server):
         if self.should_exit or self._leaves_at < inf:
             os._exit(0)
         if self._drain_seconds:
-            self._draining()
+            self._announcing()
             self._leaves_at = time.monotonic() + self._drain_seconds
         else:
             super().handle_exit(sig, frame)
@@ -306,14 +306,14 @@ def server_of(
     settings: Settings,
     ready: Callable[[str], None],
     leaving: Callable[[], None],
-    draining: Callable[[], None] = lambda: None,
+    announcing: Callable[[], None] = lambda: None,
 ) -> Server:
     """The server of an app: uvicorn with the settings of this service.
 
     Args:
         ready: told the URL at which it listens.
         leaving: called when nothing more is taken.
-        draining: called by a signal, where there is to be some time between that and `leaving`.
+        announcing: called by a signal, where there is to be some time between that and `leaving`.
     """
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
@@ -329,4 +329,4 @@ def server_of(
         timeout_graceful_shutdown=settings.grace_seconds,
     )
     patience = Patience(settings.head_seconds, settings.body_seconds, settings.stall_seconds)
-    return Server(config, patience, ready, leaving, settings.drain_seconds, draining)
+    return Server(config, patience, ready, leaving, settings.drain_seconds, announcing)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from service.bounds import cut
 from service.cli.statuses import Refused
+from service.codecs.columns import place_of
 
 SEPARATORS = (",", ";", "\t")
 
@@ -27,11 +27,10 @@ class Table:
         Raises:
             Refused: where there is none.
         """
-        if column in self.names:
-            return self.names.index(column)
         width = self.numbers.shape[1]
-        if re.fullmatch(r"-?[0-9]{1,9}", column) and 1 <= abs(int(column)) <= width:
-            return int(column) - 1 if int(column) > 0 else width + int(column)
+        place = place_of(column, self.names, width)
+        if place is not None:
+            return place
         known = cut(", ".join(self.names), 200) if self.names else "without names"
         raise Refused(f"there is no column {column!r}; there are {width}, {known}, and each has its number from 1 too")
 

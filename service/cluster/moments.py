@@ -1,7 +1,6 @@
 """The moments of rows that lie wherever Ray Data reads from, summed up where they are read."""
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,16 +11,14 @@ import numpy as np
 import ray
 import ray.data
 import ray.util.client
-import torch
 from numpy.typing import NDArray
 
 from service.bounds import cut
 from service.cluster.connecting import NoCluster, connect
+from service.codecs.columns import place_of
 from service.codecs.message import pack, unpack
 from service.errors import Validation
-from service.training.arrays import backend_of
-from service.training.moments import Moments, as_arrays, from_arrays
-from service.training.moments import gathered as one_pass
+from service.training.moments import Moments, as_arrays, from_arrays, of_rows
 
 TOGETHER = 16  # sums of blocks that a task adds up
 SUMS = "sums"  # the column in which they travel
@@ -143,15 +140,14 @@ def _moments(batch: Batch, columns: Columns) -> Moments:
     if not x or not y:
         raise Validation(f"of the columns {cut(', '.join(there), 200)} some must be inputs, and some targets")
     inputs, targets = (np.hstack([_numbers(name, there[name]) for name in names]) for names in (x, y))
-    weights = None if weight is None else _numbers(weight, there[weight])[:, 0]
-    if weights is not None and not weights.any():
+    if weight is None:
+        return of_rows({"x": inputs, "y": targets})
+    weights = _numbers(weight, there[weight])[:, 0]
+    if not weights.any():
         return _of_nothing(len(inputs), inputs.shape[1], targets.shape[1])
-    if weights is not None and (weights < 0).any():
+    if (weights < 0).any():
         raise Validation(f"the weight {weights.min()} is below 0")
-    tensor = torch.from_numpy(inputs)
-    return one_pass(
-        backend_of(tensor), tensor, torch.from_numpy(targets), None if weights is None else torch.from_numpy(weights)
-    )
+    return of_rows({"x": inputs, "y": targets, "weight": weights})
 
 
 def _of_nothing(rows: int, inputs: int, outputs: int) -> Moments:
@@ -172,11 +168,10 @@ def _by_column(batch: Batch) -> Batch:
 def _named(there: Batch, given: str) -> str:
     """The name of a column that is given by it, or by its number."""
     names = list(there)
-    if given in there:
-        return given
-    if re.fullmatch(r"-?[0-9]{1,9}", given) and 1 <= abs(int(given)) <= len(names):
-        return names[int(given) - (int(given) > 0)]
-    raise Validation(f"there is no column {cut(given, 60)!r}; there are {cut(', '.join(names), 200)}")
+    place = place_of(given, names, len(names))
+    if place is None:
+        raise Validation(f"there is no column {cut(given, 60)!r}; there are {cut(', '.join(names), 200)}")
+    return names[place]
 
 
 def _numbers(name: str, column: NDArray[Any]) -> NDArray[np.float32]:

@@ -4,16 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from service.codecs.message import Arrays
 from service.errors import Fault, LimitExceeded, NonFinite, ShapeMismatch, Validation
 from service.lora.spec import FLOAT32_BYTES, MAX_FEATURES
-from service.training.arrays import backend_of
 from service.training.cost import FLOAT64_BYTES
 from service.training.digests import digest_of_rows
-from service.training.moments import MATRICES, Moments, as_arrays, from_arrays, gathered
+from service.training.moments import MATRICES, Moments, as_arrays, from_arrays, of_rows
 from service.training.sources import MAX_COUNTED, MAX_SAMPLES, Stored, check_rows, targets_of
 
 GATHER_COPIES = 3  # of the moments, while they are summed up
@@ -97,7 +95,7 @@ def read(arrays: Arrays, max_moments_bytes: int, keep_rows: bool) -> Upload:
             raise Validation(detail, Fault("/keep_rows", detail))
         detail += f"theirs would take more than {max_moments_bytes} bytes (LORA_MOMENTS_MIB)"
         raise LimitExceeded(detail, Fault("/keep_rows", detail))
-    return Upload(source, rows, _moments(rows) if source.gathered else None)
+    return Upload(source, rows, of_rows(rows) if source.gathered else None)
 
 
 def read_moments(arrays: Arrays, max_bytes: int) -> Upload:
@@ -199,10 +197,3 @@ def _converted(name: str, array: NDArray[Any]) -> NDArray[Any]:
         detail = f"{name} holds numbers that are not finite as float32"
         raise NonFinite(detail, Fault(f"/{name}", detail))
     return converted
-
-
-def _moments(rows: Arrays) -> Moments:
-    x, y, weight = (None if rows.get(name) is None else torch.from_numpy(rows[name]) for name in ("x", "y", "weight"))
-    assert x is not None, "x and y are there"
-    assert y is not None, "x and y are there"
-    return gathered(backend_of(x), x, y, weight)

@@ -14,7 +14,7 @@ from torch import Tensor
 from service.lora import optimum
 from service.lora.layer import LoRALinear
 from service.training.adapters import Adapters
-from service.training.arrays import Array, Backend, stacked
+from service.training.arrays import Array, Backend, backend_of, stacked
 from service.training.cost import BLOCK_NUMBERS
 
 # A loss this far below the largest term of its sum about the means has lost its digits: float64 has 16, and it keeps
@@ -134,6 +134,12 @@ def gathered(backend: Backend, x: Tensor, y: Tensor, weight: Tensor | None = Non
         except StopIteration as end:
             moments: Moments = end.value
             return moments
+
+
+def of_rows(rows: Mapping[str, Array]) -> Moments:
+    """The moments of arrays x, y and perhaps weight, that are float32."""
+    x, y = (torch.from_numpy(rows[name]) for name in ("x", "y"))
+    return gathered(backend_of(x), x, y, torch.from_numpy(rows["weight"]) if "weight" in rows else None)
 
 
 @dataclass(frozen=True, eq=False)
