@@ -27,7 +27,16 @@ def connect(address: str | None) -> None:
         host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
         if colon:  # Ray itself would try for minutes
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+        _connect(address)
     except Exception as error:  # of many kinds
         why = cut(str(error).partition("\n")[0], 200)
         raise NoCluster(f"no Ray cluster answers at {address or 'this machine'}: {why}") from None
+
+
+def _connect(address: str | None) -> None:
+    try:
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+    except ConnectionError:
+        # Of the processes that a cluster forks for who comes from outside some in a hundred die at birth, unless
+        # GRPC_ENABLE_FORK_SUPPORT is 0 there: github.com/ray-project/ray/issues/63202.
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)

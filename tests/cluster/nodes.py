@@ -17,6 +17,9 @@ ADDRESS = "ray is at "
 # A cluster runs whatever it is sent by whoever knows its token.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
 os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(16))
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = (
+    "0"  # else it loses some of the processes that it forks for who comes by ray://
+)
 LOSE, ADD = "lose", "add"
 
 
