@@ -24,7 +24,7 @@ from service.task import Message, Orders, perform, warm_up
 
 NICENESS = 10
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("service.worker")  # it runs as __main__
 
 
 class Inbox:

@@ -26,7 +26,7 @@ from service.logs import configure
 
 KEEP_SECONDS = 5.0  # for so long an actor without a task keeps its CPUs and GPUs, which others may wait for
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("service.cluster.relay")  # it runs as __main__
 
 
 class Relay:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 import orjson
@@ -100,11 +101,8 @@ class Replies:
         """The keys of replies that there is no need to keep, and that no request under way is about to answer anew."""
         old = self._now() - timedelta(hours=KEPT_HOURS)
         surplus = len(self._replies) + 1 - MAX_KEPT
-        return [
-            key
-            for place, (key, reply) in enumerate(self._replies.items())
-            if (reply.at < old or place < surplus) and key not in self._under_way
-        ]
+        first = takewhile(lambda each: each[0] < surplus or each[1][1].at < old, enumerate(self._replies.items()))
+        return [key for _, (key, _) in first if key not in self._under_way]
 
 
 def _read(store: Store, **where: Any) -> Iterator[tuple[str, Reply]]:
