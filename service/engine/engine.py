@@ -25,9 +25,9 @@ from service.engine.making import Maker
 from service.engine.profile import Reach, rank_profile
 from service.engine.settled import as_computed, digested, digests, settled
 from service.engine.stack import Stack, Stacks
-from service.engine.sweeps import Sweeps
+from service.engine.sweeps import Choose, Sweeps
 from service.engine.trainings import Also, Trainings
-from service.errors import StorageUnavailable, TemporaryReducedCapacity, Validation
+from service.errors import InsufficientStorage, StorageUnavailable, TemporaryReducedCapacity, Validation
 from service.jobs.job import Job
 from service.jobs.nursery import Nursery, of_workers
 from service.jobs.state import State
@@ -258,13 +258,15 @@ class Engine:
                 self.trainings.must_be_idle(model_id, "cancel it first, or delete the model with ?force=true")
             self._delete([model_id])
 
-    def delete_all(self, model_ids: Sequence[str], job_ids: Sequence[str], also: Iterable[Change] = ()) -> None:
-        """Forget those of the models that there are, and cancel their jobs and these: all or nothing.
+    def delete_all(self, choose: Choose, also: Iterable[Change] = ()) -> None:
+        """Forget those of some models that there are, and cancel their jobs and others: all or nothing.
 
         Args:
+            choose: says which models and which jobs, while nobody else accepts any; raises where it is not to be.
             also: what is to be stored together with that.
         """
         with self.trainings.turn():
+            model_ids, job_ids = choose()
             self._delete([model_id for model_id in model_ids if model_id in self.registry], job_ids, also)
 
     def forward(self, model_id: str, x: Array, number: int | None = None) -> Answer:
@@ -403,8 +405,10 @@ class Engine:
                 for job_id in self.trainings.sharing.keep():
                     log.warning("another server has job %s now", job_id)
                     self._stop(job_id)
-            except StorageUnavailable as error:
+            except (StorageUnavailable, InsufficientStorage) as error:
                 log.warning("the jobs that run here cannot be held: %s", error.detail)
+            except Exception:
+                log.exception("the jobs that run here cannot be held")
 
     def _base(self, base_id: str | None) -> Base | None:
         return None if base_id is None else self.registry.base(base_id)

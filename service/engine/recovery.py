@@ -13,11 +13,13 @@ def recovered(books: Books) -> list[Run]:
     """
     jobs = [_standing(books, job) for job in job_rows.jobs(books.store, instant())]
     books.ledger.restore(jobs)
+    if not books.store.shared:  # else that is for whoever writes next, as below
+        books.ledger.trim()
     gone: list[str] = []
-    left = [job for job in jobs if job.state_bytes and job.model_id in books.registry]
+    left = [job for job in books.ledger.all() if job.state_bytes and job.model_id in books.registry]
     for job in sorted(left, key=lambda job: (job.finished_at, job.id)):
         gone += books.states.know(job.id, job.state_bytes)
-    if not books.store.shared:  # else that is for whoever writes next
+    if not books.store.shared:
         books.store.write(job_rows.stateless(gone))
     going = [job for job in jobs if not job.state.terminal]
     held = {job.given_id: Held(books, job.given_id) for job in going}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ from service.training.state import State, as_parts, continued, from_parts
 from service.training.together import likeness
 
 RETRY_SECONDS = 1.0
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -157,19 +159,16 @@ class Run:
 
     def begin(self, together: int) -> tuple[dict[str, Any], Arrays] | None:
         """Mark the job as running; its plan, layer and rows. None when it has ended meanwhile, or is to wait."""
-        if self._goes_on:
-            return None
         try:
-            job = self._begun(together)
-            needs = self._needs(job)
+            begun = self._patiently(lambda: self._needs(self._begun(together)))
         except (NotFound, ClaimLost):
             return None
         except StateGone as gone:  # dropped for newer ones while this job waited
             self.failed("state-gone", gone.detail)
             return None
-        if needs is None:
+        if begun is None:
             return None
-        model, rows, start = needs
+        job, model, rows, start = begun
         if (0 if start is None else start.epoch) != job.epoch:  # another server had it since this one looked
             return None
         layer = model.layer
@@ -211,18 +210,19 @@ class Run:
         if self.fence is not None:
             yield Claim(self.job_id, self.fence)
 
-    def _needs(self, job: Job) -> tuple[LoadedModel, Arrays, State | None] | None:
-        """The model with its weights, the rows, and the state to go on from; None once the job is not wanted.
-
-        A store that does not answer, or memory that is full, is waited for.
-        """
+    def _patiently(self, work: Callable[[], T]) -> T | None:
+        """What the work comes to, once the store answers and there is memory; None once the job is not wanted."""
         while not (self._goes_on or self._ledger.get(self.job_id).state.terminal):
             try:
-                return self._registry.read(self.key), self._rows(job.plan), self._start(job.plan)
-            except (StorageUnavailable, CapacityExhausted) as error:
+                return work()
+            except (StorageUnavailable, InsufficientStorage, CapacityExhausted) as error:
                 log.warning("job %s waits for what it needs: %s", self.job_id, error.detail)
                 time.sleep(RETRY_SECONDS)
         return None
+
+    def _needs(self, job: Job) -> tuple[Job, LoadedModel, Arrays, State | None]:
+        """The job, its model with the weights, the rows, and the state to go on from."""
+        return job, self._registry.read(self.key), self._rows(job.plan), self._start(job.plan)
 
     def _rows(self, plan: Plan) -> Arrays:
         stored = _as_accepted(self._books, plan) if self._stored is None else self._stored

@@ -5,10 +5,11 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from weakref import WeakValueDictionary
 
 from service.clock import instant
 from service.engine.run import RETRY_SECONDS, Books, Held, Run
-from service.errors import JobNotFound, ServiceError, StorageUnavailable
+from service.errors import InsufficientStorage, JobNotFound, ServiceError, StorageUnavailable
 from service.ids import Mint
 from service.jobs.job import Job
 from service.jobs.queue import Queue
@@ -29,6 +30,7 @@ class Sharing:
         self._books, self._queue, self._new_id = books, queue, new_id
         self._store, self._ledger, self._leases = books.store, books.ledger, books.store.leases
         self._here: set[str] = set()
+        self._held: WeakValueDictionary[str, Held] = WeakValueDictionary()  # by the id of the rows
         if books.store.shared:
             for job in books.ledger.all():
                 if job.state is State.RUNNING:
@@ -40,7 +42,7 @@ class Sharing:
             return runs
         try:
             fences = self._leases.claim([run.job_id for run in runs])
-        except StorageUnavailable as error:
+        except (StorageUnavailable, InsufficientStorage) as error:
             log.warning("no job can be taken: %s", error.detail)
             self._queue.put_back(runs)
             time.sleep(RETRY_SECONDS)
@@ -80,10 +82,11 @@ class Sharing:
         """Tell other servers how far these runs are."""
         if self._leases is None:
             return
+        mine = [run for run in runs if run.job_id in self._here]
         try:
             with self._store.turn():
-                self._store.write(*(run.news() for run in runs))
-            for run in runs:
+                self._store.write(*(run.news() for run in mine))
+            for run in mine:
                 run.was_told()
         except (ClaimLost, ServiceError):
             log.warning("other servers cannot be told how far jobs are")
@@ -92,11 +95,11 @@ class Sharing:
         """Hold the jobs that run here for longer, and take over those that nobody has; those that others have by now.
 
         Raises:
-            StorageUnavailable
+            StorageUnavailable, InsufficientStorage
         """
         assert self._leases is not None, "only servers that share a store share out jobs"
         here = {*self._here}
-        lost = here - {*self._leases.renew()}
+        lost = here - {*self._leases.renew(here)}
         self._here -= lost
         free = self._leases.free([run.job_id for run in self._queue.away])
         for job_id in sorted(free, reverse=True):  # so that the oldest comes first in the queue
@@ -104,14 +107,15 @@ class Sharing:
         return [job_id for job_id in lost if self._goes_on(job_id)]
 
     def learn(self, news: News) -> list[str]:
-        """Take in what other servers did to jobs; the ids of those that have ended by that."""
+        """Take in what other servers did to jobs; the ids of those that have ended by that, or are forgotten."""
         ids = news.of("jobs", self._ledger.ids)
         found = {job.id: job for job in job_rows.jobs(self._store, instant(), id=ids)}
-        for job_id in ids:
-            if job_id not in found:
-                self._ledger.lose(job_id)
-                self._books.states.drop(job_id)
-        over = [job.id for job in found.values() if self._know(job)]
+        gone = [job_id for job_id in ids if job_id not in found]
+        for job_id in gone:
+            self._ledger.lose(job_id)
+            self._books.states.drop(job_id)
+            self._leave_queue(job_id)
+        over = gone + [job.id for job in found.values() if self._know(job)]
         for job_id in news.of("epochs", ()):
             job = self._ledger.find(job_id)
             if job is not None and not job.state.terminal and job_id not in self._here:
@@ -127,9 +131,7 @@ class Sharing:
             self._ledger.learn(job)
             if job.state_bytes:
                 self._books.states.know(job.id, job.state_bytes)
-            waiting = self._queue.drop(job.id)
-            if waiting is not None:
-                waiting.release()
+            self._leave_queue(job.id)
             return True
         if known is None:
             self._new_id.saw(job.id)
@@ -144,7 +146,8 @@ class Sharing:
     def _take_over(self, job_id: str) -> None:
         """A job that was away waits here again, as it was last stored."""
         with self._store.turn():
-            away, job = self._queue.drop(job_id), self._taken_back(job_id)
+            job = self._taken_back(job_id)
+            away = self._queue.drop(job_id)
             if away is not None and job is not None:
                 self._queue.put(self._run(job), first=True)
 
@@ -176,7 +179,10 @@ class Sharing:
 
     def _run(self, job: Job) -> Run:
         """A run that reads all it needs when its turn comes."""
-        return Run(job, self._books.registry.get(job.model_id).spec, self._books, Held(self._books, job.given_id))
+        held = (job.given_id and self._held.get(job.given_id)) or Held(self._books, job.given_id)
+        if job.given_id is not None:
+            self._held[job.given_id] = held
+        return Run(job, self._books.registry.get(job.model_id).spec, self._books, held)
 
     def _send(self, job_id: str) -> None:
         """A job runs elsewhere; its rows need not be here."""
@@ -188,13 +194,20 @@ class Sharing:
         self._queue.yielded(runs)
         for run in runs:
             run.release()
+            if not self._goes_on(run.job_id):  # nobody will have it
+                self._queue.drop(run.job_id)
+
+    def _leave_queue(self, job_id: str) -> None:
+        waiting = self._queue.drop(job_id)
+        if waiting is not None:
+            waiting.release()
 
     def _release(self, runs: Sequence[Run]) -> None:
         """Leave the leases of runs to others."""
         held = [run.job_id for run in runs if run.job_id in self._here]
         self._here.difference_update(held)
         if self._leases is not None and held:
-            with suppress(StorageUnavailable):  # then they lapse
+            with suppress(StorageUnavailable, InsufficientStorage):  # then they lapse
                 self._leases.release(held)
 
     def _goes_on(self, job_id: str) -> bool:

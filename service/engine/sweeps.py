@@ -24,6 +24,8 @@ from service.training.plan import Plan
 
 KEPT = 1_000  # sweeps remembered; the oldest go first
 
+Choose = Callable[[], tuple[Sequence[str], Sequence[str]]]  # ids of models and of jobs
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -78,7 +80,7 @@ class Trainer(Protocol):
         owner: str,
     ) -> list[Job]: ...
 
-    def delete_all(self, model_ids: Sequence[str], job_ids: Sequence[str], also: Iterable[Change] = ()) -> None: ...
+    def delete_all(self, choose: Choose, also: Iterable[Change] = ()) -> None: ...
 
 
 class Sweeps:
@@ -127,9 +129,10 @@ class Sweeps:
 
         common = {**model, "seed": base_seed, "base_seed": base_seed}
         sweep = sweep_of(self._trainer.train_new(common, members, rows, sweep_id, stored, owner))
-        with self._trainer.store.turn(), self._lock:
+        with self._lock:
             self._sweeps[sweep_id] = sweep
-            with suppress(ServiceError):  # the next one makes them go
+        if len(self._sweeps) > KEPT:
+            with suppress(ServiceError), self._trainer.store.turn(), self._lock:  # else the next one makes them go
                 while len(self._sweeps) > KEPT:
                     self._forget(next(iter(self._sweeps)))
         return sweep
@@ -175,20 +178,25 @@ class Sweeps:
             SweepNotFound
             SweepBusy: while a member has not ended, unless `force`.
         """
-        standings = self.standings(self.get(sweep_id))
-        there = [standing for standing in standings if standing.member.model_id in self._trainer.registry]
-        # Nobody knows any longer how good a forgotten one was, so it stays.
-        losers = [standing.member.model_id for standing in there[keep:] if standing.job is not None]
-        members = [of.job for of in standings if of.job is not None and not of.job.state.terminal]
-        later = [job for model_id in losers for job in self._trainer.ledger.active(model_id)]  # by users, on the models
-        active = {job.id for job in (*members, *later)}
-        if active and not force:
-            raise SweepBusy(
-                f"{len(active)} jobs on models of sweep {sweep_id} have not ended; "
-                "wait for them, or use ?force=true, which cancels them"
-            )
+
+
+        def chosen() -> tuple[list[str], list[str]]:
+            standings = self.standings(self.get(sweep_id))
+            there = [standing for standing in standings if standing.member.model_id in self._trainer.registry]
+            # Nobody knows any longer how good a forgotten one was, so it stays.
+            losers = [standing.member.model_id for standing in there[keep:] if standing.job is not None]
+            members = [of.job for of in standings if of.job is not None and not of.job.state.terminal]
+            later = [job for model_id in losers for job in self._trainer.ledger.active(model_id)]  # by users
+            active = {job.id for job in (*members, *later)}
+            if active and not force:
+                raise SweepBusy(
+                    f"{len(active)} jobs on models of sweep {sweep_id} have not ended; "
+                    "wait for them, or use ?force=true, which cancels them"
+                )
+            return losers, [*active]
+
         with self._trainer.store.turn(), self._lock:
-            self._trainer.delete_all(losers, [*active], sweep_rows.removed(sweep_id))
+            self._trainer.delete_all(chosen, sweep_rows.removed(sweep_id))
             self._sweeps.pop(sweep_id, None)
 
     def _forget(self, sweep_id: str) -> None:

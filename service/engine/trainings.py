@@ -47,7 +47,7 @@ class Trainings:
     ) -> None:
         self.lock = threading.Lock()
         self.draining = False
-        self.ledger = Ledger(capacity.keep_jobs, lambda ids: store.write(job_rows.forgotten(ids)))
+        self.ledger = Ledger(capacity.keep_jobs, self._forget_jobs)
         self.states = States(capacity.states_bytes, store)
         self.queue: Queue[Run] = Queue(capacity.queue_max, capacity.key_queue_max)
         self.books = Books(registry, datasets, self.ledger, self.states, store, budget, lambda: self.draining)
@@ -211,6 +211,12 @@ class Trainings:
         for job in self.ledger.all():
             if not job.state.terminal and dataset_id in dataset_ids(job.plan):
                 raise DatasetBusy(f"job {job.id} is {job.state} on data set {dataset_id}; cancel it first")
+
+    def _forget_jobs(self, job_ids: Sequence[str]) -> None:
+        """What jobs left goes with them."""
+        self._store.write(job_rows.forgotten(job_ids))
+        for job_id in job_ids:
+            self.states.drop(job_id)
 
     def _leave_queue(self, job_id: str) -> None:
         waiting = self.queue.drop(job_id)

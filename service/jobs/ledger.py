@@ -88,12 +88,21 @@ class Ledger:
                 self._ended.remove(job_id)
 
     def restore(self, jobs: Sequence[Job]) -> None:
-        """Take in jobs as they were; nothing has happened to them."""
+        """Take in jobs as they were, however many: nothing has happened to them, and nothing is forgotten."""
         with self._lock:
             self._jobs.update({job.id: job for job in jobs})
             ended = [job for job in jobs if job.finished_at is not None]
-            for job in sorted(ended, key=lambda job: (job.finished_at, job.id)):
-                self._has_ended(job.id)
+            self._ended.extend(job.id for job in sorted(ended, key=lambda job: (job.finished_at, job.id)))
+
+    def trim(self) -> None:
+        """Forget the jobs that ended longest ago, as many as there are too many."""
+        with self._lock:
+            surplus = [self._ended.popleft() for _ in range(len(self._ended) - self.keep)]
+            if surplus:
+                with suppress(ServiceError):  # a start forgets them again
+                    self._forget(surplus)
+                for job_id in surplus:
+                    self._jobs.pop(job_id, None)
 
     def swap(self, job_id: str, change: Callable[[Job], Job]) -> Job:
         """Put the changed job in the place of the old one, unless that has ended; the job as it is then.
@@ -169,21 +178,15 @@ class Ledger:
         for place, job_id, number in lately:
             job = jobs[job_id]
             if job is not None:
-                yield place, job, events.since(job, number - 1, number)[0]
+                for event in events.since(job, number - 1, number):  # none, where the job was taken back before it
+                    yield place, job, event
 
     def _put(self, job: Job, before: int) -> None:
         self._jobs[job.id] = job
         if job.state.terminal:
-            self._has_ended(job.id)
+            self._ended.append(job.id)
+            self.trim()
         self._tell(job, before)
-
-    def _has_ended(self, job_id: str) -> None:
-        self._ended.append(job_id)
-        while len(self._ended) > self.keep:
-            oldest = self._ended.popleft()
-            with suppress(ServiceError):  # a start forgets it again
-                self._forget([oldest])
-            self._jobs.pop(oldest, None)
 
     def _tell(self, job: Job, before: int) -> None:
         with self._telling:

@@ -44,8 +44,8 @@ class Queue(Generic[E]):
         self._waiting: dict[str, E] = {}
         self._groups: Counter[tuple[str, str]] = Counter()  # by owner
         self._turns: dict[str, int] = {}  # the number of each owner's last turn
-        self._running: set[str] = set()  # keys
-        self._away: dict[str, E] = {}  # entries that run elsewhere, whose keys are among those
+        self._running: set[str] = set()  # keys of what was taken
+        self._away: dict[str, E] = {}  # entries that run elsewhere
         self._closed = False
         self._changed = threading.Condition()
 
@@ -54,13 +54,15 @@ class Queue(Generic[E]):
 
     def must_have_room(self, owner: str = "") -> None:
         """Raise TemporaryReducedCapacity when the queue is full, TooManyRequests when its owner has filled a share."""
-        if len(self._groups) >= self.max_entries:
+        with self._changed:
+            waiting, owned = len(self._groups), sum(owner == other for other, _ in self._groups)
+        if waiting >= self.max_entries:
             raise TemporaryReducedCapacity(
-                f"{len(self._groups)} jobs are waiting, as many as may wait (LORA_QUEUE_MAX); try again later",
+                f"{waiting} jobs are waiting, as many as may wait (LORA_QUEUE_MAX); try again later",
                 reason="queue-full",
                 limit=self.max_entries,
             )
-        if owner and sum(owner == other for other, _ in self._groups) >= self.max_owned:
+        if owner and owned >= self.max_owned:
             raise TooManyRequests(
                 f"{self.max_owned} jobs of this key are waiting, as many as may (LORA_KEY_QUEUE_MAX); try again later",
                 limit=self.max_owned,
@@ -88,7 +90,7 @@ class Queue(Generic[E]):
             first = self._next()
             assert first is not None, "waited for"
             self._out(first.job_id)
-            taken, passed = [first], {first.key, *self._running}  # no entry overtakes another one of its key
+            taken, passed = [first], {first.key, *self._busy}  # no entry overtakes another one of its key
             for entry in list(self._waiting.values()):
                 if entry.key not in passed and joins(taken, entry):
                     self._out(entry.job_id)
@@ -136,7 +138,6 @@ class Queue(Generic[E]):
         with self._changed:
             entry = self._out(job_id)
             if entry is not None:
-                self._running.add(entry.key)
                 self._away[job_id] = entry
             return entry
 
@@ -144,11 +145,16 @@ class Queue(Generic[E]):
         """Entries that were taken run elsewhere."""
         with self._changed:
             self._away.update((entry.job_id, entry) for entry in entries)
+        self.done(entries)
+
+    @property
+    def _busy(self) -> set[str]:
+        """The keys of which none can be taken."""
+        return {*self._running, *(entry.key for entry in self._away.values())}
 
     def _returned(self, job_id: str) -> E | None:
         entry = self._away.pop(job_id, None)
         if entry is not None:
-            self._running.discard(entry.key)
             self._changed.notify_all()
         return entry
 
@@ -164,7 +170,7 @@ class Queue(Generic[E]):
     def _next(self) -> E | None:
         """The first whose key is free, of the owner whose last turn is longest ago."""
         firsts: dict[str, E] = {}  # by owner
-        passed = set(self._running)
+        passed = self._busy
         for entry in self._waiting.values():
             if entry.key not in passed:
                 firsts.setdefault(entry.owner, entry)

@@ -123,7 +123,7 @@ class Worker(Generic[T]):
                 log.exception("a worker's task broke on the server's side")
             if not self.ready:
                 self.failed_starts += 1
-                self._stopping.wait(min(0.1 * 2**self.failed_starts, RESTART_SECONDS_MAX))
+                self._stopping.wait(pause_seconds(self.failed_starts))
 
     @contextmanager
     def _spawned(self) -> Iterator[Connection]:
@@ -191,6 +191,11 @@ class Worker(Generic[T]):
         exit_code = self._child.wait()
         assert exit_code is not None
         return exit_code
+
+
+def pause_seconds(failed_starts: int) -> float:
+    """How long to wait for the next start after so many that failed."""
+    return min(0.1 * 2.0 ** min(failed_starts, 10), RESTART_SECONDS_MAX)
 
 
 class Workers(Generic[T]):

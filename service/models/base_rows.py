@@ -18,13 +18,10 @@ from service.models.store import Change, Drop, Put, Store
 
 
 def added(record: BaseRecord, base: Base) -> Iterator[Change]:
-    """A new base, with its tensors in the dtype that is kept."""
-    yield Put("bases", {**_columns(record), "tensors": dumped(base.layer)})
-
-
-def changed(record: BaseRecord) -> Iterator[Change]:
-    """What is known of a base beside its tensors."""
-    yield Put("bases", _columns(record))
+    """A base, also one that is known, with its tensors in the dtype that is kept."""
+    facts = asdict(record)
+    columns = {"id": facts.pop("id"), "nbytes": record.nbytes, "facts": dumps(facts)}
+    yield Put("bases", {**columns, "tensors": dumped(base.layer)})
 
 
 def removed(base_id: str) -> Iterator[Change]:
@@ -53,7 +50,3 @@ def read(store: Store, record: BaseRecord, device: torch.device | str) -> Base:
         return Base(record.id, tensors["weight"], tensors.get("bias"), record.dtype)
     raise StorageUnavailable("the database has this base no longer; restart the service")
 
-
-def _columns(record: BaseRecord) -> dict[str, Any]:
-    facts = asdict(record)
-    return {"id": facts.pop("id"), "nbytes": record.nbytes, "facts": dumps(facts)}

@@ -42,22 +42,30 @@ def removed(dataset_id: str) -> Iterator[Change]:
     yield Drop("datasets", {"id": dataset_id})
 
 
-def datasets(store: Store, **where: Any) -> Iterator[Dataset]:
-    """The data sets that the store has, all or those of these ids, oldest first."""
+def datasets(store: Store, known: Mapping[str, Dataset], **where: Any) -> Iterator[Dataset]:
+    """The data sets that the store has, all or those of these ids, oldest first; nothing that is known is read."""
     for row in store.rows("datasets", "id", "facts", **where):
         facts = orjson.loads(row["facts"])
         times: dict[str, Any] = {name: datetime.fromisoformat(facts[name]) for name in ("created_at", "updated_at")}
-        yield replace(as_it_was(store, row["id"]), **times)
+        yield replace(_grown(store, row["id"], known.get(row["id"])), **times)
 
 
-def as_it_was(store: Store, dataset_id: str, n_samples: int | None = None) -> Dataset:
-    """A data set, or what it was when it had so many rows."""
-    dataset: Dataset | None = None
-    for row in store.rows("uploads", "facts", "tensors", dataset_id=dataset_id):
+def as_it_was(store: Store, dataset_id: str, n_samples: int) -> Dataset:
+    """A data set when it had so many rows."""
+    return _grown(store, dataset_id, n_samples=n_samples)
+
+
+def _grown(store: Store, dataset_id: str, known: Dataset | None = None, n_samples: int | None = None) -> Dataset:
+    """A data set of all its uploads, or until it has so many rows; only those that came after a known one are read."""
+    dataset, where = known, dict[str, Any]()
+    if known is not None:
+        numbers = (row["number"] for row in store.rows("uploads", "number", dataset_id=dataset_id))
+        where["number"] = [number for number in numbers if number > known.uploads]
+    for row in store.rows("uploads", "facts", "tensors", dataset_id=dataset_id, **where):
         source, tensors = Stored(**orjson.loads(row["facts"])), read(row["tensors"])
         rows = {name: np.array(of) for name, of in tensors.items() if not name.startswith(MOMENTS)}
-        known = {name.removeprefix(MOMENTS): np.array(of) for name, of in tensors.items() if name.startswith(MOMENTS)}
-        moments = from_arrays(known) if known else None
+        sums = {name.removeprefix(MOMENTS): np.array(of) for name, of in tensors.items() if name.startswith(MOMENTS)}
+        moments = from_arrays(sums) if sums else None
         if dataset is None:
             at = datetime.min
             dataset = Dataset(

@@ -91,8 +91,7 @@ class Ground:
             record = BaseRecord.of(base, self._bases.get(base.id).created_at if known else created_at, uploaded=True)
             size = 0 if self._store.durable or there is not None else base.nbytes
             with self.budget.kept(size):
-                changes = base_rows.changed(record) if known else base_rows.added(record, base)
-                self._store.write(changes, also(record))
+                self._store.write(base_rows.added(record, base), also(record))
             self._bases.put(record)
             if not self._store.durable:
                 self._weights.used += size

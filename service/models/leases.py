@@ -35,11 +35,14 @@ RENEW = text(
     """
     UPDATE leases SET until = clock_timestamp() + make_interval(secs => :seconds)
     WHERE job_id IN (
-        SELECT job_id FROM leases WHERE server = :server AND until > '-infinity' FOR UPDATE SKIP LOCKED
+        SELECT job_id FROM leases
+        WHERE server = :server AND job_id = ANY(:job_ids) AND until > '-infinity' FOR UPDATE SKIP LOCKED
     )
     """
 )
-HELD = text("SELECT job_id FROM leases WHERE server = :server AND until > clock_timestamp()")
+HELD = text(
+    "SELECT job_id FROM leases WHERE server = :server AND job_id = ANY(:job_ids) AND until > clock_timestamp()"
+)
 FREE = text(
     """
     SELECT jobs.id FROM jobs LEFT JOIN leases ON leases.job_id = jobs.id
@@ -53,7 +56,7 @@ RELEASE = text("UPDATE leases SET until = '-infinity' WHERE server = :server AND
 class Leases:
     """The jobs of one server, told apart by its name, in a PostgreSQL; times are those of the database's clock.
 
-    All of its methods raise StorageUnavailable where that does not answer.
+    All of its methods raise StorageUnavailable where that does not answer, and InsufficientStorage where it is full.
     """
 
     def __init__(self, engine: Engine, server: str, seconds: float = LEASE_SECONDS) -> None:
@@ -64,10 +67,10 @@ class Leases:
         """Take those of the jobs that nobody has, and that come first on their models; the fence of each."""
         return dict(self._done(CLAIM, job_ids=list(job_ids), seconds=self.seconds))
 
-    def renew(self) -> Collection[str]:
-        """Hold all that this server has for longer; what it has."""
-        self._done(RENEW, seconds=self.seconds)
-        return {job_id for (job_id,) in self._done(HELD)}
+    def renew(self, job_ids: Collection[str]) -> Collection[str]:
+        """Hold jobs for longer; those of them that this server has. Others that it has lapse."""
+        self._done(RENEW, job_ids=list(job_ids), seconds=self.seconds)
+        return {job_id for (job_id,) in self._done(HELD, job_ids=list(job_ids))}
 
     def free(self, job_ids: Collection[str]) -> list[str]:
         """Those of the jobs that have not ended and that nobody has."""

@@ -20,7 +20,7 @@ class Shelf:
         self.max_datasets = max_datasets
         self.budget = budget
         self._store = store or MemoryOnly()
-        self._datasets = {dataset.id: dataset for dataset in dataset_rows.datasets(self._store)}
+        self._datasets = {dataset.id: dataset for dataset in dataset_rows.datasets(self._store, {})}
         budget.take(sum(dataset.nbytes for dataset in self._datasets.values()))
         self._lock = threading.RLock()
 
@@ -106,7 +106,7 @@ class Shelf:
         """
         with self._lock:
             ids = news.of("datasets", self._datasets)
-            found = {dataset.id: dataset for dataset in dataset_rows.datasets(self._store, id=ids)}
+            found = {dataset.id: dataset for dataset in dataset_rows.datasets(self._store, self._datasets, id=ids)}
             for dataset_id in ids:
                 known = self._datasets.get(dataset_id)
                 if known is not None:

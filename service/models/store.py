@@ -16,8 +16,8 @@ class Leases(Protocol):
     def claim(self, job_ids: Sequence[str]) -> Mapping[str, int]:
         """Take those of the jobs that nobody has, and that come first on their models; the fence of each."""
 
-    def renew(self) -> Collection[str]:
-        """Hold all that this server has for longer; what it has."""
+    def renew(self, job_ids: Collection[str]) -> Collection[str]:
+        """Hold jobs for longer; those of them that this server has. Others that it has lapse."""
 
     def free(self, job_ids: Collection[str]) -> list[str]:
         """Those of the jobs that have not ended and that nobody has."""

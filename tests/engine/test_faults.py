@@ -15,7 +15,7 @@ import pytest
 from service.engine import Engine
 from service.engine.sweeps import Trial
 from service.errors import InsufficientStorage, ServiceError, StorageUnavailable
-from service.models.replies import KEPT_HOURS
+from service.models.replies import KEPT_HOURS, Replies
 from tests.engine.worlds import (
     FACTS,
     HELD_OUT,
@@ -283,9 +283,8 @@ def stored_keys(place: Place) -> set[str]:
 def test_an_old_reply_goes_with_the_next_one_in_one_transaction(place):
     old = replace(REPLY, at=datetime.now(UTC) - timedelta(hours=KEPT_HOURS + 1))
     with place.opened() as at:
-        replies = at.engine.replies
-        at.engine.store.write(replies.kept("old", old))
-        replies.end("old", old)
+        at.engine.store.write(at.engine.replies.kept("old", old))
+        replies = at.engine.replies = Replies(at.engine.store)
         with read_only(at.engine.store), pytest.raises(StorageUnavailable):
             create_with_key(at)
         assert {*replies._replies} == stored_keys(place) == {"key", "old"}

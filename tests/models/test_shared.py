@@ -154,8 +154,8 @@ def test_a_job_has_one_server_and_those_of_one_model_follow_one_another(url):
         assert other.store.leases.free(ids) == ["job_2"]
         one.store.leases.release(["job_1"])
         assert other.store.leases.claim(ids) == {"job_1": 2}
-        assert one.store.leases.renew() == {"job_3"}
-        assert other.store.leases.renew() == {"job_1"}
+        assert one.store.leases.renew({"job_3"}) == {"job_3"}
+        assert other.store.leases.renew({"job_1"}) == {"job_1"}
 
 
 def test_claims_at_once_never_give_one_job_to_two(url):
@@ -178,7 +178,7 @@ def test_who_was_silent_too_long_writes_nothing_of_a_job_that_another_took(url):
         with pytest.raises(ClaimLost):
             slow.store.write([Claim("job_1", fence), sweep(1)])
         assert list(slow.store.rows("sweeps", "id")) == []
-        assert "job_1" not in slow.store.leases.renew()
+        assert "job_1" not in slow.store.leases.renew({"job_1"})
         other.store.write([Claim("job_1", fence + 1), sweep(2)])
         assert [row["id"] for row in slow.store.rows("sweeps", "id")] == ["swp_2"]
 

@@ -184,8 +184,6 @@ async def get_job_events(
         return reply(training.EventPage(items=items))
     if job.state.terminal and seen == events.count(job):
         return Response(status_code=204)  # EventSource stops asking
-    if seen > events.count(job):
-        seen = 0
     return stream(request, settings.sse_streams, sse.of_job(engine, job_id, seen))
 
 
