@@ -123,6 +123,16 @@ def test_a_base_that_came_with_a_model_stays_once_it_is_uploaded(alone):
     assert alone.get(f"/bases/{model['base_id']}/weights").content == body
 
 
+def test_a_base_that_came_with_a_model_can_be_uploaded_where_a_disk_has_it_too(tmp_path: Path):
+    with in_thread(database_url=f"sqlite:///{tmp_path}/lora.db") as service:
+        model = service.http.post("/models", json={"in_features": 9, "out_features": 6, "seed": 1}).json()
+        body = service.http.get(f"/bases/{model['base_id']}/weights").content
+        assert upload(service.http, body, 200)["uploaded"] is True
+        service.http.delete(f"/models/{model['id']}")
+    with in_thread(database_url=f"sqlite:///{tmp_path}/lora.db") as service:
+        assert service.http.get(f"/bases/{model['base_id']}/weights").content == body
+
+
 def test_the_closed_form_and_the_moments_reach_the_optimum_on_an_uploaded_base(http):
     base = upload(http, save_torch({"weight": WEIGHT * 2}))["id"]
     data = {"kind": "teacher", "n_samples": 200, "teacher_rank": 2, "seed": 1}

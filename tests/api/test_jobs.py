@@ -89,6 +89,15 @@ def test_a_last_event_id_that_means_nothing_replays_from_the_start(http: httpx.C
     assert [event["id"] for event in read_stream(answer.text)] == [1, 2, 3, 4, 5]
 
 
+def test_a_number_that_a_job_has_not_come_to_yet_is_waited_for(service: Service) -> None:
+    http = service.http
+    job = started(http)
+    ahead = len(http.get(f"/jobs/{job['id']}/events", headers={"Accept": "application/json"}).json()["items"]) + 50
+    with http.stream("GET", f"/jobs/{job['id']}/events", headers={"Last-Event-ID": str(ahead)}) as stream:
+        assert next(line for line in stream.iter_lines() if line.startswith("id: ")) == f"id: {ahead + 1}"
+    http.post(f"/jobs/{job['id']}/cancel")
+
+
 def test_events_arrive_while_the_job_runs(service: Service) -> None:
     http = service.http
     job = started(http)

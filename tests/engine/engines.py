@@ -9,6 +9,7 @@ import numpy as np
 from service.engine import Capacity, Engine
 from service.jobs.job import Job
 from service.models.model import LoadedModel as Model
+from service.models.shared import SharedStore
 from service.training.fit import Ended, Epochs, fit
 from service.training.lesson import Fitted, Lesson
 from service.training.plan import Plan
@@ -24,6 +25,15 @@ def running(**capacity: Any) -> Iterator[Engine]:
     """An engine whose workers are up."""
     with Engine(Capacity(**capacity), nursery=nursery()) as engine:
         until_ready(engine)
+        yield engine
+
+
+@contextmanager
+def replica(url: str, workers: int = 1, lease_seconds: float = 2.0, **capacity: Any) -> Iterator[Engine]:
+    """An engine on a database that others may use too."""
+    store = SharedStore(url, lease_seconds)
+    chosen = Capacity(**{"workers": workers, "checkpoint_seconds": 0.2, **capacity})
+    with Engine(chosen, store=store, nursery=nursery()) as engine:
         yield engine
 
 

@@ -3,19 +3,18 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 
-from service.engine import Capacity, Engine
+from service.engine import Engine
 from service.errors import BaseNotFound, ModelNotFound
 from service.jobs import events
 from service.jobs.state import State
-from service.models.shared import SharedStore
 from service.training.plan import Plan
 from service.training.sources import Random
-from tests.engine.engines import inline, small, until_ended
+from tests.engine.engines import inline, replica, small, until_ended
 from tests.postgres import postgres
 from tests.running import nursery, until
 
@@ -26,15 +25,6 @@ SLOW = Plan(epochs=500, seed=3, batch_size=4, data=Random(n_samples=80, seed=5))
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with postgres(tmp_path_factory.mktemp("postgres")) as url:
         yield url
-
-
-@contextmanager
-def replica(url: str, workers: int = 1, **capacity: object) -> Iterator[Engine]:
-    """An engine on a database that others may use too."""
-    store = SharedStore(url, lease_seconds=2.0)
-    chosen = Capacity(**{"workers": workers, "checkpoint_seconds": 0.2, **capacity})
-    with Engine(chosen, store=store, nursery=nursery()) as engine:
-        yield engine
 
 
 @pytest.fixture

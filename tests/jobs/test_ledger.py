@@ -180,6 +180,26 @@ def test_the_feed_of_a_forgotten_job_is_forgotten():
     assert [(place, record.id) for place, record, _ in ledger.feed(0)] == [(2, "job_2")]
 
 
+def test_the_feed_leaves_out_what_a_job_has_lost_and_tells_it_when_it_has_it_again():
+    ledger = ledger_with("job_1")
+    record = move(ledger, "job_1", State.RUNNING)
+    move(ledger, "job_1", [3.0, 2.0])
+    ledger.swap("job_1", lambda _: record)
+    assert [(place, event.number) for place, _, event in ledger.feed(0)] == [(1, 1), (2, 2)]
+    move(ledger, "job_1", [3.0, 2.0])
+    assert [event.number for _, _, event in ledger.feed(ledger.place - 1)] == [4]
+
+
+def test_jobs_that_are_restored_are_all_there_until_the_next_one_ends():
+    forgotten: list[str] = []
+    ledger = Ledger(1, forgotten.extend)
+    ledger.restore([step(job(f"job_{number}"), State.CANCELLED, number) for number in (3, 1, 2)])
+    assert (len(ledger), forgotten) == (3, [])
+    ledger.add(job("job_4"))
+    move(ledger, "job_4", State.CANCELLED)
+    assert ([record.id for record in ledger.all()], forgotten) == (["job_4"], ["job_1", "job_2", "job_3"])
+
+
 def test_the_feed_reaches_back_so_far_and_no_further():
     ledger = ledger_with("job_1")
     move(ledger, "job_1", State.RUNNING)

@@ -149,6 +149,29 @@ def test_an_owner_has_a_share_of_the_queue_in_which_a_group_is_one():
     queue.must_have_room("a")
 
 
+def test_whoever_asks_for_room_may_do_so_while_others_come_and_go():
+    queue: Queue[Entry] = Queue(10_000)
+    some = [Entry(f"job_{number}", f"key_{number}", owner="ab"[number % 2]) for number in range(2_000)]
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            for entry in some:
+                queue.put(entry)
+            for entry in some:
+                queue.drop(entry.job_id)
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(come_and_go)
+        until = time.monotonic() + 1.0
+        try:
+            while time.monotonic() < until:
+                queue.must_have_room("a")
+        finally:
+            over.set()
+        coming.result()
+
+
 def test_all_that_is_put_back_is_next_again_in_its_order():
     a, b, c = entries(*"abc")
     queue = queue_of(a, b)
@@ -344,6 +367,7 @@ def test_what_was_taken_and_yielded_to_another_waits_again_before_all_others_whe
     queue.done([other])
     assert taken == [first, second, other]
     assert queue.away == [first, second]
+    assert queue.until_idle(0)
     queue.put(other)
     for entry in (second, first):
         assert queue.drop(entry.job_id) is entry

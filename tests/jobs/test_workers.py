@@ -16,7 +16,7 @@ import pytest
 
 from service.jobs.nursery import Nursery
 from service.jobs.queue import Queue
-from service.jobs.workers import STOP_SECONDS, Workers
+from service.jobs.workers import RESTART_SECONDS_MAX, STOP_SECONDS, Workers, pause_seconds
 from tests.jobs.nurseries import ECHO, nursery
 from tests.running import DEADLINE_SECONDS, gone, until
 
@@ -167,6 +167,13 @@ def test_a_worker_is_replaced_as_often_as_it_dies():
             assert orders.run(Order(f"job_{number}", "exit 3")).exit_codes == [3]
         until(lambda: workers.restarts == 5 and workers.ready == 1)
         assert not workers.failing  # each of them got ready
+
+
+def test_the_next_start_comes_later_each_time_but_never_later_than_the_longest_pause():
+    pauses = [pause_seconds(failed) for failed in range(1, 10)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 1
+    assert pause_seconds(100_000) == RESTART_SECONDS_MAX
 
 
 def test_starts_that_fail_are_counted_and_told_until_one_does_not(tmp_path: Path):
