@@ -179,7 +179,6 @@ class Sweeps:
             SweepBusy: while a member has not ended, unless `force`.
         """
 
-
         def chosen() -> tuple[list[str], list[str]]:
             standings = self.standings(self.get(sweep_id))
             there = [standing for standing in standings if standing.member.model_id in self._trainer.registry]

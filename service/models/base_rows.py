@@ -49,4 +49,3 @@ def read(store: Store, record: BaseRecord, device: torch.device | str) -> Base:
         }
         return Base(record.id, tensors["weight"], tensors.get("bias"), record.dtype)
     raise StorageUnavailable("the database has this base no longer; restart the service")
-

@@ -40,9 +40,7 @@ RENEW = text(
     )
     """
 )
-HELD = text(
-    "SELECT job_id FROM leases WHERE server = :server AND job_id = ANY(:job_ids) AND until > clock_timestamp()"
-)
+HELD = text("SELECT job_id FROM leases WHERE server = :server AND job_id = ANY(:job_ids) AND until > clock_timestamp()")
 FREE = text(
     """
     SELECT jobs.id FROM jobs LEFT JOIN leases ON leases.job_id = jobs.id
