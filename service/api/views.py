@@ -104,6 +104,7 @@ def _version(model: Model, version: Version, lowest: Mark | None) -> versions.Ve
         data_digest=version.data_digest,
         plan=None if version.plan is None else plan.as_dict(version.plan),
         loss=version.loss,
+        validation_loss=version.validation_loss,
         current=version.number == model.version,
         best=lowest is not None and version.number == lowest.number,
         bytes=model.nbytes,

@@ -313,7 +313,7 @@ class Run:
 
     def _published(self, job: Job, metrics: dict[str, Any], adapter: dict[str, Tensor], state: State) -> Job:
         """The job as succeeded, once its weights are the model's next version and its state is kept."""
-        at, loss = instant(), metrics["final_loss"]
+        at, losses = instant(), {"loss": metrics["final_loss"], "validation_loss": metrics.get("validation_loss")}
 
         def succeeded(version: int) -> Job:
             size = state.nbytes if self._states.takes(state) else 0
@@ -322,7 +322,7 @@ class Run:
         model = self._registry.publish(
             self.key,
             adapter,
-            lambda model: model.next(at.wall, "training", job_id=job.id, plan=job.plan, loss=loss),
+            lambda model: model.next(at.wall, "training", job_id=job.id, plan=job.plan, **losses),
             lambda model: chain(self._claim(), job_rows.changed(succeeded(model.version)), self._left(state)),
         )
         with suppress(ServiceError):  # a start drops them again

@@ -46,8 +46,8 @@ class Model:
         return Version(**{"number": self.version + 1, "parent": self.version, **known}, created_at=at, origin=origin)
 
     def rolled_back(self, at: datetime, to: Version) -> Version:
-        """The next version where it has the weights, hence the loss, of an earlier one."""
-        return self.next(at, "rollback", parent=to.number, loss=to.loss)
+        """The next version where it has the weights, hence the losses, of an earlier one."""
+        return self.next(at, "rollback", parent=to.number, loss=to.loss, validation_loss=to.validation_loss)
 
     def published(self, version: Version, kept: Marks) -> Self:
         """This model at its next version, beside which these are kept."""

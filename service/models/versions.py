@@ -13,10 +13,11 @@ Origin = Literal["created", "training", "import", "rollback"]
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A version that is kept; with its loss where a training published it."""
+    """A version that is kept; of a training with the loss it is judged by, and a name for how that was measured."""
 
     number: int
     loss: float | None = None
+    measure: str | None = None
 
 
 FIRST = Mark(0)
@@ -29,8 +30,8 @@ Marks = tuple[Mark, ...]
 class Version:
     """Where the weights of a version come from.
 
-    `parent` is the number of the version that it was made from. A training has a job and a plan; its loss is that of
-    these weights over the data, and a rollback has that of the version whose weights it brings back.
+    `parent` is the number of the version that it was made from. A training has a job and a plan; its losses are those
+    of these weights over the data, and over what was held out. A rollback has those of the version that it brings back.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Version:
     job_id: str | None = None
     plan: Plan | None = None
     loss: float | None = None
+    validation_loss: float | None = None
 
     @classmethod
     def first(cls, at: datetime) -> "Version":
@@ -49,7 +51,10 @@ class Version:
     @property
     def mark(self) -> Mark:
         """The little that is known of it wherever its model is."""
-        return Mark(self.number, self.loss if self.origin == "training" else None)
+        if self.origin != "training":
+            return Mark(self.number)
+        judged = self.loss if self.validation_loss is None else self.validation_loss
+        return Mark(self.number, judged, None if self.plan is None else _measure(self.plan))
 
     @property
     def data_digest(self) -> str | None:
@@ -58,15 +63,16 @@ class Version:
 
 
 def best(marks: Sequence[Mark]) -> Mark | None:
-    """Of the versions that a training published the one of the lowest loss, the newest of equals."""
-    known = [(mark.loss, -mark.number, mark) for mark in marks if mark.loss is not None]
-    return min(known)[-1] if known else None
+    """Of the trained versions that are judged like the newest of them the one of the lowest loss, the newer of two."""
+    trained = [mark for mark in marks if mark.loss is not None]
+    alike = [(mark.loss, -mark.number, mark) for mark in trained if mark.measure == trained[-1].measure]
+    return min(alike)[-1] if alike else None
 
 
 def pruned(kept: Marks, new: Mark, most: int) -> tuple[Marks, Marks]:
     """The versions that are kept with a new one, and those that go.
 
-    Kept are the new one, so many before it, and the best of all.
+    Kept are the new one, so many before it, and the best.
     """
     marks = (*kept, new)
     spared = {*marks[-1 - most :], best(marks)}
@@ -77,3 +83,9 @@ def one_fewer(kept: Marks) -> tuple[Marks, Marks]:
     """The versions without the oldest before the newest, and that one; the best stays as long as there is another."""
     goes = next((mark for mark in kept[:-1] if mark != best(kept)), kept[0])
     return tuple(mark for mark in kept if mark != goes), (goes,)
+
+
+def _measure(plan: Plan) -> str:
+    """Names the loss, and the rows, by which a training is judged; losses of one name can be compared."""
+    fraction = plan.validation if isinstance(plan.validation, float) else ""
+    return f"{plan.loss} {digest_of(plan.held_out or plan.data)} {fraction}"

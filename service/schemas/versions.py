@@ -18,6 +18,7 @@ CREATED: dict[str, Any] = {
     "data_digest": None,
     "plan": None,
     "loss": None,
+    "validation_loss": None,
     "current": False,
     "best": False,
     "bytes": 1184,
@@ -56,7 +57,11 @@ class Version(BaseModel):
     plan: Plan | None = Field(description="every setting of its training")
     loss: float | None = Field(description="metrics.final_loss of its training; of a rollback, that of its parent")
     current: bool = Field(description="the model has it now")
-    best: bool = Field(description="the lowest loss of all that a training published; it is kept however old it is")
+    validation_loss: float | None = Field(description="metrics.validation_loss, where rows were held out")
+    best: bool = Field(
+        description="the lowest loss, held out where rows were, of the trainings with the loss and the rows of the "
+        "latest; it is kept however old it is"
+    )
     bytes: int = Field(description="memory of its tensors")
 
 

@@ -73,7 +73,7 @@ def test_each_version_says_where_it_comes_from(http, model):
     created = http.get(f"/models/{model}").json()
     (first,) = versions(http, model)
     assert first == {
-        **dict.fromkeys(["parent", "job_id", "data_digest", "plan", "loss"]),
+        **dict.fromkeys(["parent", "job_id", "data_digest", "plan", "loss", "validation_loss"]),
         "version": 0,
         "created_at": created["created_at"],
         "origin": "created",
@@ -302,3 +302,15 @@ def test_a_forward_by_a_version_gives_that_ones_outputs_while_others_are_publish
         publisher.join()
     assert seen
     assert wrong == []
+
+
+def test_a_version_is_the_best_by_the_rows_that_were_held_out(http, model):
+    held_out = {"validation": {"kind": "random", "n_samples": 20, "seed": 6}}
+    for epochs in (1, 300):  # the second learns the noise of its rows by heart
+        train(http, model, epochs=epochs, lr=0.05, **held_out)
+    second, first, _ = versions(http, model)
+    assert second["loss"] < first["loss"]
+    assert second["validation_loss"] > first["validation_loss"]
+    assert (second["best"], first["best"]) == (False, True)
+    train(http, model, loss="huber")
+    assert versions(http, model)[0]["best"]  # nothing can be compared with it

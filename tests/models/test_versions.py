@@ -60,6 +60,23 @@ def test_of_two_with_one_loss_the_newer_is_the_best_and_without_a_training_none_
     assert best([Mark(0), Mark(1)]) is None
 
 
+def test_only_losses_that_were_measured_like_the_newest_are_compared() -> None:
+    marks = [Mark(1, 0.1, "huber on one row"), Mark(2, 0.5, "mse"), Mark(3, 0.7, "mse")]
+    assert best(marks) == marks[1]
+    assert best(marks[:1]) == marks[0]
+    assert pruned(tuple(marks), Mark(4, 0.9, "mse"), 0) == ((marks[1], Mark(4, 0.9, "mse")), (marks[0], marks[2]))
+
+
+def test_a_training_is_judged_by_the_rows_that_were_held_out_where_some_were() -> None:
+    plan = Plan(data=Digits(), loss="cross_entropy")
+    trained = Version(number=1, created_at=NOW, origin="training", plan=plan, loss=0.1)
+    on_others = replace(plan, validation=Digits(split="test"))
+    held_out = [replace(trained, plan=each, validation_loss=0.3) for each in (on_others, replace(plan, validation=0.2))]
+    assert [version.mark.loss for version in (trained, *held_out)] == [0.1, 0.3, 0.3]
+    assert len({version.mark.measure for version in (trained, *held_out)}) == 3
+    assert replace(trained, plan=replace(plan, epochs=7, lr=0.5, seed=3)).mark == trained.mark
+
+
 def test_a_version_counts_as_trained_only_where_a_training_published_it() -> None:
     trained = Version(number=3, created_at=NOW, origin="training", loss=0.5)
     assert trained.mark == Mark(3, 0.5)
