@@ -1,6 +1,7 @@
 """Everything that can be set from outside, as `LORA_*`: read once, checked, and then fixed."""
 
 import os
+import re
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ OF_COMMANDS = frozenset({"LORA_URL", "LORA_API_KEY"})
 STORED_MIB = {"sqlite": 900, "postgresql": 500}
 MIN_KEY = 16  # characters; as many random digits in hex are 64 bits
 READS = ":read"
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.\[\]:_-]+")  # as browsers write it
 KUBERNETES = (
     "in a pod: Kubernetes injects names like LORA_PORT and LORA_SERVICE_HOST for a Service called lora; "
     "set enableServiceLinks: false, or call the Service something else"
@@ -74,7 +76,9 @@ class Settings(BaseSettings):
     allowed_hosts: str = _setting(
         "", "names that the service goes by beside LORA_HOST, IP addresses and names without a dot; * for any name"
     )
-    allowed_origins: str = _setting("", "pages that may change things, such as https://example.org")
+    allowed_origins: str = _setting(
+        "", "origins of pages from elsewhere that may call it from a browser, such as https://example.org"
+    )
     log_level: Level = _setting("warning", "which lines are logged: debug, info (each request), warning, error")
     device: Literal["auto", "cpu", "cuda"] = _setting("auto", "where tensors live; auto is cuda where there is one")
     runner: Literal["local", "ray"] = _setting("local", "what trains: processes of this machine, or a Ray cluster")
@@ -157,6 +161,17 @@ class Settings(BaseSettings):
                 f"a key has at least {MIN_KEY} characters of ASCII, such as what `openssl rand -hex 32` prints"
             )
         return api_keys
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, allowed_origins: str) -> str:
+        for given in listed(allowed_origins):
+            if not ORIGIN.fullmatch(given):
+                raise ValueError(
+                    f"{given[:60]!r} is no origin; one is as browsers write it, in small letters and without a path, "
+                    "such as https://example.org or http://localhost:3000, and there is no * for all"
+                )
+        return allowed_origins
 
     @field_validator("runner")
     @classmethod

@@ -9,6 +9,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Lifespan
 
 from service.api import openapi, problems
+from service.api.cors import crossed
 from service.api.door import Door
 from service.api.forward import Forward
 from service.api.fresh import Fresh
@@ -23,7 +24,7 @@ from service.errors import ServiceError
 from service.jobs.nursery import Nursery
 from service.models.store import Store
 from service.serving.window import Window
-from service.settings import Settings, SettingsError, usable_cores
+from service.settings import Settings, SettingsError, listed, usable_cores
 
 RETRIES = 3  # nodes of a cluster come and go; what loses every worker in turn is at fault itself
 
@@ -92,7 +93,7 @@ def create_app(settings: Settings, engine: Engine) -> ASGIApp:
     app = create_api(lifespan)
     metrics = Metrics(engine)
     app.state.engine, app.state.settings, app.state.metrics, app.state.streams = engine, settings, metrics, 0
-    return Door(
+    door = Door(
         app,
         Forward(engine, settings),
         metrics,
@@ -100,6 +101,7 @@ def create_app(settings: Settings, engine: Engine) -> ASGIApp:
         Intake(settings.bodies_mib * MIB),
         Fresh(engine),
     )
+    return crossed(door, listed(settings.allowed_origins))
 
 
 def create_api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
