@@ -10,7 +10,11 @@ from service.codecs.json import dumped, dumps, must_be_writable, numbers
 from service.errors import Fault, ShapeMismatch, Validation
 
 INPUT, OUTPUT = "inputs", "outputs"
-DTYPES = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
+DTYPES = {
+    "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
+    "INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
+    "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
+}  # fmt: skip
 
 AT = "inputs.0"  # where the one input is, for errors
 

@@ -16,7 +16,10 @@ Schedule = TypeAliasType("Schedule", plan.ScheduleName)
 Path = TypeAliasType("Path", plan.Path)
 Split = TypeAliasType("Split", digits.Split)
 Targets = TypeAliasType("Targets", sources.Targets)
-Datatype = TypeAliasType("Datatype", Literal["FP16", "FP32", "FP64"])
+Datatype = TypeAliasType(
+    "Datatype",
+    Literal["FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"],
+)
 EventKind = TypeAliasType("EventKind", Literal["state", "epoch", "done"])
 Origin = TypeAliasType("Origin", Literal["created", "training", "import", "rollback"])
 NotFinite = TypeAliasType("NotFinite", bounds.NotFinite)

@@ -11,24 +11,31 @@ from service.schemas.fields import NESTED_NUMBERS, Text
 from service.schemas.requests import Request
 
 
-class InputParameters(Request):
-    """How the input comes; shared memory is no way to reach this server."""
+class Parameters(BaseModel):
+    """An open map: whatever clients send along for others, such as MLServer's `content_type`, is let pass."""
+
+    model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
+
+
+class InputParameters(Parameters):
+    """How the input comes, and whatever else; shared memory is no way to reach this server."""
 
     binary_data_size: Annotated[int, Ge(0)] | None = None
+    shared_memory_region: None = None
 
 
-class OutputParameters(Request):
-    """How the output is wanted."""
+class OutputParameters(Parameters):
+    """How the output is wanted, and whatever else; it is neither put into shared memory nor sorted by classes."""
 
     binary_data: bool | None = None
+    shared_memory_region: None = None
+    classification: None = None
 
 
-class InferParameters(BaseModel):
-    """How all outputs are wanted, and whatever else clients send along."""
+class InferParameters(Parameters):
+    """How all outputs are wanted, and whatever else."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    binary_data_output: bool = False
+    binary_data_output: bool | None = None
 
 
 class InferInput(Request):
@@ -37,30 +44,37 @@ class InferInput(Request):
     name: Text
     shape: Annotated[list[Annotated[int, Ge(0), Le(2**31)]], Len(1, MAX_DIMENSIONS)]
     datatype: Datatype
-    parameters: InputParameters = InputParameters()
+    parameters: InputParameters | None = None
     data: Annotated[Any, WithJsonSchema(NESTED_NUMBERS)] = None
+
+    @property
+    def binary_size(self) -> int | None:
+        """How many bytes of it follow the JSON; None where it stands within."""
+        return None if self.parameters is None else self.parameters.binary_data_size
 
 
 class InferOutput(Request):
     """The one output tensor, where it is asked for by name; `binary_data` wants it as bytes."""
 
     name: Literal["outputs"]
-    parameters: OutputParameters = OutputParameters()
+    parameters: OutputParameters | None = None
 
 
 class InferRequest(Request):
     """Inputs of shape (…, in_features)."""
 
     id: Text | None = None
-    parameters: InferParameters = InferParameters()
+    parameters: InferParameters | None = None
     inputs: Annotated[list[InferInput], Len(1, 1)]
     outputs: Annotated[list[InferOutput], Len(0, 1)] | None = None
 
     @property
     def binary(self) -> bool:
         """Whether the outputs are wanted as bytes."""
-        own = self.outputs[0].parameters.binary_data if self.outputs else None
-        return self.parameters.binary_data_output if own is None else own
+        of_output = self.outputs[0].parameters if self.outputs else None
+        own = None if of_output is None else of_output.binary_data
+        of_all = None if self.parameters is None else self.parameters.binary_data_output
+        return bool(of_all if own is None else own)
 
 
 class TensorMetadata(BaseModel):

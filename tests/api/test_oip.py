@@ -1,6 +1,7 @@
 """The Open Inference Protocol: stock clients work unchanged, and the specification's own bytes are understood."""
 
 import json
+from typing import get_args
 
 import httpx
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
+from service.codecs.oip import DTYPES
+from service.schemas.choices import Datatype
 from tests.running import Service
 
 LENGTH = "Inference-Header-Content-Length"
@@ -44,11 +47,12 @@ def test_tritons_client_finds_what_it_asks_for(client, model: dict) -> None:
     assert client.is_server_ready()
     assert client.is_model_ready(model["id"])
     assert client.is_model_ready(model["id"], "1")
-    assert not client.is_model_ready(model["id"], "0")
+    assert client.is_model_ready(model["id"], "0")
+    assert not client.is_model_ready(model["id"], "2")
     assert not client.is_model_ready("mdl_00000000000000000000000000")
     assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
     metadata = client.get_model_metadata(model["id"])
-    assert (metadata["name"], metadata["versions"]) == (model["id"], ["1"])
+    assert (metadata["name"], metadata["versions"]) == (model["id"], ["0", "1"])
     assert metadata["inputs"] == [{"name": "inputs", "datatype": "FP32", "shape": [-1, 6]}]
     assert metadata["outputs"] == [{"name": "outputs", "datatype": "FP32", "shape": [-1, 5]}]
 
@@ -76,6 +80,22 @@ def test_tritons_client_gets_what_forward_gives(
     response = result.get_response()
     assert (response["id"], response["model_name"], response["model_version"]) == ("abc", model["id"], "1")
     assert ("parameters" in response["outputs"][0]) == (asked is not False)
+
+
+@pytest.mark.parametrize("sent", [True, False])
+@pytest.mark.parametrize("datatype", [name for name in DTYPES if "INT" in name])
+def test_integers_are_run_as_the_same_numbers(service: Service, client, model: dict, datatype: str, sent: bool) -> None:
+    dtype = np.dtype(DTYPES[datatype])
+    x = np.array([[0, 1, 2, 3, 100, np.iinfo(dtype).max], [np.iinfo(dtype).min, 5, 4, 3, 2, 1]], dtype)
+    tensor = triton.InferInput("x", list(x.shape), datatype)
+    tensor.set_data_from_numpy(x, binary_data=sent)
+    y = expected(service.http, model, x)
+    given = client.infer(model["id"], [tensor]).as_numpy("outputs")
+    np.testing.assert_allclose(given, y, rtol=0, atol=1e-6 * np.abs(y).max())
+
+
+def test_every_datatype_that_may_be_named_is_one_that_is_read() -> None:
+    assert {*get_args(Datatype.__value__)} == {*DTYPES}
 
 
 def test_tritons_client_tells_what_was_wrong(client, model: dict) -> None:
@@ -162,7 +182,10 @@ def test_a_large_layer_and_a_large_request_are_answered_too(http: httpx.Client) 
         ({"shape": [1, 6], "data": 4}, "validation", "/inputs/0/data"),
         ({"shape": [], "data": []}, "validation", "/inputs/0/shape"),
         ({"shape": [-1, 6], "data": []}, "validation", "/inputs/0/shape/0"),
-        ({"shape": [1, 6], "data": [1] * 6, "datatype": "INT32"}, "validation", "/inputs/0/datatype"),
+        ({"shape": [1, 6], "data": [1] * 6, "datatype": "BOOL"}, "validation", "/inputs/0/datatype"),
+        ({"shape": [1, 6], "data": [True] * 6, "datatype": "INT8"}, "validation", "/inputs/0/data/0"),
+        ({"shape": [1, 6], "data": ["NaN"] * 6, "datatype": "INT8"}, "non-finite", "/inputs/0/data/0"),
+        ({"shape": [1, 6], "data": [1] * 6, "parameters": []}, "validation", "/inputs/0/parameters"),
         ({"shape": [1, 6], "parameters": {"binary_data_size": 24}}, "shape-mismatch", None),
         ({"shape": [0] + [2**31] * 7, "data": []}, "shape-mismatch", "/inputs/0/shape"),
     ],
@@ -195,6 +218,7 @@ ONE_ROW = (
         (ONE_ROW % (b"", b"") + b"garbage", {LENGTH: str(len(ONE_ROW % (b"", b"")))}, 422),
         (ONE_ROW % (b'"parameters": {"shared_memory_region": "a"}, ', b""), {}, 422),
         (ONE_ROW % (b"", b', "parameters": {"classification": 2}'), {}, 422),
+        (ONE_ROW % (b"", b', "parameters": {"shared_memory_region": "a"}'), {}, 422),
         (ONE_ROW % (b"", b', "parameters": {"binary_data": "false"}'), {}, 422),
         (b"{}", {LENGTH: str(2**30)}, 422),
         (b" " * (2**24 + 1), {LENGTH: str(2**24 + 1)}, 413),
@@ -213,15 +237,97 @@ def test_a_wrong_request_is_a_problem(
     assert "error" in answer.json()
 
 
-def test_parameters_that_are_for_others_are_let_pass(http: httpx.Client, model: dict) -> None:
-    content = (ONE_ROW % (b"", b"")).replace(b'{"inputs"', b'{"parameters": {"priority": 1, "a": null}, "inputs"')
-    assert http.post(f"/v2/models/{model['id']}/infer", content=content).status_code == 200
+# As MLServer's NumpyCodec and NumpyRequestCodec build them, with and without what is none left out.
+OF_MLSERVER = [
+    {
+        "parameters": {"content_type": "np"},
+        "inputs": [
+            {
+                "name": "input-0",
+                "shape": [2, 6],
+                "datatype": "INT64",
+                "parameters": {"content_type": "np"},
+                "data": list(range(12)),
+            }
+        ],
+    },
+    {
+        "id": None,
+        "parameters": None,
+        "inputs": [
+            {
+                "name": "input-0",
+                "shape": [2, 6],
+                "datatype": "FP64",
+                "parameters": None,
+                "data": [float(number) for number in range(12)],
+            }
+        ],
+        "outputs": None,
+    },
+    {
+        "id": None,
+        "parameters": {"content_type": "np", "headers": None},
+        "inputs": [
+            {
+                "name": "input-0",
+                "shape": [2, 6],
+                "datatype": "UINT8",
+                "parameters": {"content_type": None, "headers": {"x": "y"}},
+                "data": list(range(12)),
+            }
+        ],
+        "outputs": [{"name": "outputs", "parameters": None}],
+    },
+]
 
 
-def test_another_version_than_the_newest_is_not_found(http: httpx.Client, model: dict) -> None:
-    for path in ("", "/ready"):
-        assert http.get(f"/v2/models/{model['id']}/versions/1{path}").status_code == 200
-        assert http.get(f"/v2/models/{model['id']}/versions/0{path}").status_code == 404
-    answer = http.post(f"/v2/models/{model['id']}/versions/0/infer", json={})
-    assert answer.status_code == 404
-    assert "the newest is 1" in answer.json()["detail"]
+@pytest.mark.parametrize("body", OF_MLSERVER)
+def test_requests_as_mlserver_builds_them_are_answered(http: httpx.Client, model: dict, body: dict) -> None:
+    answer = http.post(f"/v2/models/{model['id']}/infer", json=body)
+    assert answer.status_code == 200, answer.text
+    (output,) = answer.json()["outputs"]
+    x = np.arange(12, dtype=np.float32).reshape(2, 6)
+    np.testing.assert_allclose(output["data"], expected(http, model, x).ravel(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("at", ["request", "input", "output"])
+@pytest.mark.parametrize("parameters", [None, {}, {"priority": 1, "a": None, "b": {"c": [1]}}])
+def test_parameters_that_are_for_others_are_let_pass(
+    http: httpx.Client, model: dict, at: str, parameters: dict | None
+) -> None:
+    body = json.loads(ONE_ROW % (b"", b""))
+    {"request": body, "input": body["inputs"][0], "output": body["outputs"][0]}[at]["parameters"] = parameters
+    assert http.post(f"/v2/models/{model['id']}/infer", json=body).status_code == 200
+
+
+def test_what_would_change_the_answer_is_not_let_pass(http: httpx.Client, model: dict) -> None:
+    answer = infer(http, model, shape=[6], data=[1] * 6, parameters={"shared_memory_region": "a"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == 'shared_memory_region is "a"; it must be null, or left out'
+
+
+def test_versions_that_are_kept_are_listed_and_served(http: httpx.Client, model: dict) -> None:
+    at = f"/v2/models/{model['id']}"
+    assert http.get(at).json()["versions"] == ["0", "1"]
+    x = np.ones((1, 6), np.float32)
+    seen = []
+    for version in ("0", "1"):
+        assert http.get(f"{at}/versions/{version}").json() == http.get(at).json()
+        assert http.get(f"{at}/versions/{version}/ready").json() == {"name": model["id"], "ready": True}
+        tensor = {"name": "x", "shape": [1, 6], "datatype": "FP32", "data": [1] * 6}
+        answer = http.post(f"{at}/versions/{version}/infer", json={"inputs": [tensor]}).json()
+        assert answer["model_version"] == version
+        query = {"version": version}
+        same = http.post(f"/models/{model['id']}/forward", json={"inputs": x.tolist()}, params=query).json()
+        np.testing.assert_allclose(answer["outputs"][0]["data"], same["outputs"][0], rtol=1e-5, atol=1e-6)
+        seen.append(answer["outputs"][0]["data"])
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize("version", ["2", "-1", "01", "x", "%20", "1" * 30])
+def test_a_version_that_is_not_kept_is_not_found(http: httpx.Client, model: dict, version: str) -> None:
+    at = f"/v2/models/{model['id']}/versions/{version}"
+    for answer in (http.get(at), http.get(f"{at}/ready"), http.post(f"{at}/infer", json={})):
+        assert (answer.status_code, answer.json()["type"]) == (404, "/problems/version-not-found")
+        assert "lists those it keeps" in answer.json()["detail"]

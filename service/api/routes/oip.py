@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2, so that clients of KServe, Triton and MLServer work here unchanged."""
+"""The Open Inference Protocol v2, for clients of KServe, Triton and MLServer that send one tensor of numbers."""
 
 from collections.abc import Callable
 from typing import Annotated, TypeVar
@@ -29,6 +29,7 @@ from service.errors import (
     ShapeMismatch,
     TemporaryReducedCapacity,
     Validation,
+    VersionNotFound,
 )
 from service.models.model import Model
 from service.schemas.oip import (
@@ -51,9 +52,9 @@ PLATFORM = "lora_service_linear"
 EXAMPLES = {
     "one row for 64 to 10": {"inputs": [{"name": "inputs", "shape": [1, 64], "datatype": "FP32", "data": [0.5] * 64}]}
 }
-FOUND = describe.problems(NotFound, ModelNotFound)
+FOUND = describe.problems(NotFound, ModelNotFound, VersionNotFound)
 
-Version = Annotated[str | None, Field(description="the version; only the newest is served")]
+Version = Annotated[str | None, Field(description="one of the versions that the model keeps")]
 
 
 @router.get(
@@ -109,12 +110,12 @@ async def server_ready(engine: EngineOf) -> Response:
 )
 async def model_metadata(model_id: ModelIdPath, engine: EngineOf, version: Version = None) -> Response:
     """Names, datatypes and shapes of its tensors."""
-    model = served(engine, model_id, version)
+    model, _ = served(engine, model_id, version)
     spec = model.spec
     return reply(
         ModelMetadata(
             name=model.id,
-            versions=[str(model.version)],
+            versions=[str(mark.number) for mark in model.kept],
             platform=PLATFORM,
             inputs=[TensorMetadata(name=oip.INPUT, datatype="FP32", shape=[-1, spec.in_features])],
             outputs=[TensorMetadata(name=oip.OUTPUT, datatype="FP32", shape=[-1, spec.out_features])],
@@ -138,7 +139,8 @@ async def model_metadata(model_id: ModelIdPath, engine: EngineOf, version: Versi
 )
 async def model_ready(model_id: ModelIdPath, engine: EngineOf, version: Version = None) -> Response:
     """200 as soon as it is there."""
-    return _said(ModelReady(name=served(engine, model_id, version).id, ready=True))
+    model, _ = served(engine, model_id, version)
+    return _said(ModelReady(name=model.id, ready=True))
 
 
 INFER = {
@@ -149,7 +151,9 @@ INFER = {
             "content": {RAW.media_type: {"schema": {"type": "string", "format": "binary"}}},
             "headers": describe.headers(JSON_LENGTH),
         },
-        **describe.problems(*describe.JSON_BODY, NotFound, ModelNotFound, ShapeMismatch, TemporaryReducedCapacity),
+        **describe.problems(
+            *describe.JSON_BODY, NotFound, ModelNotFound, VersionNotFound, ShapeMismatch, TemporaryReducedCapacity
+        ),
     },
     "openapi_extra": describe.body(InferRequest, EXAMPLES, binary=[RAW.media_type]),
 }
@@ -177,13 +181,13 @@ async def infer(
     if json_length is not None and settings.json_body_mib * MIB < json_length <= len(body):
         raise too_large(str(json_length), settings.json_body_mib * MIB)
     wait_seconds = settings.forward_wait_ms / 1_000
-    model = served(engine, model_id, version)
+    model, number = served(engine, model_id, version)
 
     async def done(work: Callable[[], T], quick: bool) -> T:
         return work() if quick else await soon(work, wait_seconds, request.receive)
 
     wanted, x = await done(lambda: asked(body, json_length, model.spec.in_features), len(body) <= SPOT_BYTES)
-    answer = await run(engine, model_id, x, wait_seconds, request.receive)
+    answer = await run(engine, model_id, x, wait_seconds, request.receive, number)
     content, length = await done(
         lambda: oip.encode(answer, wanted.id, binary=wanted.binary), answer.outputs.size <= SPOT_OUTPUTS
     )
@@ -204,7 +208,7 @@ def asked(body: bytes | bytearray, json_length: int | None, in_features: int) ->
     wanted = validated(body[:json_length], InferRequest)
     (tensor,) = wanted.inputs
     rest = memoryview(body)[len(body) if json_length is None else json_length :]
-    size = tensor.parameters.binary_data_size
+    size = tensor.binary_size
     if size is None and not rest:
         return wanted, oip.from_data(tensor.data, tensor.shape, in_features)
     if size != len(rest):
@@ -216,16 +220,21 @@ def asked(body: bytes | bytearray, json_length: int | None, in_features: int) ->
     return wanted, oip.from_bytes(rest, tensor.datatype, tensor.shape, in_features)
 
 
-def served(engine: Engine, model_id: str, version: str | None) -> Model:
-    """The model, in its newest version.
+def served(engine: Engine, model_id: str, version: str | None) -> tuple[Model, int | None]:
+    """The model, and the number of the version that is to answer; None is the current one.
 
     Raises:
-        ModelNotFound, and NotFound for another version.
+        ModelNotFound, VersionNotFound
     """
     model = engine.registry.get(model_id)
-    if version is not None and version != str(model.version):
-        raise NotFound(f"version {version[:20]} of model {model_id} is not served; the newest is {model.version}")
-    return model
+    if version is None:
+        return model, None
+    numbers = {str(mark.number): mark.number for mark in model.kept}
+    if version not in numbers:
+        raise VersionNotFound(
+            f"model {model_id} keeps no version {version[:20]}; GET /v2/models/{model_id} lists those it keeps"
+        )
+    return model, numbers[version]
 
 
 def _said(what: BaseModel) -> Response:
