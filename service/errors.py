@@ -329,7 +329,8 @@ class StateGone(Conflict):
 class SweepBusy(Conflict):
     """Members of this sweep have not ended.
 
-    Wait for them, or delete the sweep with `?force=true`, which cancels them.
+    Wait for them, or cancel them (`POST /sweeps/{id}/cancel`), which keeps all its models. `?force=true` cancels them
+    and deletes all its models but the best `keep`.
     """
 
 

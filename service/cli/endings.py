@@ -26,7 +26,10 @@ ENDINGS: dict[type[BaseException], Ending] = {
     errors.NotFound: Ending(Status.NOT_FOUND),
     errors.ModelBusy: Ending(Status.CONFLICT, "`lora cancel JOB` ends its job, `lora rm --force` the model with it"),
     errors.JobActive: Ending(Status.CONFLICT, "`lora cancel JOB` ends it, `lora rm --force` does both"),
-    errors.SweepBusy: Ending(Status.CONFLICT, "`lora rm --force` cancels its jobs first"),
+    errors.SweepBusy: Ending(
+        Status.CONFLICT,
+        "`lora cancel SWEEP` ends its jobs and keeps its models, `lora rm --force` deletes all of them but the best",
+    ),
     errors.BaseBusy: Ending(Status.CONFLICT, "`lora rm` its models first"),
     errors.Conflict: Ending(Status.CONFLICT),
     errors.Stale: Ending(Status.CONFLICT, "read it again"),

@@ -31,6 +31,7 @@ class Kind:
         id_form: the pattern of its ids.
         listed: everything of this kind.
         delete: told the id, and whether to end first what stands in the way.
+        cancel: for what trains or waits; what it is then.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Kind:
     delete: Callable[[Client, str, bool], None]
     missing: type[NotFound]
     columns: tuple[Column, ...]
+    cancel: Callable[[Client, str], Any] | None = None
 
 
 def _delete_job(client: Client, job_id: str, force: bool) -> None:
@@ -58,7 +60,16 @@ KINDS = {
         ModelNotFound,
         MODELS,
     ),
-    "job": Kind("job", JOB_ID, Client.job, Client.jobs, _delete_job, JobNotFound, JOBS),
+    "job": Kind(
+        "job",
+        JOB_ID,
+        Client.job,
+        Client.jobs,
+        _delete_job,
+        JobNotFound,
+        JOBS,
+        lambda client, job_id: client.job(job_id).cancel(),
+    ),
     "base": Kind(
         "base",
         BASE_ID,
@@ -85,6 +96,7 @@ KINDS = {
         lambda client, sweep_id, force: client.delete_sweep(sweep_id, force=force),
         SweepNotFound,
         SWEEPS,
+        Client.cancel_sweep,
     ),
 }
 MODEL, JOB = KINDS["mdl"], KINDS["job"]

@@ -11,7 +11,6 @@ MODEL_PANEL, TRAINING_PANEL, DATA_PANEL = "The model", "The training", "The data
 ModelId = Annotated[
     str, Argument(metavar="MODEL", autocompletion=of("models"), help="Its id, the beginning of it, or its name.")
 ]
-JobIds = Annotated[list[str], Argument(metavar="JOB...", autocompletion=of("jobs"), help="Ids, or how they begin.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Print the id alone.")]
 Sets = Annotated[
     list[str] | None,

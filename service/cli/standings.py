@@ -40,7 +40,7 @@ def watch_sweep(client: Client, sweep: Sweep) -> Sweep:
                 time.sleep(LOOK_SECONDS)
                 sweep = client.sweep(sweep)
     except KeyboardInterrupt:
-        tell(f"{sweep.id} goes on; `lora show {sweep.id}` shows how it stands, `lora rm --force {sweep.id}` ends it")
+        tell(f"{sweep.id} goes on; `lora show {sweep.id}` shows how it stands, `lora cancel {sweep.id}` ends it")
         raise
     return sweep
 

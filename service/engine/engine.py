@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -377,6 +377,15 @@ class Engine:
         if ended:
             self._stop(job_id)
         return job
+
+    def cancel_all(self, job_ids: Collection[str], also: Iterable[Change] = ()) -> None:
+        """Cancel those of the jobs that have not ended: all or none.
+
+        Args:
+            also: what is to be stored together with that.
+        """
+        for job in self.trainings.cancel_all(job_ids, also):
+            self._stop(job.id)
 
     def plan_of(self, job_id: str) -> Plan:
         """What a job was asked to do.

@@ -2,7 +2,7 @@
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -79,6 +79,8 @@ class Trainer(Protocol):
         also: Also,
         owner: str,
     ) -> list[Job]: ...
+
+    def cancel_all(self, job_ids: Collection[str], also: Iterable[Change] = ()) -> None: ...
 
     def delete_all(self, choose: Choose, also: Iterable[Change] = ()) -> None: ...
 
@@ -167,6 +169,19 @@ class Sweeps:
         """The members, those of the lowest held-out loss first, and at last those that failed."""
         return sorted((self._standing(member) for member in sweep.members), key=_rank)
 
+    def cancel(self, sweep_id: str, also: Callable[[Sweep], Iterable[Change]] = lambda sweep: ()) -> Sweep:
+        """The sweep, whose members are cancelled unless they had ended; its models stay, and keep their versions.
+
+        Args:
+            also: what is to be stored together with that.
+
+        Raises:
+            SweepNotFound
+        """
+        sweep = self.get(sweep_id)
+        self._trainer.cancel_all({member.job_id for member in sweep.members}, also(sweep))
+        return sweep
+
     def remove(self, sweep_id: str, *, keep: int = 1, force: bool = False) -> None:
         """Forget a sweep and delete its models but for the best of them, and those whose jobs were forgotten.
 
@@ -190,7 +205,8 @@ class Sweeps:
             if active and not force:
                 raise SweepBusy(
                     f"{len(active)} jobs on models of sweep {sweep_id} have not ended; "
-                    "wait for them, or use ?force=true, which cancels them"
+                    "wait for them, or cancel them with POST /sweeps/{id}/cancel, which keeps all models; ?force=true "
+                    f"cancels them and deletes all models but the best, of which ?keep={keep} stay"
                 )
             return losers, [*active]
 

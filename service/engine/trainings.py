@@ -1,7 +1,7 @@
 """Jobs from the moment they are accepted until no worker holds them any longer."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
@@ -146,6 +146,24 @@ class Trainings:
                 self._store.write(also(job))
         self._leave_queue(job_id)
         return job, bool(ended)
+
+    def cancel_all(self, job_ids: Collection[str], also: Iterable[Change] = ()) -> Sequence[Job]:
+        """Cancel those of the jobs that have not ended, in one transaction; the jobs that are cancelled by that.
+
+        Args:
+            also: what is to be stored together with that; it is stored in any case.
+        """
+
+        def cancelled(active: Sequence[Job]) -> Sequence[Job]:
+            over = [job.moved(State.CANCELLED, instant()) for job in active]
+            self._store.write(chain.from_iterable(map(job_rows.ended, over)), also)
+            return over
+
+        with self._store.turn():
+            over = self.ledger.swap_all(job_ids, cancelled)
+        for job in over:
+            self._leave_queue(job.id)
+        return over
 
     def let_go(self, runs: Sequence[Run]) -> None:
         """No worker holds these runs any longer."""

@@ -75,16 +75,51 @@ def test_deleting_a_sweep_keeps_the_best(http: httpx.Client) -> None:
     assert http.get(f"/sweeps/{sweep['id']}").json()["type"] == "/problems/sweep-not-found"
 
 
+LONG = {"epochs": 10_000, "batch_size": 5, "data": {**TEACHER, "n_samples": 2_000}}
+
+
 @pytest.mark.parametrize("keep", [0, 1])
 def test_a_sweep_that_runs_is_deleted_by_force_alone(http: httpx.Client, keep: int) -> None:
-    train = {"epochs": 10_000, "batch_size": 5, "data": {**TEACHER, "n_samples": 2_000}}
-    sweep = start(http, train=train, over={"rank": [1, 2]})
-    refused = http.delete(f"/sweeps/{sweep['id']}")
+    sweep = start(http, train=LONG, over={"rank": [1, 2]})
+    refused = http.delete(f"/sweeps/{sweep['id']}?keep={keep}")
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/sweep-busy")
+    assert "POST /sweeps/{id}/cancel, which keeps all models" in refused.json()["detail"]
+    assert f"deletes all models but the best, of which ?keep={keep} stay" in refused.json()["detail"]
     assert http.delete(f"/sweeps/{sweep['id']}?force=true&keep={keep}").status_code == 204
     assert sum(http.get(f"/models/{each['model_id']}").is_success for each in sweep["leaderboard"]) == keep
     for each in sweep["leaderboard"]:  # whether or not its model stays
         assert http.get(f"/jobs/{each['job_id']}").json()["state"] == "cancelled"
+
+
+def test_a_cancel_ends_all_that_has_not_ended_and_keeps_all_models(http: httpx.Client) -> None:
+    sweep = start(http, train=LONG, over={"rank": [1, 2, 3]})
+    first = sweep["leaderboard"][0]
+    until(lambda: http.get(f"/jobs/{first['job_id']}").json()["epoch"])
+    waiting = http.post(f"/models/{first['model_id']}/train", json={"epochs": 1}).json()  # a job of somebody else's
+    cancelled = http.post(f"/sweeps/{sweep['id']}/cancel")
+    assert cancelled.status_code == 200, cancelled.text
+    assert (cancelled.json()["state"], cancelled.json()["counts"]) == ("ended", {"cancelled": 3})
+    for each in sweep["leaderboard"]:
+        assert http.get(f"/jobs/{each['job_id']}").json()["state"] == "cancelled"
+        assert http.get(f"/models/{each['model_id']}").is_success
+    until(lambda: http.get(f"/jobs/{waiting['id']}").json()["state"] == "succeeded")
+    assert http.post(f"/sweeps/{sweep['id']}/cancel").json()["counts"] == {"cancelled": 3}
+    assert http.get(f"/sweeps/{sweep['id']}").json()["counts"] == {"cancelled": 3}
+
+
+def test_a_cancel_leaves_what_has_ended_as_it_is(http: httpx.Client) -> None:
+    sweep = ended(http, start(http, train={"epochs": 2, "data": TEACHER}, over={"rank": [1, 2]}))
+    assert http.post(f"/sweeps/{sweep['id']}/cancel").json() == sweep
+
+
+def test_a_cancel_under_a_key_is_one_cancel_and_another_body_is_422(http: httpx.Client) -> None:
+    sweep = start(http, train=LONG, over={"rank": [1, 2]})
+    at, key = f"/sweeps/{sweep['id']}/cancel", {"Idempotency-Key": "cancel the sweep"}
+    first, again = (http.post(at, headers=key) for _ in range(2))
+    assert (first.status_code, first.json()["counts"]) == (200, {"cancelled": 2})
+    assert (again.json(), again.headers["idempotency-replayed"]) == (first.json(), "true")
+    other = http.post(at, headers=key, content=b"{}")
+    assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-mismatch")
 
 
 def test_each_optimizer_is_tried_with_the_settings_that_it_has(http: httpx.Client) -> None:
@@ -163,3 +198,4 @@ def test_a_sweep_that_makes_no_sense_leaves_nothing_behind(
 def test_a_sweep_that_does_not_exist_is_a_404(http: httpx.Client) -> None:
     path = "/sweeps/swp_01M85RD3BCCMDPHHSCEG79B55M"
     assert [call(path).status_code for call in (http.get, http.delete)] == [404, 404]
+    assert http.post(f"{path}/cancel").json()["type"] == "/problems/sweep-not-found"

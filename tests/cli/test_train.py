@@ -156,6 +156,19 @@ def test_sweeps_are_tried_and_told_best_first(service: Service) -> None:
     done("rm", told["id"], url=service.url)
 
 
+def test_a_sweep_is_cancelled_beside_a_job_and_keeps_its_models(service: Service, model: str) -> None:
+    job = done("train", model, *LONG, "-q", url=service.url)
+    sweep = done("sweep", "--in", 6, "--out", 4, *LONG, "--over", "rank=1,2", "-q", url=service.url)
+    refused = lora("rm", sweep, url=service.url)
+    assert (refused.exit_code, refused.stderr.count("\n")) == (4, 1)
+    assert "`lora cancel SWEEP` ends its jobs and keeps its models" in refused.stderr
+    rows = [line.split("\t") for line in done("cancel", sweep, job, url=service.url).splitlines()]
+    assert {row[0]: row[1 if row[0] == sweep else 2] for row in rows} == {sweep: "ended", job: "cancelled"}
+    (told,) = json.loads(done("cancel", sweep, "--json", url=service.url))
+    assert (told["id"], told["counts"]) == (sweep, {"cancelled": 2})
+    assert len([done("show", each["model_id"], url=service.url) for each in told["leaderboard"]]) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -87,6 +87,14 @@ def test_a_sweep_is_started_read_listed_and_deleted(client: Any) -> None:
     assert sweep.id not in [each.id for each in client.sweeps()]
 
 
+def test_a_sweep_is_cancelled_and_its_models_stay(client: Any) -> None:
+    train = {"epochs": 10_000, "batch_size": 1}
+    sweep = client.create_sweep(model={"in_features": 6, "out_features": 5}, over={"rank": [1, 2]}, train=train)
+    assert client.cancel_sweep(sweep).counts == {"cancelled": 2}
+    assert [client.model(each.model_id).version for each in sweep.leaderboard] == [0, 0]
+    assert client.cancel_sweep(sweep.id).state == "ended"
+
+
 def test_rows_in_a_request_may_be_arrays(client: Any) -> None:
     model = client.create(in_features=2, out_features=1, rank=1)
     for x, y in ((np.eye(2, dtype=np.float32), np.ones((2, 1))), (torch.eye(2), torch.ones(2, 1))):

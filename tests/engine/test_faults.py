@@ -108,6 +108,9 @@ STEPS = {
     "a job's failure": Step(lambda at: at.run.failed("diverged", "the loss is nan"), waits=True),
     "a job that is cancelled": Step(lambda at: at.engine.cancel(at.ids["going"])),
     "a job that is cancelled before it began": Step(lambda at: at.engine.cancel(at.ids["waiting"])),
+    "jobs that are cancelled together": Step(
+        lambda at: at.engine.cancel_all([at.ids[name] for name in ("done", "going", "waiting")])
+    ),
     "a job that is forgotten": Step(lambda at: at.engine.ledger.remove(at.ids["done"])),
     "a data set": Step(lambda at: at.engine.datasets.upload(rows(30))),
     "more rows": Step(lambda at: at.engine.datasets.append(at.ids["dataset"], rows(30))),

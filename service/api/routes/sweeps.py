@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from service.api import describe, views
 from service.api.accept import JsonRoute
-from service.api.bodies import read_json
+from service.api.bodies import read, read_json
 from service.api.deps import EngineOf, SettingsOf, in_thread, stored
 from service.api.once import IdempotencyKey, Once
 from service.api.paging import CursorQuery, LimitQuery, OrderQuery, page
@@ -123,6 +123,32 @@ async def get_sweep(sweep_id: SweepIdPath, engine: EngineOf) -> Response:
     return reply(views.of_sweep(engine, engine.sweeps.get(sweep_id)))
 
 
+@router.post(
+    "/sweeps/{sweep_id}/cancel",
+    operation_id="cancel_sweep",
+    summary="Cancel a sweep",
+    response_model=training.Sweep,
+    responses=describe.problems(*describe.ONCE, *describe.STORED, NotFound, SweepNotFound, NotAcceptable),
+)
+async def cancel_sweep(
+    sweep_id: SweepIdPath,
+    request: Request,
+    engine: EngineOf,
+    settings: SettingsOf,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """All its jobs that have not ended are cancelled, or none; its models stay. One that has ended stays as it is."""
+    await read(request, settings.json_body_mib)  # by which a key knows its request again
+
+    def answer(sweep: Sweep) -> Response:
+        return reply(views.of_sweep(engine, sweep))
+
+    with Once(request, idempotency_key, engine.replies, answer) as once:
+        if once.earlier is not None:
+            return once.again(engine.sweeps.get)
+        return once.told(await stored(lambda: engine.sweeps.cancel(sweep_id, once.also)))
+
+
 @router.delete(
     "/sweeps/{sweep_id}",
     operation_id="delete_sweep",
@@ -136,6 +162,9 @@ async def delete_sweep(
     keep: Annotated[int, Query(ge=0, le=MAX_MEMBERS, description="how many of the best models stay")] = 1,
     force: Annotated[bool, Query(description="cancel members that have not ended")] = False,
 ) -> Response:
-    """The best model stays. While a member has not ended this is a 409, unless `force` is set."""
+    """The best model stays, or the best `keep`. While a member has not ended this is a 409, unless `force` is set.
+
+    `POST /sweeps/{id}/cancel` ends its jobs and keeps all its models.
+    """
     await stored(lambda: engine.sweeps.remove(sweep_id, keep=keep, force=force))
     return Response(status_code=204)

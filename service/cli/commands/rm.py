@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from service.cli import options as o
 from service.cli.calling import Place, calling
 from service.cli.completion import of
 
@@ -55,17 +54,33 @@ def rm(
 
 
 @calling
-def cancel(at: Place, jobs: o.JobIds) -> None:
-    """Cancel jobs; the models keep the versions they have. One that has ended stays as it is.
+def cancel(
+    at: Place,
+    things: Annotated[
+        list[str],
+        Argument(metavar="ID...", autocompletion=of("jobs", "sweeps"), help="Jobs and sweeps, or how their ids begin."),
+    ],
+) -> None:
+    """Cancel jobs, and all jobs of sweeps. One that has ended stays as it is.
 
-    Example:
+    The models stay, and keep the versions they have.
+
+    Examples:
 
     lora jobs --state queued -q | xargs lora cancel
-    """
-    from service.cli import columns, printing
-    from service.cli.kinds import JOB, found
 
+    lora cancel swp_01M85RD3BCCMDPHHSCEG79B55M
+    """
+    from service.cli import printing
+    from service.cli.kinds import JOB, KINDS, found, kind_of
+
+    cancels = {kind.name: kind.cancel for kind in KINDS.values() if kind.cancel}
     with at.client() as client:
-        ids = [found(client, job, JOB) for job in jobs]
-        cancelled = [client.job(job_id).cancel() for job_id in ids]
-    printing.listed(cancelled, columns.JOBS, as_json=at.as_json)
+        kinds = [kind_of(thing) if kind_of(thing).cancel else JOB for thing in things]
+        chosen = [(kind, found(client, thing, kind)) for kind, thing in zip(kinds, things, strict=True)]
+        cancelled = [(kind, cancels[kind.name](client, each)) for kind, each in chosen]
+    if at.as_json:
+        printing.document([each for _, each in cancelled])
+        return
+    for kind in dict.fromkeys(kinds):
+        printing.listed([each for of, each in cancelled if of is kind], kind.columns, as_json=False)

@@ -28,6 +28,10 @@ class Sweeps:
         """The sweep as it is now, with its leaderboard."""
         return self._connection.read(Sweep, get(at("sweeps", sweep)))
 
+    def cancel_sweep(self, sweep: str | Sweep) -> Sweep:
+        """The sweep, whose jobs are cancelled unless they had ended; its models stay."""
+        return self._connection.read(Sweep, post(at("sweeps", sweep, "cancel"), {}).once())
+
     def sweeps(self) -> Iterator[Sweep]:
         """Every sweep, oldest first."""
         return self._connection.pages(SweepPage, "/sweeps")
