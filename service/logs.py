@@ -11,6 +11,9 @@ Level = Literal["debug", "info", "warning", "error"]
 
 NO_HTTP = "Invalid HTTP request received."  # in uvicorn's words
 
+# What libraries add to their lines for handlers of their own: the text once more in colours, the time once more.
+OF_LIBRARIES = {"color_message", "_ray_timestamp_ns"}
+
 # The ids of the request that is answered here, by which a line is found again.
 REQUEST: ContextVar[dict[str, str] | None] = ContextVar("REQUEST", default=None)
 
@@ -37,7 +40,14 @@ def configure(level: Level) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(
         ProcessorFormatter(
-            foreign_pre_chain=[TimeStamper("iso"), add_log_level, add_logger_name, ExtraAdder(), _of_request],
+            foreign_pre_chain=[
+                TimeStamper("iso"),
+                add_log_level,
+                add_logger_name,
+                ExtraAdder(),
+                _said_once,
+                _of_request,
+            ],
             processors=[ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )
@@ -53,3 +63,8 @@ def _is_of_the_service(line: logging.LogRecord) -> bool:
 def _of_request(logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Add the ids of the request, unless the line has its own."""
     return {**(REQUEST.get() or {}), **line}
+
+
+def _said_once(logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Leave out what the line has elsewhere."""
+    return {name: value for name, value in line.items() if name not in OF_LIBRARIES}

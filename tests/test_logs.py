@@ -93,6 +93,16 @@ def no_http(url: str) -> bytes:
         return connection.recv(1_024)
 
 
+def test_no_line_has_its_text_once_more_in_colours() -> None:
+    with as_process(LORA_LOG_LEVEL="info") as (process, _):
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=DEADLINE_SECONDS)
+    seen = lines(said)
+    assert "uvicorn.error" in {line["logger"] for line in seen}
+    assert not [line for line in seen if "color_message" in line]
+    assert "\\u001b" not in said
+
+
 def test_on_a_terminal_a_line_is_for_people() -> None:
     with on_terminal("serve", "--port", "0", LORA_LOG_LEVEL="info") as terminal:
         terminal.shows("lora-service is ready at (http://[0-9.:]+)")
@@ -112,7 +122,7 @@ def test_a_trace_of_an_error_is_in_its_line(capfd: pytest.CaptureFixture[str]) -
         try:
             raise ZeroDivisionError("a bug")
         except ZeroDivisionError:
-            logging.getLogger("service.x").exception("it broke", extra={"size": 3})
+            logging.getLogger("service.x").exception("it broke", extra={"size": 3, "_ray_timestamp_ns": 1})
         logging.getLogger("service.x").info("not worth a line")
     finally:
         root.handlers[:] = before
@@ -121,4 +131,5 @@ def test_a_trace_of_an_error_is_in_its_line(capfd: pytest.CaptureFixture[str]) -
     (line,) = lines(capfd.readouterr().err)
     assert (line["event"], line["level"], line["logger"], line["size"]) == ("it broke", "error", "service.x", 3)
     assert line["request_id"] == "r1"
+    assert "_ray_timestamp_ns" not in line  # which Ray adds to each record
     assert "ZeroDivisionError: a bug" in line["exception"]
