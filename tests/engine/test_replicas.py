@@ -4,11 +4,13 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from service.engine import Engine
+from service.engine.sweeps import Trial
 from service.errors import BaseNotFound, ModelNotFound
 from service.jobs import events
 from service.jobs.state import State
@@ -80,6 +82,19 @@ def test_a_job_is_followed_and_cancelled_from_elsewhere(two):
     until(lambda: one.ledger.get(job.id).state is State.CANCELLED)
     until(lambda: not list(one.store.rows("leases", "job_id", job_id=job.id)))
     assert [*one.store.rows("given", "id"), *one.store.rows("epochs", "job_id")] == []
+
+
+def test_a_sweep_is_cancelled_from_elsewhere(two):
+    one, other = two
+    plan = replace(SLOW, epochs=10_000, validation=0.2)
+    trials = [Trial({"rank": rank}, {"rank": rank}, plan) for rank in (1, 2, 3)]
+    sweep = other.sweeps.start({"in_features": 64, "out_features": 10}, trials)
+    ids = [member.job_id for member in sweep.members]
+    until(lambda: any(other.ledger.get(job_id).epoch > 10 for job_id in ids))
+    other.sweeps.cancel(sweep.id)
+    until(lambda: {one.ledger.get(job_id).state for job_id in ids} == {State.CANCELLED})
+    until(lambda: not list(one.store.rows("leases", "job_id", job_id=ids)))
+    assert all(member.model_id in one.registry for member in sweep.members)
 
 
 def test_a_job_whose_server_leaves_is_ended_by_another_with_the_same_numbers(server):
