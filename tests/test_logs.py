@@ -48,7 +48,7 @@ def test_off_a_terminal_each_request_is_a_line_of_json() -> None:
     key = "k" * 32
     with as_process(LORA_LOG_LEVEL="info", LORA_API_KEYS=key) as (process, url):
         headers = {"Authorization": f"Bearer {key}", "X-Request-Id": "mine", "traceparent": f"00-{TRACE}-{SPAN}-01"}
-        assert httpx.get(f"{url}/models?x={key}", headers=headers).status_code == 200
+        assert httpx.get(f"{url}/models?search={key}", headers=headers).status_code == 200
         refused = httpx.get(f"{url}/models/nothing", headers=headers)
         httpx.get(f"{url}/livez")
         httpx.get(f"{url}/models")

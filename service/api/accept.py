@@ -4,18 +4,18 @@ from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from typing import Any
 
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from service.api.query import StrictRoute
 from service.codecs.by_type import CODECS
 from service.codecs.codec import Codec
 from service.codecs.json import JSON
 from service.errors import NotAcceptable
 
 
-class JsonRoute(APIRoute):
+class JsonRoute(StrictRoute):
     """A route that refuses a client which takes no JSON before it does anything, where JSON is what it answers."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

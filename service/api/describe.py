@@ -100,8 +100,8 @@ def condition(name: str) -> dict[str, Any]:
 
 
 def problems(*kinds: type[ServiceError]) -> Responses:
-    """The error answers of a route, by status: those named, and the one that no route is safe from."""
-    kinds = (*kinds, InternalError)
+    """The error answers of a route, by status: those named, and those that no route is safe from."""
+    kinds = tuple(dict.fromkeys((*kinds, Validation, InternalError)))  # any may be given a parameter that it lacks
     return {
         status: {
             "description": "; ".join(kind.title() for kind in of_status),

@@ -17,6 +17,7 @@ from service.api.bodies import MIB, codec_in, received
 from service.api.deps import awaited, soon
 from service.api.faults import from_pydantic
 from service.api.intake import is_small
+from service.api.query import must_be_known
 from service.codecs.codec import Answer, Array, Codec
 from service.codecs.json import JSON
 from service.engine import Engine
@@ -110,9 +111,11 @@ def version_of(query: bytes) -> int | None:
     """The version that a query asks for; None where it asks for none.
 
     Raises:
-        Validation: for what is no whole number.
+        Validation: for what is no whole number, and for another parameter.
     """
-    given = QueryParams(query).get("version")
+    parameters = QueryParams(query)
+    must_be_known(parameters, ["version"])
+    given = parameters.get("version")
     return None if given is None else number_of(given, "version")
 
 

@@ -17,14 +17,14 @@ from service.schemas.choices import Order
 MAX_PAGE = 200
 
 
-def _whole(text: str) -> str:
+def whole(text: str) -> str:
     """The text, unless it is what Python takes for an integer and nobody else does: 7.0, +7, 1_0."""
     if not re.fullmatch("-?[0-9]+", text):
         raise PydanticCustomError("int_type", "not an integer")
     return text
 
 
-LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE, description="how many at most"), BeforeValidator(_whole)]
+LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE, description="how many at most"), BeforeValidator(whole)]
 CursorQuery = Annotated[str | None, Query(max_length=512, description="next_cursor of the page before")]
 OrderQuery = Annotated[Order, Query(description="asc: in the order of their ids; desc: the other way round")]
 

@@ -98,6 +98,15 @@ def test_a_number_that_a_job_has_not_come_to_yet_is_waited_for(service: Service)
     http.post(f"/jobs/{job['id']}/cancel")
 
 
+@pytest.mark.parametrize("after", ["abc", "-1", "1.5", "", "+1"])
+def test_an_after_in_the_address_that_is_no_number_is_refused(http: httpx.Client, after: str) -> None:
+    job = finished(http, epochs=1)
+    for path in (f"/jobs/{job['id']}/events", "/events"):
+        problem = http.get(path, params={"after": after}).json()
+        assert (problem["type"], problem["errors"][0]["pointer"]) == ("/problems/validation", "/after")
+        assert problem["detail"].startswith("after is ")
+
+
 def test_events_arrive_while_the_job_runs(service: Service) -> None:
     http = service.http
     job = started(http)

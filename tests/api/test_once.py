@@ -80,8 +80,9 @@ def test_another_request_under_the_key_is_422(http: httpx.Client) -> None:
     assert http.post("/models", json=SIZES, headers=key).status_code == 201
     other = http.post("/models", json={**SIZES, "rank": 1}, headers={"Idempotency-Key": "quoted"})
     assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-mismatch")
-    query = http.post("/models?a=b", json=SIZES, headers=key)
-    assert query.status_code == 422
+    rows = {"content": ROWS, "headers": {**SAFETENSORS, "Idempotency-Key": "rows"}}
+    assert http.post("/datasets", **rows).status_code == 201
+    assert http.post("/datasets?keep_rows=false", **rows).json()["type"] == "/problems/idempotency-mismatch"
 
 
 @pytest.mark.parametrize("key", ["", '""', "k" * 256, "k" * 10_000])
@@ -112,6 +113,9 @@ def test_a_cancel_under_a_key_is_one_cancel_and_another_body_is_422(http: httpx.
     assert (again.json(), again.headers["idempotency-replayed"]) == (first.json(), "true")
     other = http.post(f"/jobs/{job}/cancel", headers=key, content=b"{}")
     assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-mismatch")
+    rows = {"content": ROWS, "headers": {**SAFETENSORS, "Idempotency-Key": "rows"}}
+    assert http.post("/datasets", **rows).status_code == 201
+    assert http.post("/datasets?keep_rows=false", **rows).json()["type"] == "/problems/idempotency-mismatch"
 
 
 def test_of_twins_at_once_one_is_done_and_no_other_gets_another_answer(http: httpx.Client) -> None:

@@ -24,7 +24,7 @@ def use(http: httpx.Client, answered: Counter[int]) -> None:
     model = f"/models/{made.json()['id']}"
     for _ in range(5):
         answered[http.post(f"{model}/forward", json={"inputs": [0.5] * 8}).status_code] += 1
-    trained = http.post(f"{model}/train?wait=false", json={"epochs": 20})
+    trained = http.post(f"{model}/train", json={"epochs": 20})
     answered[trained.status_code] += 1
     answered[http.get(f"/jobs/{trained.json()['id']}").status_code] += 1
     answered[http.get("/models?limit=5").status_code] += 1

@@ -182,6 +182,8 @@ SHEET = [
     Row(21, "PEFT's name", create({**MODEL, "r": 1}), 422, "validation", "did you mean rank?"),
     Row(21, "of nobody", create({**MODEL, "zzz": 1}), 422, "validation", "the fields are in_features"),
     Row(21, "one in data", train({"data": {"kind": "random", "samples": 3}}), 422, "validation", "n_samples?"),
+    Row(21, "one in the address", get("/models?nme=digits"), 422, "validation", "did you mean name?"),
+    Row(21, "one that is given twice", get("/jobs?state=failed&state=queued"), 422, "validation", "given 2 times"),
     # 22: a key twice
     Row(22, "in an object", create(b'{"rank":1,"rank":64}'), 422, "duplicate-key", "rank"),
     Row(22, "beside data", forward(b'{"inputs": [1, 2, 3], "inputs": [4, 5, 6]}'), 422, "duplicate-key", "inputs"),

@@ -6,6 +6,7 @@ from service.api import describe
 from service.api.deps import ModelIdPath, VersionQuery
 from service.api.forward import ROUTE
 from service.api.fresh import MinVersion
+from service.api.query import StrictRoute
 from service.errors import (
     BadNpy,
     BadSafetensors,
@@ -20,7 +21,7 @@ from service.errors import (
 from service.schemas.answers import ForwardResponse
 from service.schemas.requests import ForwardRequest
 
-router = APIRouter(tags=["forward"])
+router = APIRouter(tags=["forward"], route_class=StrictRoute)
 
 EXAMPLES = {"one row for 64 to 10": {"inputs": [0.5] * 64}, "two rows for 64 to 10": {"inputs": [[0] * 64, [1] * 64]}}
 

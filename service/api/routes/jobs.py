@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
+from pydantic import BeforeValidator
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,7 +12,7 @@ from service.api.accept import JsonRoute, accepted
 from service.api.bodies import read
 from service.api.deps import EngineOf, JobIdPath, SettingsOf, off_loop, stored, written
 from service.api.once import IdempotencyKey, Once
-from service.api.paging import CursorQuery, LimitQuery, OrderQuery, page
+from service.api.paging import CursorQuery, LimitQuery, OrderQuery, page, whole
 from service.api.replies import listed, reply
 from service.api.streams import stream
 from service.codecs.json import JSON
@@ -41,7 +42,7 @@ PointsQuery = Annotated[
     int | None,
     Query(ge=0, le=MAX_EPOCHS, description="of each curve at most so many points, its lowest and highest among them"),
 ]
-AfterQuery = Annotated[str | None, Query(description="only events with a higher number")]
+AfterQuery = Annotated[int | None, Query(ge=0, description="only events with a higher number"), BeforeValidator(whole)]
 LastEventId = Annotated[
     str | None, Header(alias="Last-Event-ID", description="as EventSource sends it when it reconnects")
 ]
@@ -178,7 +179,7 @@ async def get_job_events(
 ) -> Response:
     """Server-Sent Events from the first on, or from the one after `Last-Event-ID` or `?after=`."""
     job = engine.ledger.get(job_id)
-    seen = number(last_event_id if last_event_id is not None else after)
+    seen = number(last_event_id) if last_event_id is not None else after or 0
     if accepted(request, [sse.MEDIA_TYPE, JSON.media_type]) == JSON.media_type:
         items = [training.Event(id=e.number, event=e.kind, data=e.data) for e in events.since(job, seen)]
         return reply(training.EventPage(items=items))
@@ -209,11 +210,11 @@ async def get_events(
 ) -> Response:
     """One stream for a whole page: from now on, or from `Last-Event-ID` as far back as is remembered."""
     accepted(request, [sse.MEDIA_TYPE])
-    place = last_event_id if last_event_id is not None else after
-    seen = engine.ledger.place if place is None else min(number(place), engine.ledger.place)
+    place = number(last_event_id) if last_event_id is not None else after
+    seen = engine.ledger.place if place is None else min(place, engine.ledger.place)
     return stream(request, settings.sse_streams, sse.of_all(engine, seen))
 
 
-def number(text: str | None) -> int:
-    """The number of an event; whatever is none stands for the beginning."""
-    return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 20 else 0
+def number(text: str) -> int:
+    """The number of an event; whatever is none stands for the beginning, since EventSource sends what it has."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0

@@ -9,6 +9,7 @@ from service.api import describe
 from service.api.accept import accepted
 from service.api.bodies import media_type, must_be, read, validated
 from service.api.deps import EngineOf, SettingsOf, soon
+from service.api.query import StrictRoute
 from service.bounds import cut
 from service.codecs.codec import Answer, Array, fits
 from service.codecs.json import JSON, encode_all, tensor
@@ -29,7 +30,7 @@ from service.schemas.answers import MixedForwardResponse
 from service.schemas.fields import A_MODEL_ID
 from service.schemas.requests import MAX_ITEMS, MixedForwardRequest
 
-router = APIRouter(tags=["forward"])
+router = APIRouter(tags=["forward"], route_class=StrictRoute)
 
 TYPES = [JSON.media_type, SAFETENSORS.media_type]
 EXAMPLES = {"two models": {"items": [{"model_id": A_MODEL_ID, "inputs": [[0.5] * 64]}] * 2}}

@@ -13,6 +13,7 @@ from service.api import describe
 from service.api.bodies import MIB, media_type, must_be, read, too_large, validated
 from service.api.deps import EngineOf, ModelIdPath, SettingsOf, soon
 from service.api.forward import SPOT_BYTES, SPOT_OUTPUTS, run
+from service.api.query import StrictRoute
 from service.api.replies import reply
 from service.api.routes.system import readyz
 from service.bounds import shown
@@ -45,7 +46,7 @@ from service.schemas.oip import (
 
 T = TypeVar("T")
 
-router = APIRouter(tags=["open inference protocol"])
+router = APIRouter(tags=["open inference protocol"], route_class=StrictRoute)
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 PLATFORM = "lora_service_linear"

@@ -12,12 +12,13 @@ from starlette.responses import HTMLResponse, Response
 from service.api import describe
 from service.api.deps import EngineOf, stored
 from service.api.problems import status_of
+from service.api.query import StrictRoute
 from service.codecs.json import JSON, dumps
 from service.engine import Engine
 from service.errors import NotFound, NotReady, kinds
 from service.schemas.answers import Health
 
-router = APIRouter(tags=["system"])
+router = APIRouter(tags=["system"], route_class=StrictRoute)
 
 SILENT_SECONDS = 5.0  # of a database, after which nothing more should be sent here
 
