@@ -299,7 +299,7 @@ class ModelBusy(Conflict):
 class BaseBusy(Conflict):
     """Models stand on this base.
 
-    Delete them first, or leave the base where it is: they need it.
+    Delete them first, or leave the base where it is: they need it. `GET /models?base_id=…` lists them.
     """
 
 

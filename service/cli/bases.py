@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from service.cli.kinds import KINDS, found
+from service.cli.kinds import BASE, found
 from service.client import Client
 from service.codecs import layer
-
-BASE = KINDS["base"]
 
 
 def base_id(client: Client, named: str | None) -> str | None:

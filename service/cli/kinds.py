@@ -99,7 +99,7 @@ KINDS = {
         Client.cancel_sweep,
     ),
 }
-MODEL, JOB = KINDS["mdl"], KINDS["job"]
+MODEL, JOB, BASE = KINDS["mdl"], KINDS["job"], KINDS["base"]
 
 
 def kind_of(text: str) -> Kind:

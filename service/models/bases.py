@@ -55,7 +55,10 @@ class Bases:
         """Raise BaseBusy while models stand on a base."""
         models = self._models[base_id]
         if models:
-            raise BaseBusy(f"{len(models)} models stand on base {base_id}, such as {min(models)}; delete them first")
+            raise BaseBusy(
+                f"{len(models)} models stand on base {base_id}, such as {min(models)}; delete them first: "
+                f"GET /models?base_id={base_id} lists them"
+            )
 
     def put(self, record: BaseRecord) -> None:
         """Know this of a base."""

@@ -1,5 +1,6 @@
 """Frozen layers of one's own: named by their content, shared by models, never changed by any of them."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ def test_an_uploaded_base_outlives_its_models_and_no_model_changes_it(alone):
     refused = alone.delete(f"/bases/{base}")
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/base-busy")
     assert "2 models stand on base" in refused.json()["detail"]
+    (path,) = re.findall("GET (/models.+) lists them", refused.json()["detail"])
+    assert [model["id"] for model in alone.get(path).json()["items"]] == models
     for model in models:
         alone.delete(f"/models/{model}")
     assert alone.get(f"/bases/{base}/weights").content == body

@@ -233,3 +233,16 @@ def test_models_are_found_by_a_part_of_their_name_or_id(http: httpx.Client) -> N
         assert model["id"] in found
         assert other["id"] not in found
     assert http.get("/models", params={"search": "Straße\nmdl"}).json()["items"] == []
+
+
+def test_the_models_on_a_base_are_listed_those_of_several_layers_too(http: httpx.Client) -> None:
+    model, other = create(http), create(http)
+    base = {"base_id": model["base_id"]}
+    last = {"in_features": 10, "out_features": 4}
+    layered = http.post("/models", json={"layers": [base, last]}).json()
+    ids = [item["id"] for item in http.get("/models", params=base).json()["items"]]
+    assert ids == [model["id"], layered["id"]]
+    cursor = http.get("/models", params={**base, "limit": 1}).json()["next_cursor"]
+    for query in ({}, {"base_id": other["base_id"]}):
+        assert http.get("/models", params={**query, "cursor": cursor}).json()["type"] == "/problems/bad-cursor"
+    assert "it must be the id of a base" in http.get("/models", params={"base_id": "mine"}).json()["detail"]

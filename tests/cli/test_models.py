@@ -58,6 +58,8 @@ def test_a_list_is_lines_with_tabs_and_whole_ids(service: Service, model: str) -
     assert model in done("models", "-q", url=service.url).split()
     assert model in [each["id"] for each in json.loads(done("models", "--json", url=service.url))]
     assert json.loads(done("models", "--name", "nobody is called so", "--json", url=service.url)) == []
+    base = service.http.get(f"/models/{model}").json()["base_id"]
+    assert model in done("models", "--base", base[:30], "-q", url=service.url).split()
 
 
 def test_show_tells_of_anything_by_its_id(service: Service, model: str) -> None:

@@ -78,6 +78,13 @@ def test_the_bases_of_all_pages_are_listed_once(client: Client) -> None:
         client.delete_base(base_id)
 
 
+def test_the_models_on_a_base_are_listed(client: Client) -> None:
+    model = client.create(in_features=12, out_features=6)
+    base = client.base(model.base_id)
+    for known in (base, base.id):
+        assert list(client.models(base_id=known)) == [model]
+
+
 def test_the_merged_layer_computes_what_the_model_does(client: Client) -> None:
     model = client.create(in_features=12, out_features=6, init="normal")
     merged = client.merged(model)

@@ -30,6 +30,7 @@ from service.errors import (
     Validation,
     VersionNotFound,
 )
+from service.ids import BASE_ID
 from service.lora.spec import refuse
 from service.models.model import Model
 from service.schemas import answers, fields
@@ -135,10 +136,15 @@ async def list_models(
     search: Annotated[
         str | None, Query(max_length=256, description="only those whose name or id has this text, in any case")
     ] = None,
+    base_id: Annotated[str | None, Query(pattern=BASE_ID, description="only those that stand on this base")] = None,
 ) -> Response:
     """A page of models."""
-    models = [model for model in engine.registry.all() if name in (None, model.name) and _has(model, search)]
-    some, following = page(models, ["models", name, search], limit, cursor, order)
+    models = [
+        model
+        for model in engine.registry.all()
+        if name in (None, model.name) and _has(model, search) and base_id in (None, *model.base_ids)
+    ]
+    some, following = page(models, ["models", name, search, base_id], limit, cursor, order)
     items = [views.of_model(model, durable=engine.store.durable) for model in some]
     return listed(request, answers.ModelPage(items=items, next_cursor=following))
 

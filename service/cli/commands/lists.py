@@ -13,6 +13,7 @@ from service.cli.completion import of
 def models(
     at: Place,
     name: Annotated[str | None, Option(help="Only those of this name.")] = None,
+    base: Annotated[str | None, Option(autocompletion=of("bases"), help="Only those that stand on this base.")] = None,
     quiet: o.Quiet = False,
 ) -> None:
     """List the models.
@@ -24,9 +25,11 @@ def models(
     lora models --name trial -q | xargs lora rm --yes
     """
     from service.cli import columns, printing
+    from service.cli.kinds import BASE, found
 
     with at.client() as client:
-        printing.listed(client.models(name), columns.MODELS, as_json=at.as_json, ids_only=quiet)
+        base_id = None if base is None else found(client, base, BASE)
+        printing.listed(client.models(name, base_id), columns.MODELS, as_json=at.as_json, ids_only=quiet)
 
 
 @calling

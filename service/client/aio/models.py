@@ -6,7 +6,7 @@ from typing import Any
 from service.client.aio.connection import AsyncConnection
 from service.client.calls import at, delete, get, ident, patch, post
 from service.schemas.analysis import Analysis
-from service.schemas.answers import Model, ModelPage
+from service.schemas.answers import Base, Model, ModelPage
 from service.schemas.training import RankProfile
 from service.schemas.versions import Version, VersionPage
 
@@ -24,9 +24,10 @@ class AsyncModels:
         """The model as it is now."""
         return await self._connection.read(Model, get(at("models", model)))
 
-    def models(self, name: str | None = None) -> AsyncIterator[Model]:
-        """Every model, or those of this name, oldest first."""
-        return self._connection.pages(ModelPage, "/models", name=name)
+    def models(self, name: str | None = None, base_id: str | Base | None = None) -> AsyncIterator[Model]:
+        """Every model, or those of this name or on this base, oldest first."""
+        on = None if base_id is None else ident(base_id)
+        return self._connection.pages(ModelPage, "/models", name=name, base_id=on)
 
     async def update(self, model: str | Model, **notes: Any) -> Model:
         """The model with another `name` or `metadata`; None removes what there was."""
