@@ -29,7 +29,9 @@ Version = Annotated[int | None, Option(help="An earlier version; by default the 
 
 In = Annotated[int | None, Option("--in", metavar="N", help="Features that go in.", rich_help_panel=MODEL_PANEL)]
 Out = Annotated[int | None, Option("--out", metavar="N", help="Features that come out.", rich_help_panel=MODEL_PANEL)]
-Rank = Annotated[int | None, Option(help="Of the change; default 4.", rich_help_panel=MODEL_PANEL)]
+Rank = Annotated[
+    int | None, Option(help="Of the change; default: 4, or the smaller size.", rich_help_panel=MODEL_PANEL)
+]
 Alpha = Annotated[float | None, Option(help="scaling = alpha / rank; default: rank.", rich_help_panel=MODEL_PANEL)]
 Init = Annotated[
     str | None,

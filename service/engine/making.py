@@ -71,7 +71,7 @@ class Maker:
             try:
                 specs.append(Spec(**own) if base is None else base.spec(own))
             except Validation as error:
-                raise error.moved(partial(_place_of, place, layer)) from None
+                raise error.moved(partial(_place_of, place, common)) from None
         spec = ChainSpec(layers=tuple(specs), activations=tuple(activations[:-1]))
         return self._made(spec, bases, seed, None, notes)
 
@@ -154,6 +154,6 @@ def _apart(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     return notes, {name: value for name, value in settings.items() if name not in NOTES}
 
 
-def _place_of(place: int, layer: Mapping[str, Any], pointer: str) -> str:
+def _place_of(place: int, common: Mapping[str, Any], pointer: str) -> str:
     """Where a fault of a layer is: with the layer, or with what they all share."""
-    return f"/layers/{place}{pointer}" if pointer[1:] in layer else pointer
+    return pointer if pointer[1:] in common else f"/layers/{place}{pointer}"

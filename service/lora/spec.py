@@ -11,6 +11,7 @@ from service.errors import Fault, Validation
 
 MAX_FEATURES = 65_536
 MAX_RANK = 1_024
+USUAL_RANK = 4
 MAX_SETTING = 1_000_000
 MAX_SEED = 2**53 - 1
 MAX_LAYERS = 16
@@ -47,7 +48,9 @@ class Parameters:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """A LoRA layer's sizes and settings; `alpha` None becomes the rank, so that the scaling is 1.
+    """A LoRA layer's sizes and settings.
+
+    `rank` None becomes 4, or the smaller of the sizes where that is less, and `alpha` None the rank: the scaling is 1.
 
     Raises:
         Validation, LimitExceeded, NonFinite: for a value out of its bounds, or two that do not go together.
@@ -55,7 +58,7 @@ class Spec:
 
     in_features: Features
     out_features: Features
-    rank: Rank = 4
+    rank: Rank = None  # type: ignore[assignment]  # None is what it is given as
     alpha: Alpha | None = None
     use_rslora: bool = False
     use_dora: bool = False
@@ -66,6 +69,9 @@ class Spec:
 
     def __post_init__(self) -> None:
         bounds.check(self)
+        given: Any = self.rank
+        if given is None:
+            object.__setattr__(self, "rank", min(USUAL_RANK, self.narrow))
         if self.rank > self.narrow:
             refuse("rank", f"rank is {self.rank}; it is at most min(in_features, out_features) = {self.narrow}")
         if self.init == "orthogonal" and self.rank % 2:

@@ -8,7 +8,7 @@ from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
 from service.codecs.json import classes, numbers
-from service.lora.spec import MAX_LAYERS, Alpha, Dropout, Features, Rank, Seed, refuse
+from service.lora.spec import MAX_LAYERS, USUAL_RANK, Alpha, Dropout, Features, Rank, Seed, refuse
 from service.schemas.choices import Activation, Init, Loss, Optimizer, Schedule, Split
 from service.schemas.fields import NESTED_NUMBERS, BaseId, DatasetId, JobId, Metadata, ModelId, Number, Text
 from service.training import plan, sources
@@ -24,6 +24,7 @@ from service.training.sources import NotNegative, Samples
 
 MAX_ITEMS = 1_024  # of a forward for many models
 MAX_COMBINED = 64  # members of a sum
+RANK = f"r, at most min(in_features, out_features); default: {USUAL_RANK}, or that where it is less"
 
 
 class Request(BaseModel):
@@ -45,7 +46,7 @@ class LayerRequest(Request):
     in_features: Features | None = Field(None, description="inputs of the frozen layer: the outputs of the one before")
     out_features: Features | None = Field(None, description="outputs of the frozen layer")
     base_id: BaseId | None = Field(None, description="adapt this base instead of a fresh one")
-    rank: Rank = Field(4, description="r, at most min(in_features, out_features)")
+    rank: Rank | None = Field(None, description=RANK)
     alpha: Alpha | None = Field(None, description="scaling = alpha / rank; default: the rank, so scaling is 1")
     activation: Activation = Field("identity", description="between this layer and the next; not after the last")
 
@@ -59,7 +60,7 @@ class CreateModelRequest(Request):
     in_features: Features | None = Field(None, description="inputs of the frozen layer")
     out_features: Features | None = Field(None, description="outputs of the frozen layer")
     base_id: BaseId | None = Field(None, description="adapt this base instead of a fresh one")
-    rank: Rank = Field(4, description="r, at most min(in_features, out_features)")
+    rank: Rank | None = Field(None, description=RANK)
     alpha: Alpha | None = Field(None, description="scaling = alpha / rank; default: the rank, so scaling is 1")
     use_rslora: bool = Field(False, description="scaling = alpha / √rank")
     use_dora: bool = Field(False, description="DoRA: the lengths of the weight's rows are trained by themselves")

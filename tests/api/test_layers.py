@@ -23,6 +23,7 @@ LAYERS = [
     {"in_features": 9, "out_features": 7, "rank": 2, "activation": "tanh"},
     {"in_features": 7, "out_features": 5, "rank": 2, "alpha": 3.0},
 ]
+ODD = {"init": "orthogonal"}
 TRAIN = {"epochs": 5, "lr": 0.05, "seed": 0, "data": {"kind": "teacher", "n_samples": 60, "teacher_rank": 2, "seed": 1}}
 X = np.random.default_rng(0).standard_normal((6, 12)).astype(np.float32)
 ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu, "tanh": torch.tanh, "silu": functional.silu}
@@ -135,6 +136,11 @@ def test_the_answer_tells_of_each_layer_and_counts_them_all(http):
         ({"layers": LAYERS, "rank": 2}, "/rank", "each of the layers has its own rank"),
         ({"layers": [LAYERS[0], {"out_features": 3}]}, "/layers/1/in_features", "in_features is required"),
         ({"layers": [LAYERS[0], {**LAYERS[1], "rank": 8}, LAYERS[2]]}, "/layers/1/rank", "at most min"),
+        (
+            {"layers": [LAYERS[0], {"in_features": 9, "out_features": 3}, {**LAYERS[2], "in_features": 3}], **ODD},
+            "/layers/1/rank",
+            "an even one",
+        ),
         ({"layers": [LAYERS[0], {**LAYERS[1], "rank": 0}, LAYERS[2]]}, "/layers/1/rank", "at least 1"),
         ({"layers": [{**LAYERS[0], "activation": "sin"}, *LAYERS[1:]]}, "/layers/0/activation", "'identity'"),
         ({"layers": [{**LAYERS[0], "dropout": 0.1}, *LAYERS[1:]]}, "/layers/0/dropout", "not a field"),

@@ -115,6 +115,17 @@ def test_weights_are_safetensors_under_the_names_of_peft(http: httpx.Client) -> 
     }
 
 
+def test_without_a_rank_small_layers_get_the_one_they_can_have(http: httpx.Client) -> None:
+    small = create(http, in_features=3, out_features=1)
+    assert (small["rank"], small["alpha"]) == (1, 1.0)
+    assert http.post("/models", json={"base_id": small["base_id"]}).json()["rank"] == 1
+    layers = [{"in_features": 9, "out_features": 2}, {"in_features": 2, "out_features": 7, "rank": 1}]
+    layered = http.post("/models", json={"layers": layers}).json()
+    assert [layer["rank"] for layer in layered["layers"]] == [2, 1]
+    refused = http.post("/models", json={**SIZES, "in_features": 3, "rank": 4}).json()
+    assert refused["detail"] == "rank is 4; it is at most min(in_features, out_features) = 3"
+
+
 def test_pages_list_every_model_once_in_the_order_of_creation() -> None:
     with in_thread() as service:
         ids = [create(service.http, name="odd" if i % 2 else "even")["id"] for i in range(7)]

@@ -169,6 +169,11 @@ def test_sweeps_are_listed(http: httpx.Client) -> None:
         ({"over": {"rank": [1]}, "train": {"epoch": 1}}, "/train/epoch", "did you mean epochs?"),
         ({"over": {"rank": [1, 11]}}, "/over/rank", "at most min"),
         ({"over": {"rank": [1]}, "model": {"rank": 1}}, "/model/in_features", "must be given"),
+        (
+            {"over": {"lr": [0.1]}, "model": {"in_features": 6, "out_features": 2, "rank": 3}},
+            "/model/rank",
+            "at most min",
+        ),
         ({"over": {"rank": [1]}, "train": {"momentum": 0.5}}, "/train/momentum", "adam has no momentum"),
         (
             {

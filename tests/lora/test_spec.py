@@ -184,6 +184,13 @@ def test_a_spec_needs_no_torch():
     subprocess.run([sys.executable, "-c", check], check=True)
 
 
+@pytest.mark.parametrize(("sizes", "rank"), [((64, 10), 4), ((4, 4), 4), ((3, 64), 3), ((64, 2), 2), ((1, 1), 1)])
+def test_without_a_rank_it_is_four_or_what_the_sizes_allow(sizes, rank):
+    spec = Spec(in_features=sizes[0], out_features=sizes[1])
+    assert (spec.rank, spec.alpha) == (rank, rank)
+    assert spec == Spec(in_features=sizes[0], out_features=sizes[1], rank=None)
+
+
 def test_an_orthogonal_start_needs_an_even_rank():
     assert Spec(in_features=6, out_features=6, rank=4, init="orthogonal").scaling == 1
     with pytest.raises(Validation, match="rank is 3; the init orthogonal needs an even one"):
