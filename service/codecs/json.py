@@ -134,7 +134,8 @@ def classes(value: list[Any], name: str) -> NDArray[np.int64]:
     _check_count(value, name)
     for i, item in enumerate(value):
         if type(item) is not int or not -(2**63) <= item < 2**63:
-            detail = f"{name}[{i}] is {shown(item)}; a class is an integer"
+            rows = f", and numbers are written in rows: [[{shown(item)}], …]" if isinstance(item, float) else ""
+            detail = f"{name}[{i}] is {shown(item)}; a class is an integer{rows}"
             raise Validation(detail, fault(detail, name, [i]))
     return np.array(value, dtype=np.int64)
 

@@ -6,7 +6,7 @@ from service.errors import Fault, LimitExceeded, Validation
 from service.lora.spec import AnySpec, refuse
 from service.training.cost import MOMENTS_BYTES, bytes_needed, path_for
 from service.training.plan import LOSS_TARGETS, Plan
-from service.training.sources import SERVES_AS, TARGETS_IN_WORDS, Source, Teacher, has_rows, settled
+from service.training.sources import SERVES_AS, TARGETS_IN_WORDS, Inline, Source, Stored, Teacher, has_rows, settled
 
 
 def fitted(plan: Plan, spec: AnySpec, seed: int, max_bytes: int, max_moments_bytes: int = MOMENTS_BYTES) -> Plan:
@@ -24,11 +24,11 @@ def fitted(plan: Plan, spec: AnySpec, seed: int, max_bytes: int, max_moments_byt
         what = "a model with use_dora" if spec.use_dora else "a model of several layers"
         refuse("optimizer", f"closed_form solves for the A and B of one layer; {what} takes another optimizer")
     seed = seed if plan.seed is None else plan.seed
-    _check_targets(plan.data, plan.loss)
+    _check_targets(plan.data, plan.loss, spec, "/data")
     plan = replace(plan, seed=seed, data=settled(plan.data, spec, seed, "/data"))
     if plan.held_out is not None:
         source = settled(_apart(plan.held_out, plan.data), spec, (seed + 1) % 2**53, "/validation")
-        _check_targets(source, plan.loss, "/validation")
+        _check_targets(source, plan.loss, spec, "/validation")
         plan = replace(plan, validation=source)
     _check_rows_there(plan, spec)
     plan = replace(plan, path=plan.path or path_for(plan, spec, max_moments_bytes))
@@ -58,17 +58,22 @@ def _apart(held_out: Source, data: Source) -> Source:
     return held_out
 
 
-def _check_targets(source: Source, loss: str, within: str = "/data") -> None:
+def _check_targets(source: Source, loss: str, spec: AnySpec, within: str) -> None:
     wanted, given = LOSS_TARGETS[loss], source.targets
     fitting = [name for name, targets in LOSS_TARGETS.items() if targets in SERVES_AS[given]]
+    at = "/loss" if within == "/data" else within
+    if given == "classes" and spec.out_features == 1 and isinstance(source, Inline | Stored):
+        detail = f"{source.kind} data has integer classes, and one output tells no classes apart"
+        raise Validation(
+            f"{detail}; use bce_with_logits, or another loss of numbers, with y as [[0], [1]]", Fault(at, detail)
+        )
     if loss in fitting:
         return
     detail = (
         f"{source.kind} data has {TARGETS_IN_WORDS[given]}; "
         f"the loss {loss} compares outputs with {TARGETS_IN_WORDS[wanted]}"
     )
-    fault = Fault("/loss" if within == "/data" else within, detail)
-    raise Validation(f"{detail}; losses that fit this data: {', '.join(fitting)}", fault)
+    raise Validation(f"{detail}; losses that fit this data: {', '.join(fitting)}", Fault(at, detail))
 
 
 def _check_rows_there(plan: Plan, spec: AnySpec) -> None:

@@ -127,6 +127,21 @@ def test_settings_that_make_no_sense_are_refused_by_name(
     assert problem["errors"][0]["pointer"] == pointer
 
 
+def test_one_output_learns_numbers_in_rows_of_one_and_no_classes(http: httpx.Client) -> None:
+    model = http.post("/models", json={"in_features": 2, "out_features": 1}).json()["id"]
+    x = [[0, 1], [1, 0]]
+
+    def asked(y: list, loss: str) -> dict:
+        body = {"loss": loss, "epochs": 1, "data": {"kind": "inline", "x": x, "y": y}}
+        return http.post(f"/models/{model}/train", json=body, headers={"Prefer": "wait=30"}).json()
+
+    assert "numbers are written in rows: [[0.5], …]" in asked([0.5, 1.5], "mse")["detail"]
+    for loss in ("cross_entropy", "mse"):
+        assert "use bce_with_logits" in asked([0, 1], loss)["detail"]
+    assert "bce_with_logits" in asked([[0], [1]], "cross_entropy")["detail"]
+    assert asked([[0], [1]], "bce_with_logits")["state"] == "succeeded"
+
+
 @pytest.mark.parametrize(("weight", "slug"), [([1, 2], "shape-mismatch"), ([-1], "validation"), ([0], "non-finite")])
 def test_weights_that_weigh_nothing_or_less_are_refused(http: httpx.Client, weight: list, slug: str) -> None:
     data = {"kind": "inline", "x": [[0.5] * 64], "y": [[1.0] * 10], "weight": weight}

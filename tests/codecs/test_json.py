@@ -476,6 +476,11 @@ def test_what_is_no_class_is_refused_with_its_place(bad):
     assert [fault.pointer for fault in error.faults] == ["/data/y/2"]
 
 
+def test_a_number_where_a_class_stands_is_shown_as_a_row_of_its_own():
+    error = refusal(classes, [0.5, 1.5], "data.y")
+    assert error.detail == "data.y[0] is 0.5; a class is an integer, and numbers are written in rows: [[0.5], …]"
+
+
 def test_numbers_of_a_field_within_another_are_pointed_at():
     error = refusal(numbers, [[1, 2], [3, "x"]], "data.x")
     assert error.detail == 'data.x[1][1] is "x"; it must be a number'

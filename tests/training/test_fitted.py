@@ -56,6 +56,20 @@ def test_the_refusal_of_a_loss_reads_as_one_sentence():
     )
 
 
+UPLOADED = Stored(id="d", n_samples=3, targets="classes", in_features=64, out_features=None, classes=1)
+
+
+@pytest.mark.parametrize("classes", [Inline(n_samples=3, targets="classes"), UPLOADED])
+@pytest.mark.parametrize(
+    ("within", "loss"), [("data", "cross_entropy"), ("data", "mse"), ("data", "cosine"), ("validation", "mse")]
+)
+def test_classes_are_no_targets_for_one_output(classes, within, loss):
+    plan = Plan(**{within: classes}, loss=loss)
+    error = refusal(lambda: fitted(plan, Spec(in_features=64, out_features=1), 0, ANY_BYTES))
+    assert "use bce_with_logits, or another loss of numbers, with y as [[0], [1]]" in error.detail
+    assert error.faults[0].pointer == ("/loss" if within == "data" else "/validation")
+
+
 @given(SEEDS, SEEDS, st.integers(0, 2**32))
 def test_a_seed_that_is_open_is_drawn_and_the_datas_follows_the_plans(seed, data_seed, drawn):
     for kind in (Random, Teacher):
