@@ -78,9 +78,10 @@ def from_pydantic(found: Iterable[Mapping[str, Any]], schema: type[BaseModel] | 
     return kind(detail, *(Fault(pointer(*_path(loc)), each_detail) for (_, each_detail), loc in sentences))
 
 
-def _similar(name: str, loc: Loc, schema: type[BaseModel] | None) -> str:
+def _similar(loc: Loc, schema: type[BaseModel] | None) -> str:
     """What to write in place of a field that is none, as the end of a sentence."""
     fields = list((_schema_at(loc, schema) or BaseModel).model_fields)
+    name = cut(str(loc[-1]), MAX_NAME)
     meant = get_close_matches(SYNONYMS.get(name, name), fields, n=1)
     return f"; did you mean {meant[0]}?" if meant else f"; the fields are {', '.join(fields)}"
 
@@ -109,13 +110,13 @@ def _sentence(fault: Mapping[str, Any], schema: type[BaseModel] | None) -> tuple
     given, kind, context = fault["input"], fault["type"], fault.get("ctx", {})
     if kind in BOUNDS:
         rule = BOUNDS[kind]
-        return refusal(name, rule), out_of_bounds(name, given, rule, context[rule])
+        return refusal(str(fault["loc"][-1]), rule), out_of_bounds(name, given, rule, context[rule])
     if kind == "finite_number":
         return NonFinite, f"{name} is {given}; it must be a finite number"
     if kind == "missing":
         return Validation, f"{name} is required"
     if kind == "extra_forbidden":
-        return Validation, f"{name} is not a field of this request{_similar(name, fault['loc'], schema)}"
+        return Validation, f"{name} is not a field of this request{_similar(fault['loc'], schema)}"
     if kind == "float_type" and given in NOT_FINITE:
         return NonFinite, f"{name} is {shown(given)}; it must be a finite number"
     if kind == "float_type" and fault["loc"][-1] == FRACTION:
@@ -133,19 +134,17 @@ def _sentence(fault: Mapping[str, Any], schema: type[BaseModel] | None) -> tuple
     if kind == "string_pattern_mismatch":
         return Validation, f"{name} is {shown(given)}; it must be {PATTERNS.get(context['pattern'], 'an id')}"
     if kind == "union_tag_invalid":
-        return Validation, f"kind is {shown(context['tag'])}; it must be one of {', '.join(DATA)}"
+        return Validation, f"{name}.kind is {shown(context['tag'])}; it must be one of {', '.join(DATA)}"
     if kind == "union_tag_not_found":
         bare = "; a fraction of the data is a bare number, such as 0.2" if name == "validation" else ""
-        return Validation, f"kind is required: {', '.join(DATA)}{bare}"
+        return Validation, f"{name}.kind is required: {', '.join(DATA)}{bare}"
     return Validation, f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 
 def _name(loc: Loc) -> str:
-    """What a sentence calls it: the last name, with the indices after it."""
-    name = "the body"
-    for part in _within(loc):
-        name = f"{name}[{part}]" if isinstance(part, int) else cut(part, MAX_NAME)
-    return name
+    """What a sentence calls it: the names that lead there, with the indices after them."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{cut(part, MAX_NAME)}" for part in _within(loc))
+    return "".join(parts).removeprefix(".") or "the body"
 
 
 def _path(loc: Loc) -> list[str | int]:

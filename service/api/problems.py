@@ -13,13 +13,21 @@ from service import errors
 from service.api.faults import MAX_FAULTS, from_pydantic
 from service.bounds import cut
 from service.errors import ServiceError
-from service.schemas.fields import A_MODEL_ID
+from service.schemas.fields import A_BASE_ID, A_DATASET_ID, A_JOB_ID, A_MODEL_ID, A_SWEEP_ID
 
 MEDIA_TYPE = "application/problem+json"
 MAX_BYTES = 8 * 1024
 MAX_TEXT = 300
 MAX_PATH = 100
 RETRY_AFTER_SECONDS = 1
+# What stands in an address, by the name of the part that it is.
+AN_ID = {
+    "model_id": A_MODEL_ID,
+    "base_id": A_BASE_ID,
+    "job_id": A_JOB_ID,
+    "dataset_id": A_DATASET_ID,
+    "sweep_id": A_SWEEP_ID,
+}
 
 STATUS: dict[type[ServiceError], int] = {
     errors.Unreadable: 400,
@@ -110,9 +118,9 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     @app.exception_handler(RequestValidationError)
     async def parameters(request: Request, error: RequestValidationError) -> Response:
         found = error.errors()
-        if any(fault["loc"][0] == "path" for fault in found):
+        for _, name in (fault["loc"] for fault in found if fault["loc"][0] == "path"):
             return response(
-                errors.NotFound(f"there is nothing at this address; an id looks like {A_MODEL_ID}"), request
+                errors.NotFound(f"there is nothing at this address; an id looks like {AN_ID[name]}"), request
             )
         return response(from_pydantic([{**fault, "loc": fault["loc"][1:]} for fault in found]), request)
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from itertools import chain
 from typing import Any
 
@@ -42,7 +43,7 @@ MAX_VALUES = 2 * MAX_ELEMENTS + 2**14  # x, y and everything else
 
 Written = Callable[[Array], Any]
 
-SMALLER = ", so send large tensors in a binary format"
+INSTEAD = "send large tensors in a binary format, and rows to train on by POST /datasets"
 
 _STEPS = np.zeros(256, dtype=np.int8)
 _STEPS[list(b"[{")] = 1
@@ -71,7 +72,7 @@ def parse(body: bytes | bytearray) -> Any:
 def _check_structure(body: bytes) -> None:
     """Refuse, before it is read, what would take long to read or is deeper than anyone needs."""
     values = body.count(b",") + 1  # commas in text count as well; the limit has room for them
-    _check_most(values, MAX_VALUES, "values", SMALLER)
+    _check_most(values, MAX_VALUES, "values", f", so {INSTEAD}")
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH and body.count(b":") <= MAX_FIELDS:
         return
     # Without its escapes, each quote begins or ends a string; what stands within one is no structure.
@@ -87,7 +88,7 @@ def _check_structure(body: bytes) -> None:
     if lists > MAX_LISTS and b"[]" in body:
         detail = f"the body has {lists} lists, and some are empty; each row needs in_features numbers"
         raise ShapeMismatch(detail, Fault("", detail))
-    _check_most(lists, MAX_LISTS, "lists", SMALLER)
+    _check_most(lists, MAX_LISTS, "lists", f", so {INSTEAD}")
 
 
 def _check_most(count: int, limit: int, things: str, advice: str) -> None:
@@ -143,7 +144,7 @@ def classes(value: list[Any], name: str) -> NDArray[np.int64]:
 def _check_count(items: list[Any], name: str) -> None:
     if len(items) > MAX_ELEMENTS:
         raise LimitExceeded(
-            f"{name} has more than {MAX_ELEMENTS} elements; send larger tensors in a binary format",
+            f"{name} has more than {MAX_ELEMENTS} elements; {INSTEAD}",
             fault(f"at most {MAX_ELEMENTS} elements", name),
             limit=MAX_ELEMENTS,
         )
@@ -224,11 +225,13 @@ def _not_inputs(value: Any) -> Validation:
     if not isinstance(value, dict):
         detail = f'the body is {shown(value)}; it must be an object like {{"inputs": [[0.1, 0.2]]}}'
         return Validation(detail, Fault("", detail))
-    if "inputs" not in value:
-        return Validation("inputs is missing", Fault("/inputs", "inputs is required"))
+    missing = [] if "inputs" in value else [Fault("/inputs", "inputs is required")]
+    if not value:
+        return Validation("inputs is missing", *missing)
     extra = next(key for key in value if key != "inputs")[:60]
-    detail = f"{extra!r} is not a field of this request; its only field is inputs"
-    return Validation(detail, Fault(pointer(extra), detail))
+    meant = "did you mean inputs?" if missing and get_close_matches(extra, ["inputs"]) else "its only field is inputs"
+    detail = f"{extra!r} is not a field of this request; {meant}"
+    return Validation(detail, Fault(pointer(extra), detail), *missing)
 
 
 def encode(answer: Answer) -> bytes:

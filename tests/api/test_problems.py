@@ -97,6 +97,9 @@ BAD = [
     create(
         "a long name", {**MODEL, "name": "n" * 257}, 422, "validation", "name has 257 characters; it may have at most"
     ),
+    create(
+        "a note that is a number", {**MODEL, "metadata": {"a": 1}}, 422, "validation", "metadata.a is 1; it must be a"
+    ),
     create("a note under a long key", {**MODEL, "metadata": {"k" * 99: 1}}, 422, "validation", "k… is 1; it must be a"),
     create("twice the same key", b'{"rank": 1, "rank": 64}', 422, "duplicate-key", 'duplicate key "rank"'),
     create("a string for a number", {**MODEL, "rank": "7"}, 422, "validation", 'rank is "7"; it must be an integer'),
@@ -156,7 +159,14 @@ BAD = [
     train("classes wanted", {"loss": "cross_entropy"}, "validation", "integer classes", "/loss"),
     train("probabilities wanted", {"loss": "bce_with_logits"}, "validation", "from 0 to 1", "/loss"),
     train("numbers wanted", {"data": {"kind": "digits"}}, "validation", "losses that fit this data", "/loss"),
-    train("no kind", {"data": {}}, "validation", "kind is required", "/data"),
+    train("no kind", {"data": {}}, "validation", "data.kind is required", "/data"),
+    train("no id", {"data": {"kind": "dataset"}}, "validation", "data.id is required", "/data/id"),
+    train(
+        "130,002 lists",
+        {"data": {"kind": "inline", "x": [[0]] * 65_000, "y": [[0]] * 65_000}},
+        "limit-exceeded",
+        "rows to train on by POST /datasets",
+    ),
     train("a fraction by name", {"validation": {"fraction": 0.2}}, "validation", "such as 0.2", "/validation"),
     train("an unknown kind", {"data": {"kind": "cifar"}}, "validation", "digits", "/data"),
     train("the name of others", {"learning_rate": 3}, "validation", "did you mean lr?", "/learning_rate"),
@@ -199,6 +209,10 @@ BAD = [
     ),
     forward("no body", b"", "validation", "empty"),
     forward("no inputs", b"{}", "validation", "inputs is missing"),
+    forward(
+        "a misspelt field", b'{"input": [1]}', "validation", "'input' is not a field of this request; did you mean"
+    ),
+    forward("the name of others", b'{"instances": [1]}', "validation", "its only field is inputs"),
     forward("another field", b'{"inputs": [], "rows": 1}', "validation", "'rows' is not a field"),
     forward("a number", b'{"inputs": 1}', "validation", "inputs is 1"),
     forward("a wrong width", b'{"inputs": [1, 2]}', "shape-mismatch", "in_features = 64"),
@@ -261,6 +275,17 @@ BAD = [
             "a newline after it": f"mdl_{'0' * 26}%0A",
             "a job's": f"job_{'0' * 26}",
         }.items()
+    ),
+    *(
+        Bad(f"no id: {path}", "GET", f"/{path}/abc", 404, "not-found", says=f"an id looks like {begins}")
+        for path, begins in (
+            ("models", "mdl_01"),
+            ("bases", "base_2d"),
+            ("jobs", "job_01"),
+            ("datasets", "dat_01"),
+            ("sweeps", "swp_01"),
+            ("v2/models", "mdl_01"),
+        )
     ),
     Bad("limit 0", "GET", "/models?limit=0", 422, "validation", says="at least 1", pointer="/limit"),
     Bad("limit 10^9", "GET", "/jobs?limit=1000000000", 422, "limit-exceeded", says="at most 200", pointer="/limit"),
