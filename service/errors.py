@@ -83,7 +83,7 @@ class BadHost(Unreadable):
     """The request is addressed to a name that is not this service's.
 
     A page of somebody else could have its own name lead here. IP addresses, names without a dot such as localhost,
-    `LORA_HOST` and what `LORA_ALLOWED_HOSTS` lists are taken.
+    `LORA_HOST` and what `LORA_ALLOWED_HOSTS` lists are taken, `*.example.org` for all names below that.
     """
 
 

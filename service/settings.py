@@ -74,7 +74,9 @@ class Settings(BaseSettings):
     processes: int = _setting(1, "processes that serve, which share their models in a PostgreSQL", ge=1, le=256)
     insecure: bool = _setting(False, "listen on other addresses than this machine's own though there are no keys")
     allowed_hosts: str = _setting(
-        "", "names that the service goes by beside LORA_HOST, IP addresses and names without a dot; * for any name"
+        "",
+        "names that the service goes by beside LORA_HOST, IP addresses and names without a dot; *.example.org for any "
+        "below that, * for any name",
     )
     allowed_origins: str = _setting(
         "", "origins of pages from elsewhere that may call it from a browser, such as https://example.org"

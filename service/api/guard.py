@@ -26,7 +26,11 @@ class Guard:
 
     def __init__(self, settings: Settings) -> None:
         self._keys = Keys(settings)
-        self._hosts = {settings.host.lower(), *listed(settings.allowed_hosts.lower())}
+        allowed = listed(settings.allowed_hosts.lower())
+        self._hosts = {settings.host.lower(), *allowed}
+        self._above = tuple(
+            name[1:] for name in allowed if name.startswith("*.")
+        )  # .example.org, which names below it end in
         self._origins = {origin.encode() for origin in listed(settings.allowed_origins)}
         self._known: set[bytes] = set()  # Host headers that were let in lately
 
@@ -51,7 +55,7 @@ class Guard:
     def _learn(self, host: bytes) -> None:
         text = host.decode("latin-1")
         name = re.sub(r":[0-9]*$", "", text).lower().strip("[]").rstrip(".")
-        if not (name in self._hosts or "*" in self._hosts or _is_nobodys(name)):
+        if not (name in self._hosts or "*" in self._hosts or name.endswith(self._above) or _is_nobodys(name)):
             raise BadHost(f"Host is {text[:100]!r}; LORA_ALLOWED_HOSTS lists the names that this service goes by")
         if len(self._known) < KNOWN_HOSTS:
             self._known.add(host)

@@ -164,6 +164,19 @@ def test_addresses_and_localhost_are_let_in(service: Service, host: str) -> None
     assert httpx.get(f"{service.url}/models", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.parametrize("host", ["a.example.org", "A.B.Example.org:8000", "a.example.org.", "lora.internal"])
+def test_any_name_below_one_that_is_listed_is_let_in(host: str) -> None:
+    guard = Guard(load(allowed_hosts="*.example.org, lora.internal"))
+    guard.caller("GET", "/models", {b"host": host.encode()})
+
+
+@pytest.mark.parametrize("host", ["example.org", "anexample.org", "a.example.org.evil.example", "a.lora.internal"])
+def test_a_name_beside_or_above_those_that_are_listed_is_refused(host: str) -> None:
+    guard = Guard(load(allowed_hosts="*.example.org, lora.internal"))
+    with pytest.raises(BadHost):
+        guard.caller("GET", "/models", {b"host": host.encode()})
+
+
 @pytest.mark.parametrize(("method", "path"), [*product(["POST", "PUT", "PATCH", "DELETE"], ["/models", "/models/x"])])
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
 def test_a_page_from_elsewhere_changes_nothing(service: Service, method: str, path: str, origin: str) -> None:

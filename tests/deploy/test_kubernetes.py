@@ -8,6 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from service.api.guard import Guard
 from service.settings import Settings
 
 FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
@@ -84,6 +85,9 @@ def test_the_servers_are_told_settings_that_fit(monkeypatch):
     assert ends_in >= settings.drain_seconds + settings.grace_seconds + RELEASE_SECONDS
     probe = next(containers(PODS["Deployment lora"]))["readinessProbe"]
     assert probe["failureThreshold"] * (probe["periodSeconds"] + probe["timeoutSeconds"]) < settings.drain_seconds
+    guard = Guard(settings)
+    for name in ("lora", "lora.default", "lora.default.svc", "lora.default.svc.cluster.local"):
+        guard.caller("GET", "/", {b"host": name.encode()})
     assert settings.ray_address == "ray://lora-ray:10001"
     assert {port["port"] for port in ALL["Service lora-ray"]["spec"]["ports"]} >= {10001}
     assert SECRET["database-url"] == f"postgresql+psycopg://lora:{SECRET['database-password']}@lora-db/lora"
