@@ -304,7 +304,7 @@ def test_parameters_that_are_for_others_are_let_pass(
 def test_what_would_change_the_answer_is_not_let_pass(http: httpx.Client, model: dict) -> None:
     answer = infer(http, model, shape=[6], data=[1] * 6, parameters={"shared_memory_region": "a"})
     assert answer.status_code == 422
-    assert answer.json()["detail"] == 'shared_memory_region is "a"; it must be null, or left out'
+    assert answer.json()["detail"] == 'inputs[0].parameters.shared_memory_region is "a"; it must be null, or left out'
 
 
 def test_versions_that_are_kept_are_listed_and_served(http: httpx.Client, model: dict) -> None:
