@@ -155,6 +155,8 @@ class Settings(BaseSettings):
     @field_validator("api_keys")
     @classmethod
     def _are_long(cls, api_keys: SecretStr | None) -> SecretStr | None:
+        if api_keys is not None and not api_keys.get_secret_value():
+            return None  # as a Compose file hands on a variable that nobody has set
         keys = [key for key, _ in key_texts(api_keys)]
         if api_keys is not None and not keys:
             raise ValueError("it holds no key; unset it where none is asked for")

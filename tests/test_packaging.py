@@ -14,12 +14,12 @@ from zipfile import ZipFile
 
 import pytest
 import typer
-import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from service.settings import Settings
+from tests.deploy import composed
 
 ROOT = Path(__file__).parent.parent
 OF_THE_PAGE = [f"api/static/{name}" for name in ("index.html", "style.css", "js/main.js", "vendor/uPlot.LICENSE.md")]
@@ -41,8 +41,8 @@ def pins() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    """The one service of the Compose file."""
-    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["lora"]
+    """The one service of the Compose file that starts without a profile."""
+    return composed.services()["lora"]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from service.api.app import create_api
 from service.api.guard import Guard
 from service.api.keys import ANYBODY, Keys, Scope
 from service.api.openapi import document
+from service.cli.serve import must_be_guarded
 from service.client.calls import bearer
 from service.errors import BadHost, CrossOrigin, Forbidden, Unauthorized
 from service.settings import SettingsError, load
@@ -209,7 +210,13 @@ def test_only_hashes_of_keys_are_kept() -> None:
     assert Keys(load()).caller(b"") is ANYBODY
 
 
-@pytest.mark.parametrize("given", ["", " , ", "short", f"{WRITER},short", f"{'é' * 20}", ":read", "x" * 15 + ":read"])
+def test_no_text_at_all_is_no_key() -> None:
+    assert load(api_keys="").api_keys is None
+    with pytest.raises(SettingsError, match="it asks nobody for a key"):
+        must_be_guarded(load(api_keys="", host="0.0.0.0"))
+
+
+@pytest.mark.parametrize("given", [" ", " , ", "short", f"{WRITER},short", f"{'é' * 20}", ":read", "x" * 15 + ":read"])
 def test_weak_keys_stop_the_start_and_are_not_shown(given: str) -> None:
     with pytest.raises(SettingsError, match="LORA_API_KEYS is wrong: ") as wrong:
         load(api_keys=given)

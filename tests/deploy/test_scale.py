@@ -1,12 +1,15 @@
 """The Compose profile `scale` is of parts that fit together."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from service.settings import Settings
+from tests.deploy import composed
 
 ROOT = Path(__file__).parents[2]
 RELEASE_SECONDS = 15  # in which jobs stop, and workers end
@@ -15,8 +18,7 @@ RELEASE_SECONDS = 15  # in which jobs stop, and workers end
 @pytest.fixture(scope="module")
 def scaled() -> dict[str, Any]:
     """The services of the profile, without what is only there for others to take from."""
-    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    return {name: service for name, service in found.items() if "scale" in service.get("profiles", ())}
+    return {name: service for name, service in composed.services().items() if "scale" in service.get("profiles", ())}
 
 
 def test_the_load_balancer_brings_up_all_of_it(scaled):
@@ -29,7 +31,7 @@ def test_the_load_balancer_brings_up_all_of_it(scaled):
 
 
 def test_the_replicas_are_told_settings_that_fit(scaled, monkeypatch):
-    told = {name: str(value) for name, value in scaled["replica"]["environment"].items() if name.startswith("LORA_")}
+    told = {name: value for name, value in composed.environment("replica").items() if name.startswith("LORA_")}
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     settings = Settings()
@@ -48,10 +50,21 @@ def test_ray_is_reached_where_it_listens_by_those_who_know_the_token(scaled):
     assert replica["environment"]["LORA_RAY_ADDRESS"] == "ray://ray-head:10001"
     assert "--port=6379" in head["command"]
     assert "--address=ray-head:6379" in worker["command"]
-    assert {each["environment"]["RAY_AUTH_TOKEN"] for each in (head, worker, replica)} == {"${RAY_AUTH_TOKEN:-lora}"}
-    assert {each["environment"]["RAY_AUTH_MODE"] for each in (head, worker, replica)} == {"token"}
+    for name in ("ray-head", "ray-worker", "replica"):
+        told = composed.environment(name, RAY_AUTH_TOKEN="only ours")
+        assert (told["RAY_AUTH_MODE"], told["RAY_AUTH_TOKEN"]) == ("token", "only ours")
     cpus = int(next(word for word in worker["command"] if word.startswith("--num-cpus=")).partition("=")[2])
     assert cpus == replica["deploy"]["replicas"] * replica["environment"]["LORA_WORKERS"]
+
+
+@pytest.mark.parametrize("name", ["ray-head", "ray-worker"])
+def test_without_a_token_ray_does_not_start_and_says_what_it_misses(scaled, name, tmp_path):
+    told = {**os.environ, **composed.environment(name), "HOME": str(tmp_path)}
+    ray, *words = scaled[name]["command"]
+    command = [Path(sys.executable).parent / ray, *words]
+    ended = subprocess.run(command, env=told, capture_output=True, text=True, timeout=100)
+    assert ended.returncode != 0
+    assert "`RAY_AUTH_TOKEN` environment variable" in ended.stderr
 
 
 def test_nothing_of_it_is_reached_but_the_load_balancer_and_that_from_this_machine(scaled):

@@ -25,6 +25,8 @@ NOT_HERE = {
     "lora serve --port 8000": "does not end; the page's test starts it, and the tests' own service stands for it",
     "MODEL=$(lora create --in 64 --out 10 --rank 4 --quiet)": "needs a file; the page's test makes one",
     "docker compose": "there may be no Docker; the Compose file is checked against its schema",
+    "export LORA_API_KEYS=$(openssl": "there may be no Docker; tests/deploy says what it hands on",
+    "export RAY_AUTH_TOKEN=": "there may be no Docker; tests/deploy says what it hands on",
     "export LORA_DATABASE_URL=sqlite:///lora.db\nlora backup": "needs a database; the page's test makes one",
     "LORA_DATABASE_URL=postgresql+psycopg://lora:lora@db": "there may be no Docker",
     "export LORA_DATABASE_URL=postgresql": "needs a PostgreSQL; tests/api/test_replicas.py has servers on one",
