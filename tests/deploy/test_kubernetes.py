@@ -91,3 +91,24 @@ def test_the_servers_are_told_settings_that_fit(monkeypatch):
     assert settings.ray_address == "ray://lora-ray:10001"
     assert {port["port"] for port in ALL["Service lora-ray"]["spec"]["ports"]} >= {10001}
     assert SECRET["database-url"] == f"postgresql+psycopg://lora:{SECRET['database-password']}@lora-db/lora"
+
+
+def reached_by(policy: str) -> tuple[set[str], set[str]]:
+    """Which pods a policy is for, and which it lets in."""
+    spec = ALL[f"NetworkPolicy {policy}"]["spec"]
+    assert spec["policyTypes"] == ["Ingress"]
+    let_in = [source["podSelector"] for rule in spec["ingress"] for source in rule["from"]]
+    return pods(spec["podSelector"]), set().union(*map(pods, let_in))
+
+
+def pods(selector: Manifest) -> set[str]:
+    wanted = selector["matchLabels"].items()
+    return {name for name, pod in PODS.items() if wanted <= pod["metadata"]["labels"].items()}
+
+
+def test_only_the_servers_reach_the_database_and_only_they_and_ray_reach_ray():
+    servers, ray = {"Deployment lora"}, {"Deployment lora-ray", "Deployment lora-ray-worker"}
+    assert reached_by("lora-db") == ({"StatefulSet lora-db"}, servers)
+    assert reached_by("lora-ray") == (ray, ray | servers)
+    (rule,) = ALL["NetworkPolicy lora-db"]["spec"]["ingress"]
+    assert rule["ports"] == [{"port": ALL["Service lora-db"]["spec"]["ports"][0]["targetPort"]}]
