@@ -4,7 +4,7 @@ import collections
 import time
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -13,6 +13,8 @@ from service.engine import Engine
 from service.jobs.state import State
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+
+STARTED = "process_start_time_seconds"  # which is told on every system; the rest of a process on Linux alone
 
 
 class Metrics(Collector):
@@ -35,6 +37,7 @@ class Metrics(Collector):
             ["reason"],
             registry=self.registry,
         )
+        self._process = ProcessCollector(registry=None)
         self._counters: dict[tuple[str, str, int], Histogram] = {}  # found again for a third of what labels() takes
         self.registry.register(self)
 
@@ -59,11 +62,15 @@ class Metrics(Collector):
         for state in State:
             jobs.add_metric([str(state)], states[str(state)])
         yield jobs
+        ended = CounterMetricFamily("lora_jobs_ended", "Jobs that have ended here, by how.", labels=["state"])
+        for state in filter(lambda state: state.terminal, State):
+            ended.add_metric([str(state)], engine.ledger.ended[state])
+        yield ended
         build = GaugeMetricFamily("lora_build_info", "The version that runs.", labels=["version", "device"])
         build.add_metric([__version__, engine.device], 1)
         yield build
         for name, text, value in (
-            ("process_start_time_seconds", "When the service started, in seconds since 1970.", self._started),
+            (STARTED, "When the service started, in seconds since 1970.", self._started),
             ("lora_models", "Models held.", len(engine.registry)),
             ("lora_bases", "Bases held.", engine.registry.base_count),
             ("lora_datasets", "Data sets held.", len(engine.datasets)),
@@ -80,3 +87,4 @@ class Metrics(Collector):
             ("lora_worker_restarts", "Training processes that died and were replaced.", engine.workers.restarts),
         ):
             yield CounterMetricFamily(name, text, value=value)
+        yield from (each for each in self._process.collect() if each.name != STARTED)

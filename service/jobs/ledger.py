@@ -1,7 +1,7 @@
 """All jobs by id, as they are now; whoever watches one is told of each change."""
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -10,6 +10,7 @@ from service.errors import JobActive, JobNotFound, ServiceError
 from service.jobs import events
 from service.jobs.events import Event
 from service.jobs.job import Job
+from service.jobs.state import State
 
 FEED_EVENTS = 10_000
 
@@ -24,6 +25,7 @@ class Ledger:
 
     def __init__(self, keep: int, forget: Callable[[Sequence[str]], None] = lambda job_ids: None) -> None:
         self.keep = keep
+        self.ended: Counter[State] = Counter()  # how many have ended here so, those that are forgotten among them
         self._forget = forget  # told of jobs before they are forgotten
         self._jobs: dict[str, Job] = {}
         self._ended: deque[str] = deque()
@@ -184,6 +186,7 @@ class Ledger:
     def _put(self, job: Job, before: int) -> None:
         self._jobs[job.id] = job
         if job.state.terminal:
+            self.ended[job.state] += 1
             self._ended.append(job.id)
             self.trim()
         self._tell(job, before)

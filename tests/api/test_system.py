@@ -1,6 +1,7 @@
 """Health, limits, metrics and documentation, as the people who run the service meet them."""
 
 import re
+from pathlib import Path
 
 import httpx
 import pytest
@@ -9,6 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.lora.spec import MAX_FEATURES
 from service.settings import Settings
 from tests.running import Service, in_thread, until
+
+ENDS = {"succeeded": 2, "failed": 1, "cancelled": 1}
 
 
 def metric(http: httpx.Client, name: str, **labels: str) -> float:
@@ -73,6 +76,31 @@ def test_metrics_count_what_happens(http: httpx.Client) -> None:
     assert metric(http, "lora_forward_rows_total") == before[1] + 3
     assert metric(http, "lora_memory_bytes") > 0
     assert model["id"] not in http.get("/metrics").text
+
+
+def test_metrics_count_jobs_by_how_they_ended(http: httpx.Client) -> None:
+    def ended() -> dict[str, float]:
+        return {state: metric(http, "lora_jobs_ended_total", state=state) for state in ENDS}
+
+    before, model = (
+        ended(),
+        http.post("/models", json={"in_features": 8, "out_features": 4, "init": "normal", "seed": 1}).json()["id"],
+    )
+    for plan in ({"epochs": 1}, {"epochs": 1}, {"lr": 1e6, "optimizer": "sgd"}):
+        http.post(f"/models/{model}/train", json=plan, headers={"Prefer": "wait=30"}).raise_for_status()
+    job = http.post(f"/models/{model}/train", json={"epochs": 10_000, "batch_size": 1}).json()["id"]
+    http.post(f"/jobs/{job}/cancel").raise_for_status()
+    assert {state: count - before[state] for state, count in ended().items()} == ENDS
+    http.delete(f"/jobs/{job}").raise_for_status()
+    assert metric(http, "lora_jobs_ended_total", state="cancelled") == before["cancelled"] + 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system tells nothing of a process")
+def test_metrics_tell_of_the_process_each_name_once(http: httpx.Client) -> None:
+    assert metric(http, "process_resident_memory_bytes") > 2**20
+    assert metric(http, "process_max_fds") >= metric(http, "process_open_fds") > 3
+    names = [family.name for family in text_string_to_metric_families(http.get("/metrics").text)]
+    assert len(set(names)) == len(names)
 
 
 def test_metrics_of_made_up_addresses_do_not_grow(http: httpx.Client) -> None:

@@ -81,6 +81,22 @@ def test_prometheus_asks_a_service_that_there_is(services: dict[str, Any]) -> No
     assert services[name]["ports"] == [f"127.0.0.1:{port}:{port}"]
 
 
+def test_prometheus_finds_each_replica_where_the_load_balancer_does(services: dict[str, Any]) -> None:
+    (asked,) = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())["scrape_configs"]
+    (found,) = asked["dns_sd_configs"]
+    assert found["type"] == "A"
+    (name,) = found["names"]
+    assert services[name]["deploy"]["replicas"] > 1
+    assert f"{name}:{found['port']}" in (ROOT / "deploy/haproxy.cfg").read_text()
+
+
+def test_what_all_servers_tell_alike_is_not_added_up_and_all_else_is() -> None:
+    shared = {"lora_models", "lora_datasets", "lora_jobs", "lora_job_queue_depth", "lora_build_info"}
+    for query in queries():
+        alike = set(NAME.findall(query)) <= shared
+        assert ("max" if alike else "sum") in query
+
+
 def test_grafana_finds_prometheus_and_the_dashboard(services: dict[str, Any]) -> None:
     grafana = mounts(services["grafana"])
     provisioning = grafana["/etc/grafana/provisioning"]

@@ -31,6 +31,17 @@ def move(ledger: Ledger, job_id: str, *changes: State | list[float]):
     return record
 
 
+def test_what_ended_here_is_counted_by_how_and_nothing_that_ended_elsewhere_or_before():
+    ledger = ledger_with("job_1", "job_2", "job_3", keep=1)
+    for job_id, end in (("job_1", State.SUCCEEDED), ("job_2", State.SUCCEEDED), ("job_3", State.FAILED)):
+        over = move(ledger, job_id, State.RUNNING, end, State.CANCELLED)
+    assert ledger.ended == {State.SUCCEEDED: 2, State.FAILED: 1}
+    another = Ledger(10)
+    another.restore([over])
+    another.learn(over)
+    assert another.ended == {}
+
+
 VERBS = st.sampled_from(["add", "add", "run", "progress", "remove", *ENDS])
 OPERATIONS = st.lists(st.tuples(VERBS, st.integers(0, 9)), min_size=15, max_size=40)
 
