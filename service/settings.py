@@ -181,7 +181,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_installed(cls, runner: str) -> str:
         if runner == "ray" and find_spec("ray") is None:
-            raise ValueError("Ray is not installed; pip install 'lora-service[ray]' brings it")
+            raise ValueError("Ray is not installed; `pip install '.[ray]'` in the folder of the service brings it")
         return runner
 
     @field_validator("processes")

@@ -96,6 +96,14 @@ def test_no_version_is_pinned_that_must_stay_out(pins):
     assert [name for name, unwanted in UNWANTED.items() if name in pins and pins[name] in SpecifierSet(unwanted)] == []
 
 
+def test_what_is_to_be_installed_by_what_pages_and_errors_say_is_here_and_not_on_an_index(project):
+    files = [file for kind in ("*.md", "docs/pages/**/*.md", "service/**/*.py") for file in ROOT.glob(kind)]
+    said = "".join(file.read_text() for file in files)
+    named = {name for names in re.findall(r"'\.\[([\w,]+)\]'", said) for name in names.split(",")}
+    assert named == set(project["project"]["optional-dependencies"])
+    assert re.findall(r"lora-service\[", said) == []
+
+
 def test_the_lora_command_is_a_typer_app():
     (command,) = entry_points(group="console_scripts", name="lora")
     assert isinstance(command.load(), typer.Typer)

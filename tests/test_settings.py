@@ -182,6 +182,6 @@ def test_a_database_bounds_a_layer_and_holds_more_models(url, layer_mib, max_mod
 
 def test_a_runner_that_is_not_installed_is_refused_with_how_to_install_it(monkeypatch):
     monkeypatch.setattr("service.settings.find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=r"Ray is not installed; pip install 'lora-service\[ray\]' brings it"):
+    with pytest.raises(SettingsError, match=r"Ray is not installed; `pip install '\.\[ray\]'` .* brings it"):
         load(runner="ray")
     assert load(runner="local").runner == "local"

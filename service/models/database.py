@@ -96,7 +96,8 @@ def engine_on(url: URL) -> Engine:
         engine = create_engine(url, pool_pre_ping=not sqlite, connect_args=arguments)
     except (NoSuchModuleError, ModuleNotFoundError) as missing:
         raise StoreRefused(
-            f"{missing}; install lora-service[postgresql], and begin the URL with postgresql+psycopg"
+            f"{missing}; `pip install '.[postgresql]'` in the folder of the service brings the driver of a URL that "
+            "begins with postgresql+psycopg"
         ) from None
     statements = [f"PRAGMA {pragma}" for pragma in SQLITE_PRAGMAS] if sqlite else POSTGRESQL_SETTINGS
 

@@ -20,6 +20,8 @@ from tests.running import free_port
 # Blocks that do not run in a test, by their first words, and why; what is said of them is checked in another way.
 NOT_HERE = {
     "make demo": "sets up an environment of its own; tests/cli/test_demo.py runs what it runs",
+    "source .venv/bin/activate": "there may be no .venv here; what runs the tests stands for it",
+    "pip install -c constraints.txt": "would install; tests/test_packaging.py builds the wheel and knows the extras",
     "make serve": "does not end; the tests' own service stands for it",
     "make docs": "sets up an environment of its own; tests/docs builds the site",
     "lora serve --port 8000": "does not end; the page's test starts it, and the tests' own service stands for it",

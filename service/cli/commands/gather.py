@@ -40,7 +40,9 @@ def gather(
     from service.cli.statuses import Refused
 
     if find_spec("ray") is None:
-        raise Refused("Ray reads the rows, and is not installed; pip install 'lora-service[ray]' brings it")
+        raise Refused(
+            "Ray reads the rows, and is not installed; `pip install '.[ray]'` in the folder of the service brings it"
+        )
     from service.cluster import moments
 
     with at.client() as client:
