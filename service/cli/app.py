@@ -13,10 +13,13 @@ from service.cli.commands.forward import forward
 from service.cli.commands.gather import gather
 from service.cli.commands.openapi import openapi
 from service.cli.commands.profile import rank_profile
+from service.cli.commands.rename import rename
 from service.cli.commands.show import show
 from service.cli.commands.sweep import sweep
 from service.cli.commands.top import top
 from service.cli.commands.train import train
+from service.cli.commands.upload import upload
+from service.cli.commands.versions import rollback, versions
 from service.cli.group import Commands
 
 EPILOG = (
@@ -32,6 +35,9 @@ COMMANDS: dict[str, dict[str, Callable[..., int | None]]] = {
         "models": lists.models,
         "bases": lists.bases,
         "show": show,
+        "rename": rename,
+        "versions": versions,
+        "rollback": rollback,
         "rm": rm.rm,
         "export": exchange.export,
         "import": exchange.import_adapter,
@@ -41,6 +47,7 @@ COMMANDS: dict[str, dict[str, Callable[..., int | None]]] = {
         "jobs": lists.jobs,
         "cancel": rm.cancel,
         "datasets": lists.datasets,
+        "upload": upload,
         "gather": gather,
         "rank-profile": rank_profile,
         "sweep": sweep,

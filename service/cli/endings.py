@@ -18,7 +18,7 @@ class Ending(NamedTuple):
 # The first row that an error is an instance of is its own, so what is special stands before what is general.
 ENDINGS: dict[type[BaseException], Ending] = {
     errors.ModelNotFound: Ending(Status.NOT_FOUND, "`lora models` lists those there are"),
-    errors.VersionNotFound: Ending(Status.NOT_FOUND, "`lora show MODEL --versions` lists those that are kept"),
+    errors.VersionNotFound: Ending(Status.NOT_FOUND, "`lora versions MODEL` lists those that are kept"),
     errors.BaseNotFound: Ending(Status.NOT_FOUND, "`lora bases` lists those there are"),
     errors.DatasetNotFound: Ending(Status.NOT_FOUND, "`lora datasets` lists those there are"),
     errors.SweepNotFound: Ending(Status.NOT_FOUND, "`lora sweeps` lists those there are"),

@@ -104,8 +104,7 @@ MODEL, JOB, BASE = KINDS["mdl"], KINDS["job"], KINDS["base"]
 
 def kind_of(text: str) -> Kind:
     """The kind of thing that an id, or the beginning of one, names; what begins like none is a model's name."""
-    begun = re.fullmatch(BEGUN, text)
-    return KINDS[begun[1] or begun[2]] if begun else MODEL
+    return _begun(text) or MODEL
 
 
 def found(client: Client, text: str, kind: Kind | None = None) -> str:
@@ -117,8 +116,9 @@ def found(client: Client, text: str, kind: Kind | None = None) -> str:
     kind = kind or kind_of(text)
     if matches(kind.id_form, text):
         return text
-    if text and kind_of(text) is not kind:
-        raise Refused(f"{text} is a {kind_of(text).name}, and a {kind.name} is wanted")
+    begun = _begun(text)
+    if begun not in (None, kind):
+        raise Refused(f"{text} is a {begun.name}, and a {kind.name} is wanted")
     ids = [each.id for each in kind.listed(client) if text and (each.id.startswith(text) or _name(each) == text)]
     if not ids:
         raise kind.missing(f"there is no {kind.name} {text[:80]!r}")
@@ -126,6 +126,12 @@ def found(client: Client, text: str, kind: Kind | None = None) -> str:
         some = ", ".join(ids[:SHOWN_AMBIGUOUS])
         raise Refused(f"{text!r} may be any of {len(ids)} {kind.name}s ({some}, …); give more of the id")
     return str(ids[0])
+
+
+def _begun(text: str) -> Kind | None:
+    """The kind whose ids begin with a text; None for what no id begins with."""
+    begun = re.fullmatch(BEGUN, text)
+    return KINDS[begun[1] or begun[2]] if begun else None
 
 
 def _name(thing: Any) -> str | None:

@@ -1,6 +1,6 @@
 """What a training learns from, as `--data` and `--validation` name it: generated, uploaded, or rows of a file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from service.cli.reading import Rows, rows
 from service.cli.statuses import Refused, tell
 from service.client import Client
 from service.codecs.codec import finite
+from service.schemas.training import Dataset
 from service.training.sources import SOURCES
 
 GENERATED = [kind for kind in SOURCES if kind not in ("inline", "dataset")]
@@ -57,25 +58,35 @@ def sent(client: Client, given: Rows) -> dict[str, Any]:
     if given.x.size + given.y.size <= INLINE_NUMBERS:
         named = {name: array for name, array in given._asdict().items() if array is not None}
         return {"kind": "inline", **{name: array.tolist() for name, array in named.items()}}
-    if len(given.x) != len(given.y):
-        raise Refused(f"x has {len(given.x)} rows and y {len(given.y)}; each row of inputs has its target")
-    first, *others = _pieces(given)
-    dataset = client.upload_dataset(*first)
-    try:
-        for piece in others:
-            dataset = client.append_rows(dataset, *piece)
-    except BaseException:
-        tell(f"{dataset.id} has {dataset.n_samples} rows of them; `lora rm {dataset.id}` when they are of no use")
-        raise
+    dataset = uploaded(client, [given])
     tell(f"{dataset.n_samples} rows are uploaded as {dataset.id}; `lora rm {dataset.id}` when they are of no more use")
     return {"kind": "dataset", "id": dataset.id}
 
 
+def uploaded(client: Client, given: Iterable[Rows], *, keep_rows: bool = True) -> Dataset:
+    """A data set of rows, which are read one after another and sent in parts; without `keep_rows` of their moments.
+
+    Raises:
+        Refused: where there are more inputs than targets, or fewer.
+    """
+    pieces = (piece for each in given for piece in _pieces(each))
+    dataset = client.upload_dataset(*next(pieces), keep_rows=keep_rows)
+    try:
+        for piece in pieces:
+            dataset = client.append_rows(dataset, *piece)
+    except BaseException:
+        tell(f"{dataset.id} has {dataset.n_samples} rows of them; `lora rm {dataset.id}` when they are of no use")
+        raise
+    return dataset
+
+
 def _pieces(given: Rows) -> Iterator[Rows]:
-    """The rows in parts that a request carries."""
+    """The rows in parts that a request carries, at least one."""
+    if len(given.x) != len(given.y):
+        raise Refused(f"x has {len(given.x)} rows and y {len(given.y)}; each row of inputs has its target")
     numbers = given.x[:1].size + given.y[:1].size + 1
     step = max(1, PIECE_BYTES // (8 * numbers))
-    for start in range(0, len(given.x), step):
+    for start in range(0, max(1, len(given.x)), step):
         part = slice(start, start + step)
         yield Rows(given.x[part], given.y[part], None if given.weight is None else given.weight[part])
 

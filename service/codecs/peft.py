@@ -226,7 +226,7 @@ def _one(modules: Mapping[str, Tensors], module: str | None) -> tuple[str, Tenso
         return next(iter(modules.items()))
     if module is None or module not in modules:
         listed = ", ".join(cut(each, 60) for each in list(modules)[:SHOWN]) + (", …" if len(modules) > SHOWN else "")
-        what = "name one of them with module=" if module is None else f"{cut(module, 60)} is none of them"
+        what = "name one of them as module" if module is None else f"{cut(module, 60)} is none of them"
         raise _bad("", f"the file has adapters of {len(modules)} modules ({listed}); {what}")
     return module, modules[module]
 

@@ -62,6 +62,38 @@ def test_a_list_is_lines_with_tabs_and_whole_ids(service: Service, model: str) -
     assert model in done("models", "--base", base[:30], "-q", url=service.url).split()
 
 
+def test_models_are_searched_for_and_no_more_are_shown_than_are_wanted(service: Service) -> None:
+    ids = [
+        done("create", "--in", 2, "--out", 2, "--rank", 1, "--name", f"Tenant {n}", "-q", url=service.url)
+        for n in range(3)
+    ]
+    assert done("models", "--search", "tenant", "-q", url=service.url).split() == ids
+    assert done("models", "--search", "tenant", "--limit", 2, "-q", url=service.url).split() == ids[:2]
+    assert done("models", "--search", ids[1][4:], "-q", url=service.url).split() == [ids[1]]
+    assert len(json.loads(done("models", "--limit", 1, "--json", url=service.url))) == 1
+
+
+def test_rename_gives_a_model_another_name(service: Service, model: str) -> None:
+    told = dict(line.split("\t") for line in done("rename", model, "first name", url=service.url).splitlines())
+    assert (told["id"], told["name"]) == (model, "first name")
+    renamed = json.loads(done("rename", "first name", "second name", "--json", url=service.url))
+    assert (renamed["id"], renamed["name"]) == (model, "second name")
+    assert json.loads(done("models", "--name", "first name", "--json", url=service.url)) == []
+
+
+def test_rollback_publishes_an_earlier_version_by_default_the_one_before(service: Service, model: str) -> None:
+    done("train", model, "--epochs", 1, "--follow", url=service.url)
+    assert json.loads(done("rollback", model, "--json", url=service.url))["version"] == 2
+    assert dict(line.split("\t") for line in done("rollback", model, 1, url=service.url).splitlines())["version"] == "3"
+    lines = [line.split("\t")[:2] for line in done("versions", model, url=service.url).splitlines()]
+    assert lines == [["3", "rollback"], ["2", "rollback"], ["1", "training"], ["0", "created"]]
+    kept = json.loads(done("versions", model, "--json", url=service.url))
+    assert [each["parent"] for each in kept] == [1, 0, 0, None]
+    ended = lora("rollback", model, 7, url=service.url)
+    assert (ended.exit_code, ended.stdout) == (3, "")
+    assert "`lora versions MODEL` lists those that are kept" in ended.stderr
+
+
 def test_show_tells_of_anything_by_its_id(service: Service, model: str) -> None:
     told = dict(line.split("\t") for line in done("show", model, url=service.url).splitlines())
     assert (told["id"], told["rank"], told["parameters.trainable"]) == (model, "2", "14")

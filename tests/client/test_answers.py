@@ -71,6 +71,7 @@ def test_a_name_is_given_and_taken_away(client: Any) -> None:
     assert [each.id for each in client.models(name=name)] == [model.id]
     assert client.update(model, name=None).name is None
     assert list(client.models(name=name)) == []
+    assert [each.id for each in client.models(search=model.id[5:].lower())] == [model.id]
     client.delete(model)
 
 

@@ -108,7 +108,7 @@ def test_an_adapter_is_put_from_a_file_or_from_its_bytes(client: Client, tmp_pat
     model = client.create(in_features=12, out_features=8, rank=2)
     assert client.put_adapter(model, file, module="0").version == 1
     assert client.put_adapter(model, file.read_bytes(), module="0").version == 2
-    with pytest.raises(Problem, match=r"adapters of 2 modules \(0, 2\); name one of them with module="):
+    with pytest.raises(Problem, match=r"adapters of 2 modules \(0, 2\); name one of them as module"):
         client.put_adapter(model, file)
 
 

@@ -37,6 +37,15 @@ def test_it_is_caught_by_its_kind_and_by_its_family(client: Any, kind: type[Exce
     assert not isinstance(caught.value, errors.Validation)
 
 
+def test_text_that_is_no_id_is_a_plain_not_found_and_what_can_be_no_address_is_not_sent(client: Any) -> None:
+    with pytest.raises(errors.NotFound, match="an id looks like mdl_") as caught:
+        client.model("nope")
+    assert not isinstance(caught.value, errors.ModelNotFound)
+    for text in ("", "a/b", ".."):
+        with pytest.raises(ValueError, match="is no id; ids look like mdl_"):
+            client.model(text)
+
+
 def test_what_the_service_adds_is_told_too(client: Any) -> None:
     over = {"lr": {"low": 0.001, "high": 0.1, "count": 200}, "rank": [1, 2]}
     with pytest.raises(errors.LimitExceeded, match="400 combinations") as caught:

@@ -59,7 +59,7 @@ def test_bfloat16_is_taken_as_the_numbers_that_it_has():
 def test_a_module_that_is_not_there_and_none_where_there_are_several_are_refused_with_a_list():
     with pytest.raises(BadSafetensors, match=r"3 modules \(encoder, encoder.0.fc, encoder.1.fc\); decoder is none"):
         only(save(whole()), "decoder")
-    with pytest.raises(BadSafetensors, match="name one of them with module="):
+    with pytest.raises(BadSafetensors, match="name one of them as module"):
         only(save(whole()))
     with pytest.raises(BadSafetensors, match="adapters of 0 modules"):
         only(save({}))

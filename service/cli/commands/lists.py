@@ -1,5 +1,6 @@
 """`lora models`, `jobs`, `bases`, `datasets` and `sweeps`: what there is."""
 
+from itertools import islice
 from typing import Annotated
 
 from typer import Option
@@ -13,14 +14,18 @@ from service.cli.completion import of
 def models(
     at: Place,
     name: Annotated[str | None, Option(help="Only those of this name.")] = None,
+    search: Annotated[
+        str | None, Option(metavar="TEXT", help="Only those whose name or id has this text, in any case.")
+    ] = None,
     base: Annotated[str | None, Option(autocompletion=of("bases"), help="Only those that stand on this base.")] = None,
+    limit: Annotated[int | None, Option(min=1, metavar="N", help="At most so many, the oldest first.")] = None,
     quiet: o.Quiet = False,
 ) -> None:
     """List the models.
 
     Examples:
 
-    lora models --name digits
+    lora models --search tenant --limit 20
 
     lora models --name trial -q | xargs lora rm --yes
     """
@@ -29,7 +34,8 @@ def models(
 
     with at.client() as client:
         base_id = None if base is None else found(client, base, BASE)
-        printing.listed(client.models(name, base_id), columns.MODELS, as_json=at.as_json, ids_only=quiet)
+        chosen = islice(client.models(name, search=search, base_id=base_id), limit)
+        printing.listed(chosen, columns.MODELS, as_json=at.as_json, ids_only=quiet)
 
 
 @calling

@@ -24,10 +24,12 @@ class Models:
         """The model as it is now."""
         return self._connection.read(Model, get(at("models", model)))
 
-    def models(self, name: str | None = None, base_id: str | Base | None = None) -> Iterator[Model]:
-        """Every model, or those of this name or on this base, oldest first."""
+    def models(
+        self, name: str | None = None, *, search: str | None = None, base_id: str | Base | None = None
+    ) -> Iterator[Model]:
+        """Every model, or those of this name, on this base, or whose name or id has a text in it, oldest first."""
         on = None if base_id is None else ident(base_id)
-        return self._connection.pages(ModelPage, "/models", name=name, base_id=on)
+        return self._connection.pages(ModelPage, "/models", name=name, search=search, base_id=on)
 
     def update(self, model: str | Model, **notes: Any) -> Model:
         """The model with another `name` or `metadata`; None removes what there was."""
