@@ -10,7 +10,7 @@ import yaml
 from docs.__main__ import HERE, PAGES
 from tests.programs import needs
 from tests.running import Service
-from tests.story.pages import NOT_HERE, ROOT, Reader, blocks, runs_here
+from tests.story.pages import NAMED_ID, NOT_HERE, ROOT, Reader, blocks, runs_here
 
 FOLDER = HERE / PAGES
 LISTED = sorted(str(page.relative_to(FOLDER)) for page in FOLDER.rglob("*.md"))
@@ -68,6 +68,19 @@ def test_the_spanish_quickstart_has_the_blocks_of_the_english_one() -> None:
     assert [(kind, comment.sub("", text)) for kind, text in spanish] == [
         (kind, comment.sub("", text)) for kind, text in english
     ]
+
+
+@pytest.mark.parametrize("page", [*FRONT_DOORS, *FOLDER.rglob("*.md")], ids=lambda page: page.name)
+def test_an_id_that_is_given_a_name_is_that_of_an_answer_which_the_page_has_shown(page: Path) -> None:
+    shown = ""
+    for language, text in blocks(page.read_text()):
+        assert all(found[0].partition("=")[2] in shown for found in NAMED_ID.finditer(text))
+        shown += text if language == "json" else ""
+
+
+def test_no_table_is_broken_by_an_empty_line() -> None:
+    pages = [*FRONT_DOORS, *FOLDER.rglob("*.md")]
+    assert [page.name for page in pages if re.search(r"^\|.*\|\n\n\|(?!.*\n\| ---)", page.read_text(), re.M)] == []
 
 
 def test_the_figures_are_those_of_the_readme() -> None:
