@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_told_in_one_line_with_a_status_of_its_own(
     folder, file, here = tmp_path / "adapter", tmp_path / "base.safetensors", ("--url", service.url)
     before = len(service.http.get("/models").json()["items"])
     for words, status, says in (
-        ((folder, "--base", file, *here), 2, "adapters of 2 modules (0, 2)"),
+        ((folder, "--base", file, *here), 2, "adapters of 2 modules (0, 2); name one of them as module"),
         ((folder, "--base", file, "--module", "2", *here), 2, "must be"),
         ((folder, "--base", tmp_path / "nothing", "--module", "0", *here), 2, "No such file"),
         ((tmp_path, "--base", file, "--module", "0", *here), 2, "No such file"),
