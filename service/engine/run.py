@@ -220,8 +220,10 @@ class Run:
                 time.sleep(RETRY_SECONDS)
         return None
 
-    def _needs(self, job: Job) -> tuple[Job, LoadedModel, Arrays, State | None]:
-        """The job, its model with the weights, the rows, and the state to go on from."""
+    def _needs(self, job: Job) -> tuple[Job, LoadedModel, Arrays, State | None] | None:
+        """The job, its model with the weights, the rows, and the state to go on from; None where it has ended."""
+        if job.state.terminal:
+            return None
         return job, self._registry.read(self.key), self._rows(job.plan), self._start(job.plan)
 
     def _rows(self, plan: Plan) -> Arrays:

@@ -30,7 +30,7 @@ class Sharing:
         self._books, self._queue, self._new_id = books, queue, new_id
         self._store, self._ledger, self._leases = books.store, books.ledger, books.store.leases
         self._here: set[str] = set()
-        self._held: WeakValueDictionary[str, Held] = WeakValueDictionary()  # by the id of the rows
+        self._held: WeakValueDictionary[str | None, Held] = WeakValueDictionary()  # by the id of the rows
         if books.store.shared:
             for job in books.ledger.all():
                 if job.state is State.RUNNING:
@@ -179,9 +179,7 @@ class Sharing:
 
     def _run(self, job: Job) -> Run:
         """A run that reads all it needs when its turn comes."""
-        held = (job.given_id and self._held.get(job.given_id)) or Held(self._books, job.given_id)
-        if job.given_id is not None:
-            self._held[job.given_id] = held
+        held = self._held[job.given_id] = self._held.get(job.given_id) or Held(self._books, job.given_id)
         return Run(job, self._books.registry.get(job.model_id).spec, self._books, held)
 
     def _send(self, job_id: str) -> None:

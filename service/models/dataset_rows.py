@@ -43,7 +43,7 @@ def removed(dataset_id: str) -> Iterator[Change]:
 
 
 def datasets(store: Store, known: Mapping[str, Dataset], **where: Any) -> Iterator[Dataset]:
-    """The data sets that the store has, all or those of these ids, oldest first; nothing that is known is read."""
+    """The data sets that the store has, all or those of these ids, oldest first; the known are not read anew."""
     for row in store.rows("datasets", "id", "facts", **where):
         facts = orjson.loads(row["facts"])
         times: dict[str, Any] = {name: datetime.fromisoformat(facts[name]) for name in ("created_at", "updated_at")}
