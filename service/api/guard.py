@@ -28,9 +28,8 @@ class Guard:
         self._keys = Keys(settings)
         allowed = listed(settings.allowed_hosts.lower())
         self._hosts = {settings.host.lower(), *allowed}
-        self._above = tuple(
-            name[1:] for name in allowed if name.startswith("*.")
-        )  # .example.org, which names below it end in
+        # .example.org, in which names below it end
+        self._above = tuple(name[1:] for name in allowed if name.startswith("*."))
         self._origins = {origin.encode() for origin in listed(settings.allowed_origins)}
         self._known: set[bytes] = set()  # Host headers that were let in lately
 
