@@ -17,7 +17,7 @@ from tests.running import Service
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60
-NUMBER = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
+NUMBER = re.compile(r"-?\d+\.?\d*(?:e[-+]?\d+)?")
 
 
 def opened(page: Page, site: Service) -> Locator:
