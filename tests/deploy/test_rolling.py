@@ -49,10 +49,15 @@ def test_no_request_fails_while_one_server_after_another_is_replaced(tmp_path: P
         def started(port: int):
             return stack.enter_context(as_process("--port", str(port), **settings))[0]
 
+        def until_seen(port: int) -> None:
+            until(lambda: httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200)
+            time.sleep(2)  # until the load balancer has seen that
+
         servers = {port: started(port) for port in (free_port(), free_port())}
         answered: Counter[int] = Counter()
         with balancer(tmp_path, list(servers)) as url:
-            until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+            for port in servers:
+                until_seen(port)
             with meanwhile([client(url, answered)] * CLIENTS):
                 for port, server in servers.items():
                     before = answered.total()
@@ -60,8 +65,7 @@ def test_no_request_fails_while_one_server_after_another_is_replaced(tmp_path: P
                     assert server.wait(DEADLINE_SECONDS) == 0
                     until(lambda before=before: answered.total() > before + 100)  # by the other one
                     started(port)
-                    until(lambda port=port: httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200)
-                    time.sleep(2)  # until the load balancer has seen that
+                    until_seen(port)
         assert set(answered) == {200, 201, 202, 204}
 
 
