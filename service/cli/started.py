@@ -1,6 +1,7 @@
 """A service that a command starts for itself, on a free port, and stops again."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from service.cli.serve import READY
 
 STOP_SECONDS = 30
+ENDS = (signal.SIGTERM, signal.SIGHUP)
 THEIRS = {"LORA_DATABASE_URL", "LORA_API_KEYS"}  # of whoever runs another
 
 
@@ -28,8 +30,15 @@ def service(*, keep: bool) -> Iterator[tuple[str, int]]:
     # Nor does it write into the database of whoever runs one, or ask for the keys of that.
     environment = {name: value for name, value in os.environ.items() if name not in THEIRS}
     process = subprocess.Popen(  # nosec B603  # every word of it stands above
-        command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=keep, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for this command, which ends it
+        env=environment,
     )
+    for each in ENDS:
+        signal.signal(each, _leave)
     try:
         yield _url(process), process.pid
     except BaseException:
@@ -43,6 +52,11 @@ def service(*, keep: bool) -> Iterator[tuple[str, int]]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _leave(number: int, frame: object) -> None:
+    """End this command as its signal would, but not before the service that it has started."""
+    raise SystemExit(128 + number)
 
 
 def _url(process: subprocess.Popen[str]) -> str:

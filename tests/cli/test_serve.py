@@ -115,6 +115,21 @@ def test_ctrl_c_in_the_terminal_leaves_no_trace_and_no_process(program: str) -> 
     until(lambda: all(gone(pid) for pid in family))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_told_to_end_leaves_no_process(number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "service", "demo"]
+    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: len(descendants(started.pid)) > 1)
+        family = descendants(started.pid)
+        started.send_signal(number)
+        assert started.wait(DEADLINE_SECONDS) == 128 + number
+    finally:
+        started.kill()
+        started.wait()
+    until(lambda: all(gone(pid) for pid in family))
+
+
 def test_an_option_that_does_not_exist_is_a_usage_error() -> None:
     assert lora("serve", "--prot", "80").returncode == 2
 
