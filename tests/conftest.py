@@ -1,4 +1,4 @@
-"""What tests are given: one service for all that leave it as they found it, and clients to it."""
+"""What tests are given: one service for all that leave it as they found it, clients to it, and a PostgreSQL."""
 
 import os
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ import httpx
 import pytest
 from hypothesis import settings
 
+from tests.postgres import postgres
 from tests.running import Service, in_thread
 
 for _name in [name for name in os.environ if name.upper().startswith("LORA_")]:
@@ -29,3 +30,10 @@ def service() -> Iterator[Service]:
 def http(service: Service) -> httpx.Client:
     """An HTTP client of the shared service."""
     return service.http
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL that the tests of one file share."""
+    with postgres(tmp_path_factory.mktemp("postgres")) as url:
+        yield url

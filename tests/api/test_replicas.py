@@ -10,17 +10,10 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.postgres import postgres
 from tests.running import Service, as_process, in_thread, until
 
 MODEL = {"in_features": 64, "out_features": 10}
 INPUTS = {"inputs": [0.5] * 64}
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -17,22 +17,15 @@ from service.jobs.state import State
 from service.training.plan import Plan
 from service.training.sources import Random
 from tests.engine.engines import inline, replica, small, until_ended
-from tests.postgres import postgres
 from tests.running import nursery, until
 
 SLOW = Plan(epochs=500, seed=3, batch_size=4, data=Random(n_samples=80, seed=5))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
-
-
 @pytest.fixture
-def two(server: str) -> Iterator[tuple[Engine, Engine]]:
+def two(database: str) -> Iterator[tuple[Engine, Engine]]:
     with ExitStack() as stack:
-        yield stack.enter_context(replica(server, 1)), stack.enter_context(replica(server, 0))
+        yield stack.enter_context(replica(database, 1)), stack.enter_context(replica(database, 0))
 
 
 def knows(engine: Engine, model_id: str) -> bool:
@@ -97,25 +90,25 @@ def test_a_sweep_is_cancelled_from_elsewhere(two):
     assert all(member.model_id in one.registry for member in sweep.members)
 
 
-def test_a_job_whose_server_leaves_is_ended_by_another_with_the_same_numbers(server):
+def test_a_job_whose_server_leaves_is_ended_by_another_with_the_same_numbers(database):
     with Engine(nursery=nursery()) as engine:
         through = until_ended(engine, engine.train(small(engine).id, SLOW))
-    with replica(server, 0) as other:
-        with replica(server, 1) as one:
+    with replica(database, 0) as other:
+        with replica(database, 1) as one:
             job = one.train(small(one).id, SLOW)
             until(lambda: one.ledger.get(job.id).epoch > 20)
         left = one.ledger.get(job.id)
         assert left.state is State.RUNNING
-        with replica(server, 1):
+        with replica(database, 1):
             until(lambda: other.ledger.get(job.id).state.terminal)
         ended = other.ledger.get(job.id)
         assert (ended.state, list(ended.losses)) == (State.SUCCEEDED, list(through.losses))
 
 
-def test_a_job_that_loses_its_worker_may_go_on_under_that_of_another_server(server):
+def test_a_job_that_loses_its_worker_may_go_on_under_that_of_another_server(database):
     with Engine(nursery=nursery()) as engine:
         through = until_ended(engine, engine.train(small(engine).id, SLOW))
-    with replica(server, 1, retries=3) as one, replica(server, 1, retries=3) as other:
+    with replica(database, 1, retries=3) as one, replica(database, 1, retries=3) as other:
         job = one.train(small(one).id, SLOW)
         until(lambda: one.ledger.get(job.id).epoch > 20 and other.ledger.get(job.id).epoch > 20)
         for engine in (one, other):

@@ -17,22 +17,15 @@ from service.jobs.state import State
 from service.models.leases import Leases
 from service.models.shared import SharedStore
 from tests.engine.engines import SHORT, inline, replica, small
-from tests.postgres import postgres
 from tests.running import until
 
 FULL = [StorageUnavailable("the database does not answer"), InsufficientStorage("the disk is full")]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
-
-
 @pytest.fixture
-def two(server: str) -> Iterator[tuple[Engine, Engine]]:
+def two(database: str) -> Iterator[tuple[Engine, Engine]]:
     """Two engines that train nothing."""
-    with replica(server, 0, 1.0) as one, replica(server, 0, 1.0) as other:
+    with replica(database, 0, 1.0) as one, replica(database, 0, 1.0) as other:
         yield one, other
 
 
@@ -97,11 +90,11 @@ def test_a_job_that_ended_and_was_forgotten_elsewhere_before_one_learnt_of_it_is
     one.cancel(later.id)
 
 
-def test_a_job_waits_for_a_database_that_is_late_as_it_begins(server):
-    with replica(server, 0) as engine:
+def test_a_job_waits_for_a_database_that_is_late_as_it_begins(database):
+    with replica(database, 0) as engine:
         job = engine.train(small(engine).id, SHORT)
         (run,) = engine.trainings.sharing.claimed(engine.queue.take(1))
-        with psycopg.connect(server.replace("postgresql+psycopg", "postgresql")) as slow:
+        with psycopg.connect(database.replace("postgresql+psycopg", "postgresql")) as slow:
             slow.execute("SELECT writes FROM progress FOR UPDATE")  # as whoever writes much
             begun: list[object] = []
             beginning = threading.Thread(target=lambda: begun.append(run.begin(1)))
@@ -129,7 +122,7 @@ def test_a_job_is_taken_over_at_the_next_try_where_it_could_not_be_read(two, mon
     one.cancel(job.id)
 
 
-def test_a_start_that_has_too_many_jobs_misses_nothing_that_another_server_makes_meanwhile(two, server, monkeypatch):
+def test_a_start_that_has_too_many_jobs_misses_nothing_that_another_server_makes_meanwhile(two, database, monkeypatch):
     one, _ = two
     model = small(one)
     for _ in range(3):
@@ -142,14 +135,14 @@ def test_a_start_that_has_too_many_jobs_misses_nothing_that_another_server_makes
         restore(ledger, jobs)
 
     monkeypatch.setattr(Ledger, "restore", late)
-    with replica(server, 0, 1.0, keep_jobs=1) as third:
+    with replica(database, 0, 1.0, keep_jobs=1) as third:
         until(lambda: made[0] in third.registry, 5)
 
 
-def test_a_server_that_leaves_does_not_wait_for_jobs_of_others(two, server):
+def test_a_server_that_leaves_does_not_wait_for_jobs_of_others(two, database):
     one, _ = two
     job = one.train(small(one).id, SHORT)
-    with replica(server, 0) as third:
+    with replica(database, 0) as third:
         assert taken(one) == [job.id]
         third.store.catch_up()
         third.trainings.sharing.claimed(third.queue.take(0))

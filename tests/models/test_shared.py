@@ -1,7 +1,6 @@
 """The store that several servers share: numbered turns, what each learns of the others, and leases on jobs."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
@@ -16,26 +15,19 @@ from service.models.shared import SharedStore
 from service.models.store import Claim, ClaimLost, Drop, News, Put
 from service.training.plan import Plan
 from service.training.sources import Random
-from tests.postgres import postgres
 from tests.running import until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
-
-
 @pytest.fixture
-def url(server: str) -> str:
+def url(database: str) -> str:
     """An empty database of its own on one server."""
     name = f"test_{threading.get_native_id()}_{next(NUMBERS)}"
-    where = server.replace("postgresql+psycopg", "postgresql")
+    where = database.replace("postgresql+psycopg", "postgresql")
     with psycopg.connect(where, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-    return server.rpartition("/")[0] + f"/{name}"
+    return database.rpartition("/")[0] + f"/{name}"
 
 
 NUMBERS = iter(range(1_000))

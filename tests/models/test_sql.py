@@ -15,7 +15,6 @@ from service.models.sql import SqlStore
 from service.models.store import Drop, MemoryOnly, Put, StoreRefused
 from service.models.tables import METADATA, REVISION
 from tests.models.faults import broken_commit, full_disk, locked, read_only
-from tests.postgres import postgres
 
 
 @pytest.fixture
@@ -194,28 +193,22 @@ def test_after_a_transaction_of_which_nothing_is_known_nothing_is_written_until_
     again.close()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with postgres(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
-
-
-def test_postgresql_keeps_what_sqlite_does(server):
-    store = SqlStore(server)
+def test_postgresql_keeps_what_sqlite_does(database):
+    store = SqlStore(database)
     store.write([sweep(2), sweep(1), Put("bases", {"id": "b", "nbytes": 3, "tensors": b"\x00\xff"})])
     with pytest.raises(StorageUnavailable):
         store.write([sweep(3), ORPHAN])
     store.write([sweep(2, "[]"), Drop("sweeps", {"id": "swp_1"})])
     with pytest.raises(StoreRefused, match="another server uses this database"):
-        SqlStore(server)
+        SqlStore(database)
     store.close()
-    again = SqlStore(server)
+    again = SqlStore(database)
     assert kept(again) == [("swp_2", "[]")]
     assert list(again.rows("bases", "nbytes", "tensors")) == [{"nbytes": 3, "tensors": b"\x00\xff"}]
     again.close()
 
 
-def test_no_password_is_shown(server):
+def test_no_password_is_shown(database):
     with pytest.raises(StoreRefused) as refused:
         SqlStore("postgresql+psycopg://lora:secret@127.0.0.1:1/lora")
     assert "secret" not in str(refused.value)
